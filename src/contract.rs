@@ -1,0 +1,64 @@
+//! The numerics contract: why the same inputs give the same bits on every machine, and the constants that fix it.
+//!
+//! For the same inputs and settings, the parameters, v, h, the scalars and the report are identical to the last bit
+//! on every backend, with any number of threads, any alignment of the buffers, and any split of a model over calls.
+//! Everything that decides a bit is written here, and only here.
+//!
+//! # Why results differ elsewhere, and how that is avoided
+//!
+//! Every single operation of IEEE 754 (+, −, ×, ÷, √, conversions) has exactly one correct result, on every
+//! processor. Programs still differ because *which* operations are done, and in which order, is left to the compiler,
+//! the vector width or the thread count. So all of that is fixed:
+//!
+//! 1. **Elementwise arithmetic** is done in the *arithmetic type*: f64 for f64 parameters, f32 for all others. Each
+//!    multiply and each add is rounded by itself; a fused multiply-add is never used. The step is bound by memory,
+//!    so nothing is lost by it.
+//! 2. **Dot products** have a fixed shape, described below, through which no vector width and no thread shows.
+//! 3. **Scalars** are f64, computed in the order in which [`recursion`](crate::recursion) writes them. A coefficient
+//!    that multiplies a vector is rounded once to the arithmetic type.
+//! 4. **Conversions** to bf16, f16 and f32 are rounded once, to nearest, ties to even.
+//!
+//! The payload of a NaN is not promised, and the processor has to be in its default floating-point state (round to
+//! nearest, denormals kept), as it is unless a program changes it.
+//!
+//! # The shape of a dot product
+//!
+//! Element `i` of a tensor belongs to *lane* `i mod 16`; sixteen consecutive elements are a *row*, [`RUN_ROWS`] rows
+//! a *run*, [`BLOCK`] elements a *block*.
+//!
+//! ```text
+//! run:    per lane, in the arithmetic type:   p₀ + p₁ + … + p₇      (products of that lane, in order)
+//! block:  per lane, in float64, from +0:      0 + run₀ + run₁ + …   (each run widened, in order)
+//! lanes:  (lane i) + (lane i + 8), then + 4, + 2, + 1               (a tree of four levels)
+//! blocks: an aligned binary tree: the left part of n blocks is the largest power of two below n
+//! ```
+//!
+//! A machine of 4, 8 or 16 lanes does the same additions, only more or fewer of them at once. A last row that is not
+//! full is filled up with zeros, which changes no bit: the sums start from +0, and +0 stays +0 when a zero of either
+//! sign is added. The tree over blocks is why threads do not show: any run of [`CHUNK`] aligned elements is a whole
+//! subtree, whoever computes it.
+//!
+//! # Accuracy
+//!
+//! A run of eight products makes eight roundings at most on each of them, so for f32 a dot differs from the exact sum
+//! by at most 8 · 2⁻²⁴ = 2⁻²¹ times Σ|aᵢbᵢ|, whatever the length; the float64 sums above the runs add nothing that
+//! shows. For f64 the same reasoning gives 2⁻⁵⁰ + n·2⁻⁶³.
+//!
+//! Products are formed in the arithmetic type. For f32 a product above 3.4·10³⁸ overflows (elements of a gradient
+//! above 1.8·10¹⁹ do), and the step is then reported as non-finite and writes nothing. A product below 1.2·10⁻³⁸
+//! loses digits, at most 2⁻¹⁵⁰ each.
+
+/// Elements in a row: the number of virtual lanes.
+pub const LANES: usize = 16;
+
+/// Rows that are summed in the arithmetic type before they are widened to float64.
+pub const RUN_ROWS: usize = 8;
+
+/// Elements in a block: the leaves of the tree over blocks.
+pub const BLOCK: usize = 1024;
+
+/// Elements in a chunk: what one task of one thread takes. Any power-of-two number of blocks gives the same bits.
+pub const CHUNK: usize = 64 * BLOCK;
+
+/// A tensor whose gradient has a Euclidean norm below this keeps its parameters and its state.
+pub const SKIP_GRADIENT_NORM: f64 = 1e-9;

@@ -1,0 +1,171 @@
+//! The number types: what tensors are stored in (f32, f64, bf16, f16) and what arithmetic is done in (f32, f64).
+
+use half::{bf16, f16};
+
+use crate::vector::{InstructionSet, Operation};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// The name of an [`Element`] type, as a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ElementType {
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary64.
+    F64,
+    /// bfloat16: the upper half of an f32.
+    Bf16,
+    /// IEEE 754 binary16.
+    F16,
+}
+
+impl ElementType {
+    /// Bytes per element.
+    ///
+    /// ```
+    /// assert_eq!(koala_optim::ElementType::Bf16.size(), 2);
+    /// ```
+    pub const fn size(self) -> usize {
+        match self {
+            ElementType::F32 => 4,
+            ElementType::F64 => 8,
+            ElementType::Bf16 | ElementType::F16 => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for ElementType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ElementType::F32 => "f32",
+            ElementType::F64 => "f64",
+            ElementType::Bf16 => "bf16",
+            ElementType::F16 => "f16",
+        })
+    }
+}
+
+/// A type that tensors are stored in. Sealed: f32, f64, bf16 and f16.
+pub trait Element: bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync + sealed::Sealed {
+    /// What arithmetic on parameters of this type is done in: f64 for f64, f32 for all others.
+    type Arithmetic: Real;
+    /// This type as a value.
+    const TYPE: ElementType;
+
+    /// The exact value.
+    fn to_f64(self) -> f64;
+
+    /// The nearest value of this type, ties to even.
+    fn from_f64(value: f64) -> Self;
+}
+
+/// A type that arithmetic is done in. Sealed: f32 and f64.
+pub trait Real: Element {
+    /// Runs `operation` with a proof that the instruction set computes in this type.
+    #[doc(hidden)]
+    fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output;
+}
+
+macro_rules! real {
+    ($type:ident, $name:ident) => {
+        impl sealed::Sealed for $type {}
+
+        impl Element for $type {
+            type Arithmetic = $type;
+            const TYPE: ElementType = ElementType::$name;
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                value as $type
+            }
+        }
+
+        impl Real for $type {
+            #[inline(always)]
+            fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output {
+                operation.run(instruction_set)
+            }
+        }
+    };
+}
+
+macro_rules! half_precision {
+    ($type:ident, $name:ident) => {
+        impl sealed::Sealed for $type {}
+
+        impl Element for $type {
+            type Arithmetic = f32;
+            const TYPE: ElementType = ElementType::$name;
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self.to_f32())
+            }
+
+            #[inline(always)]
+            fn from_f64(value: f64) -> Self {
+                $type::from_f32(round_to_odd(value))
+            }
+        }
+    };
+}
+
+real!(f32, F32);
+real!(f64, F64);
+half_precision!(bf16, Bf16);
+half_precision!(f16, F16);
+
+/// The f32 at or next to `value` whose last bit says whether anything was lost. Rounding that to bf16 or f16 gives
+/// what rounding `value` itself would, where the nearest f32 would round twice (and `half`'s own conversion from f64
+/// looks at the upper 32 bits only).
+#[inline(always)]
+fn round_to_odd(value: f64) -> f32 {
+    let nearest = value as f32;
+    let back = f64::from(nearest);
+    if back == value || value.is_nan() {
+        return nearest;
+    }
+    let away_from_zero = u32::from(back.abs() > value.abs());
+    f32::from_bits((nearest.to_bits() - away_from_zero) | 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Between every pair of neighbours: just below, at and just above the middle, and the neighbours themselves.
+    fn rounds_correctly<T: Element>(from_bits: impl Fn(u16) -> T, last_finite: u16) {
+        for bits in 0..last_finite {
+            let (below, above) = (from_bits(bits), from_bits(bits + 1));
+            let middle = below.to_f64() * 0.5 + above.to_f64() * 0.5;
+            let even = if bits % 2 == 0 { below } else { above };
+            for sign in [1.0, -1.0] {
+                let convert = |value: f64| T::from_f64(sign * value).to_f64() * sign;
+                assert_eq!(convert(below.to_f64()), below.to_f64());
+                assert_eq!(convert(middle.next_down()), below.to_f64(), "below the middle after {bits:#x}");
+                assert_eq!(convert(middle), even.to_f64(), "the middle after {bits:#x}");
+                assert_eq!(convert(middle.next_up()), above.to_f64(), "above the middle after {bits:#x}");
+            }
+        }
+        assert_eq!(T::from_f64(1e300).to_f64(), f64::INFINITY);
+        assert_eq!(T::from_f64(-1e-300).to_f64().to_bits(), (-0.0f64).to_bits());
+        assert!(T::from_f64(f64::NAN).to_f64().is_nan());
+    }
+
+    #[test]
+    fn bf16_rounds_once() {
+        rounds_correctly(bf16::from_bits, bf16::MAX.to_bits());
+    }
+
+    #[test]
+    fn f16_rounds_once() {
+        rounds_correctly(f16::from_bits, f16::MAX.to_bits());
+    }
+}

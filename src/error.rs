@@ -1,0 +1,176 @@
+//! What can be wrong with a call. Every error names the tensor and the numbers; after any of them, nothing of the
+//! parameters, the state or the noise has changed.
+
+use crate::element::ElementType;
+
+/// Why a call did nothing.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A buffer's length is not the tensor's.
+    Length {
+        /// The tensor's name; empty where the call takes a single tensor.
+        tensor: String,
+        /// Which buffer.
+        buffer: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length that it should have.
+        expected: usize,
+    },
+    /// The parameters' type is not the one that the tensor was added with.
+    Type {
+        /// The tensor's name.
+        tensor: String,
+        /// The type that came.
+        found: ElementType,
+        /// The type that the tensor was added with.
+        expected: ElementType,
+    },
+    /// No tensor of that name was added.
+    UnknownTensor {
+        /// The name.
+        tensor: String,
+    },
+    /// The name was given before: to an added tensor, or in the same step.
+    DuplicateTensor {
+        /// The name.
+        tensor: String,
+    },
+    /// The group is another optimizer's.
+    UnknownGroup {
+        /// Its number.
+        group: usize,
+        /// How many groups there are.
+        groups: usize,
+    },
+    /// A setting is outside its range.
+    Setting {
+        /// Its name.
+        setting: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range.
+        expected: &'static str,
+    },
+    /// A loss was to be made from no samples.
+    NoSamples,
+    /// The loss or its second moment is not finite, and [`OnNonFinite::Error`](crate::OnNonFinite) is set.
+    NonFiniteLoss {
+        /// The mean loss.
+        mean: f64,
+        /// The mean of the squared losses.
+        second_moment: f64,
+    },
+    /// A tensor's gradient, parameters or scalars are not finite, and [`OnNonFinite::Error`](crate::OnNonFinite) is
+    /// set.
+    NonFinite {
+        /// The tensor's name; empty where the call takes a single tensor.
+        tensor: String,
+        /// What is not finite.
+        quantity: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A tensor's innovation variance would not be positive, and [`OnBreakdown::Error`](crate::OnBreakdown) is set.
+    Breakdown {
+        /// The tensor's name; empty where the call takes a single tensor.
+        tensor: String,
+        /// The innovation variance.
+        innovation_variance: f64,
+    },
+    /// There is not enough memory for a tensor's state.
+    Memory {
+        /// The tensor's name; empty where the call takes a single tensor.
+        tensor: String,
+        /// Its number of elements.
+        elements: usize,
+    },
+    /// No backend has that name.
+    UnknownBackend {
+        /// The name.
+        name: String,
+        /// The backends that are present.
+        present: Vec<&'static str>,
+    },
+    /// The backend can't run here.
+    AbsentBackend {
+        /// Its name.
+        name: &'static str,
+        /// Why not.
+        reason: &'static str,
+        /// The backends that are present.
+        present: Vec<&'static str>,
+    },
+    /// The threads could not be had.
+    Threads {
+        /// How many were asked for.
+        count: usize,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// The same error with the tensor's name, where it is about a tensor.
+    pub(crate) fn of_tensor(mut self, name: &str) -> Self {
+        match &mut self {
+            Error::Length { tensor, .. }
+            | Error::NonFinite { tensor, .. }
+            | Error::Breakdown { tensor, .. }
+            | Error::Memory { tensor, .. } => *tensor = name.into(),
+            _ => {}
+        }
+        self
+    }
+}
+
+/// `tensor "name"`, or `the tensor` where it has none.
+struct Named<'a>(&'a str);
+
+impl std::fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0.is_empty() { f.write_str("the tensor") } else { write!(f, "tensor {:?}", self.0) }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Length { tensor, buffer, found, expected } => {
+                write!(f, "{}: the {buffer} has {found} elements, expected {expected}", Named(tensor))
+            }
+            Error::Type { tensor, found, expected } => {
+                write!(f, "{}: the parameters are {found}, but it was added as {expected}", Named(tensor))
+            }
+            Error::UnknownTensor { tensor } => write!(f, "{} was never added to this optimizer", Named(tensor)),
+            Error::DuplicateTensor { tensor } => write!(f, "{} is given twice", Named(tensor)),
+            Error::UnknownGroup { group, groups } => {
+                write!(f, "group {group} is not of this optimizer, which has {groups} groups")
+            }
+            Error::Setting { setting, value, expected } => write!(f, "the {setting} is {value}, expected {expected}"),
+            Error::NoSamples => f.write_str("a loss cannot be made from no samples"),
+            Error::NonFiniteLoss { mean, second_moment } => {
+                write!(f, "the loss is not finite: mean {mean}, second moment {second_moment}")
+            }
+            Error::NonFinite { tensor, quantity, value } => {
+                write!(f, "{}: {quantity} is not finite: {value}", Named(tensor))
+            }
+            Error::Breakdown { tensor, innovation_variance } => {
+                write!(f, "{}: the innovation variance S is {innovation_variance}, not positive", Named(tensor))
+            }
+            Error::Memory { tensor, elements } => {
+                write!(f, "{}: not enough memory for the state of {elements} elements", Named(tensor))
+            }
+            Error::UnknownBackend { name, present } => {
+                write!(f, "there is no backend {name:?}; present are {}", present.join(", "))
+            }
+            Error::AbsentBackend { name, reason, present } => {
+                write!(f, "the backend {name:?} cannot run here: {reason}; present are {}", present.join(", "))
+            }
+            Error::Threads { count, reason } => write!(f, "cannot use {count} threads: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

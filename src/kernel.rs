@@ -1,0 +1,340 @@
+//! Level 1, the kernel: slices in, slices out, the state in the caller's hands. No allocation, no threads.
+//!
+//! [`step`] is the whole step of one tensor. Its three parts stand alone too, for a caller who has something to do
+//! between them: [`dots`] reads, [`plan`] decides, [`apply`] writes.
+//!
+//! ```
+//! use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
+//!
+//! let (mut parameters, gradient) = ([1.0_f32, -2.0, 3.0], [0.1_f32, 0.2, -0.3]);
+//! let (mut v, mut h, mut scalars) = ([0.0_f32; 3], [0.0_f32; 3], Scalars::default());
+//! let report = step(
+//!     &Step::new(Measurement { loss: 0.7, noise: 1.0 }),
+//!     Buffers { parameters: &mut parameters, gradient: &gradient, v: &mut v, h: &mut h, copy: None },
+//!     &mut scalars,
+//! )?;
+//! assert!(report.outcome.is_step() && parameters[0] < 1.0);
+//! # Ok::<(), koala_optim::Error>(())
+//! ```
+
+use half::{bf16, f16};
+
+pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
+
+use crate::backend::Backend;
+use crate::element::Element;
+use crate::error::Error;
+use crate::passes::{self, Coefficients, DotsInput, UpdateInput};
+use crate::recursion::{self, kept};
+use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, at_least_zero};
+
+/// Everything about a step but the tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Where it runs.
+    pub backend: Backend,
+    /// The filter's settings.
+    pub settings: Settings,
+    /// What to do when it can't be taken.
+    pub policy: Policy,
+    /// The loss and the noise.
+    pub measurement: Measurement,
+    /// Whether the report is to have the norms, which may cost a pass more.
+    pub norms: bool,
+}
+
+impl Step {
+    /// A step with the default settings and policy on the fastest backend.
+    ///
+    /// ```
+    /// use koala_optim::kernel::{Measurement, Step};
+    /// let step = Step { norms: true, ..Step::new(Measurement { loss: 0.7, noise: 1.0 }) };
+    /// ```
+    pub fn new(measurement: Measurement) -> Self {
+        Step {
+            backend: Backend::detect(),
+            settings: Settings::default(),
+            policy: Policy::default(),
+            measurement,
+            norms: false,
+        }
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        self.settings.validate()?;
+        // A noise of NaN or infinity is for the policy to judge.
+        if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
+    }
+}
+
+/// A second place for the new parameters, rounded: for networks that compute in half precision.
+#[derive(Debug)]
+pub enum HalfCopy<'a> {
+    /// In bf16.
+    Bf16(&'a mut [bf16]),
+    /// In f16.
+    F16(&'a mut [f16]),
+}
+
+impl<'a> HalfCopy<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            HalfCopy::Bf16(copy) => copy.len(),
+            HalfCopy::F16(copy) => copy.len(),
+        }
+    }
+
+    pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
+        match self {
+            HalfCopy::Bf16(copy) => {
+                let (left, right) = copy.split_at_mut(middle);
+                (HalfCopy::Bf16(left), HalfCopy::Bf16(right))
+            }
+            HalfCopy::F16(copy) => {
+                let (left, right) = copy.split_at_mut(middle);
+                (HalfCopy::F16(left), HalfCopy::F16(right))
+            }
+        }
+    }
+
+    pub(crate) fn reborrow(&mut self) -> HalfCopy<'_> {
+        match self {
+            HalfCopy::Bf16(copy) => HalfCopy::Bf16(copy),
+            HalfCopy::F16(copy) => HalfCopy::F16(copy),
+        }
+    }
+}
+
+/// The buffers of one tensor, all of one length n; 0 is legal and does nothing. `P` is what the parameters are stored
+/// in, `S` the state: the same type, f32 or bf16.
+#[derive(Debug)]
+pub struct Buffers<'a, P, S> {
+    /// θ: read and written.
+    pub parameters: &'a mut [P],
+    /// g = ∂L/∂θ of the minibatch's mean loss: read.
+    pub gradient: &'a [P],
+    /// v = H·P, the product of gradient and covariance: read (but for a first step) and written.
+    pub v: &'a mut [S],
+    /// h, the measurement row of the step before: read (but for a first step) and written.
+    pub h: &'a mut [S],
+    /// Written with the new parameters, where there is one and the step is taken.
+    pub copy: Option<HalfCopy<'a>>,
+}
+
+impl<P: Element, S: Element> Buffers<'_, P, S> {
+    fn validate(&self) -> Result<(), Error> {
+        let expected = self.parameters.len();
+        let lengths = [
+            ("gradient", self.gradient.len()),
+            ("state v", self.v.len()),
+            ("state h", self.h.len()),
+            ("half-precision copy", self.copy.as_ref().map_or(expected, HalfCopy::len)),
+        ];
+        match lengths.into_iter().find(|(_, length)| *length != expected) {
+            Some((buffer, found)) => Err(Error::Length { tensor: String::new(), buffer, found, expected }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped.
+///
+/// # Errors
+/// [`Error::Length`] if the lengths differ, [`Error::Setting`] if a setting or the noise is out of range, and what the
+/// policy makes an error. Nothing has been written then.
+///
+/// See the [module's example](self).
+pub fn step<P: Element, S: Element>(
+    step: &Step,
+    mut buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) -> Result<TensorReport, Error> {
+    step.validate()?;
+    buffers.validate()?;
+    let plan = plan_tensor(step, false, &mut buffers, scalars);
+    if let Some(error) = error_of(step.policy, &plan, &buffers) {
+        return Err(error);
+    }
+    apply_plan(step.backend, false, &plan, buffers, scalars);
+    Ok(plan.report)
+}
+
+/// Pass 1: the dot products, of a whole tensor or of a part of one. Reads only. The dots of several parts may be added
+/// up, with what error float64 makes; only a whole tensor has the contract's bits.
+///
+/// # Errors
+/// [`Error::Length`] if the lengths differ.
+///
+/// ```
+/// use koala_optim::{Backend, kernel::{Buffers, Scalars, dots}};
+///
+/// let mut buffers = Buffers { parameters: &mut [1.0], gradient: &[3.0], v: &mut [0.0], h: &mut [0.0], copy: None };
+/// let found = dots(Backend::detect(), 0.5, &buffers, &Scalars::default())?;
+/// assert_eq!((found.c, found.t, found.gradient_squared), (3.5 * 3.5, 1.0, Some(9.0)));
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+pub fn dots<P: Element, S: Element>(
+    backend: Backend,
+    weight_decay: f64,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Result<Dots, Error> {
+    buffers.validate()?;
+    let mut dots = pass_1(backend, false, weight_decay, buffers, scalars);
+    dots.gradient_squared = Some(squared(backend, false, buffers.gradient));
+    Ok(dots)
+}
+
+/// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do.
+///
+/// # Errors
+/// [`Error::Setting`] if a setting or the noise is out of range, and what the policy makes an error.
+///
+/// ```
+/// use koala_optim::kernel::{Dots, Measurement, Outcome, Scalars, Step, plan};
+///
+/// let dots = Dots { c: 4.0, gradient_squared: Some(4.0), ..Dots::default() };
+/// let plan = plan::<f32>(&Step::new(Measurement { loss: 0.7, noise: 1.0 }), &dots, &Scalars::default())?;
+/// assert_eq!(plan.report().outcome, Outcome::FirstStep);
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+pub fn plan<P: Element>(step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
+    step.validate()?;
+    if step.settings.frozen {
+        return Ok(kept(Outcome::Frozen, None));
+    }
+    let plan = recursion::plan::<P::Arithmetic>(&step.settings, step.policy.breakdown, step.measurement, dots, scalars);
+    let no_buffers = Buffers::<P, P> { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
+    match error_of(step.policy, &plan, &no_buffers) {
+        Some(error) => Err(error),
+        None => Ok(plan),
+    }
+}
+
+/// Pass 2: writes what the plan says, to a whole tensor or a part of one, and the scalars.
+///
+/// # Errors
+/// [`Error::Length`] if the lengths differ; nothing has been written then.
+///
+/// ```
+/// use koala_optim::{Backend, kernel::*};
+///
+/// let step = Step::new(Measurement { loss: 0.7, noise: 1.0 });
+/// let mut parameters = [1.0_f64, 2.0];
+/// let (mut v, mut h, mut scalars) = ([0.0_f64; 2], [0.0_f64; 2], Scalars::default());
+/// let buffers = Buffers { parameters: &mut parameters, gradient: &[0.3, 0.4], v: &mut v, h: &mut h, copy: None };
+/// let found = dots(step.backend, step.settings.weight_decay, &buffers, &scalars)?;
+/// apply(step.backend, &plan::<f64>(&step, &found, &scalars)?, buffers, &mut scalars)?;
+/// assert_eq!((scalars.steps, h), (1, [0.3, 0.4]));
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+pub fn apply<P: Element, S: Element>(
+    backend: Backend,
+    plan: &Plan,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) -> Result<(), Error> {
+    buffers.validate()?;
+    apply_plan(backend, false, plan, buffers, scalars);
+    Ok(())
+}
+
+/// Pass 1 and the recursion. The lengths and the settings are known to be good.
+pub(crate) fn plan_tensor<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &mut Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Plan {
+    let Step { backend, settings, measurement, .. } = step;
+    if settings.frozen {
+        return kept(Outcome::Frozen, None);
+    }
+    let mut dots = pass_1(*backend, parallel, settings.weight_decay, buffers, scalars);
+    let reached = settings.weight_decay * dots.t.sqrt();
+    // ‖g‖ ≥ ‖H‖ − wd·‖θ‖, with room for the rounding of all three. Otherwise, and rarely, one more pass over g.
+    let clear = dots.c.sqrt() > 1.001 * reached + 2.0 * crate::contract::SKIP_GRADIENT_NORM;
+    if !clear || step.norms {
+        dots.gradient_squared = Some(squared(*backend, parallel, buffers.gradient));
+    }
+    let mut plan = recursion::plan::<P::Arithmetic>(settings, step.policy.breakdown, *measurement, &dots, scalars);
+    if step.norms {
+        plan.report.norms = Some(Norms {
+            gradient: dots.gradient_squared.unwrap_or_default().sqrt(),
+            measurement: dots.c.sqrt(),
+            parameters: squared(*backend, parallel, buffers.parameters).sqrt(),
+        });
+    }
+    plan
+}
+
+/// Pass 2. The lengths are known to be good.
+pub(crate) fn apply_plan<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    plan: &Plan,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) {
+    if !plan.report.outcome.is_step() {
+        return;
+    }
+    let round = P::Arithmetic::from_f64;
+    let coefficients = Coefficients {
+        weight_decay: round(plan.coefficients.weight_decay),
+        keep: round(plan.coefficients.keep),
+        process_noise: round(plan.coefficients.process_noise),
+        mix: round(plan.coefficients.mix),
+        rate: round(plan.coefficients.rate),
+        initial_variance: plan.coefficients.initial_variance.map(round),
+    };
+    let Buffers { parameters, gradient, v, h, copy } = buffers;
+    passes::update(backend, parallel, coefficients, UpdateInput { gradient, parameters, h, v, copy });
+    *scalars = plan.scalars;
+}
+
+/// The error that the policy makes of a plan, if it does.
+pub(crate) fn error_of<P: Element, S: Element>(
+    policy: Policy,
+    plan: &Plan,
+    buffers: &Buffers<'_, P, S>,
+) -> Option<Error> {
+    let trouble = plan.trouble?;
+    let tensor = String::new();
+    match plan.report.outcome {
+        Outcome::NonFinite if policy.non_finite == OnNonFinite::Error => {
+            let culprit = |elements: &[P]| elements.iter().map(|x| x.to_f64()).find(|x| !x.is_finite());
+            let (quantity, value) = match (culprit(buffers.gradient), culprit(buffers.parameters)) {
+                (Some(value), _) => ("the gradient", value),
+                (None, Some(value)) => ("the parameters", value),
+                (None, None) => (trouble.quantity, trouble.value),
+            };
+            Some(Error::NonFinite { tensor, quantity, value })
+        }
+        Outcome::Breakdown if policy.breakdown == OnBreakdown::Error => {
+            Some(Error::Breakdown { tensor, innovation_variance: trouble.value })
+        }
+        _ => None,
+    }
+}
+
+fn pass_1<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    weight_decay: f64,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Dots {
+    let weight_decay = P::Arithmetic::from_f64(weight_decay);
+    let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
+    let parameters: &[P] = if weight_decay.to_f64() == 0.0 { &[] } else { buffers.parameters };
+    let input = DotsInput { gradient: buffers.gradient, parameters, h, v };
+    let [a, b, c, t] = passes::dots(backend, parallel, weight_decay, input);
+    Dots { a, b, c, t, gradient_squared: None }
+}
+
+/// The contract's sum of squares.
+fn squared<P: Element>(backend: Backend, parallel: bool, elements: &[P]) -> f64 {
+    let input = DotsInput::<P, P> { gradient: elements, parameters: &[], h: &[], v: &[] };
+    passes::dots(backend, parallel, P::Arithmetic::from_f64(0.0), input)[2]
+}

@@ -1,0 +1,58 @@
+//! The optimizer step of KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432): fast to the limit of the
+//! memory, the same bits on every machine.
+//!
+//! KOALA++ trains neural networks with a Kalman filter that carries v, the product of the gradient and the parameters'
+//! covariance, instead of a covariance matrix: O(n) time and memory, no inversion.
+//!
+//! ```
+//! use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor};
+//!
+//! let mut optimizer = Optimizer::new(Config::default())?;
+//! let group = optimizer.add_group(Settings::default())?;
+//! optimizer.add_tensor("weight", 3, ElementType::F32, StateType::Same, group)?;
+//! let (mut weight, gradient) = ([1.0_f32, -2.0, 3.0], [0.1_f32, 0.2, -0.3]);
+//! optimizer.step(Loss::from_samples(&[0.5_f32, 0.9])?, &mut [Tensor::new("weight", &mut weight, &gradient)])?;
+//! # assert!(weight[0] < 1.0);
+//! # Ok::<(), koala_optim::Error>(())
+//! ```
+//!
+//! Three levels, each thin over the one below it:
+//!
+//! 1. [`kernel`]: slices in, slices out, the state in the caller's hands;
+//! 2. [`TensorState`]: the filter of one tensor;
+//! 3. [`Optimizer`]: named tensors in groups, noise, reports, threads.
+//!
+//! What makes the bits the same everywhere is written in [`contract`]. Nothing here panics on bad input, prints, or
+//! starts a thread that was not asked for.
+
+#![deny(unsafe_code)]
+
+pub mod contract;
+pub mod kernel;
+pub mod recursion;
+
+mod backend;
+#[allow(unsafe_code)]
+#[path = "../backends/mod.rs"]
+mod backends;
+mod element;
+mod error;
+mod optimizer;
+mod passes;
+mod settings;
+mod storage;
+mod tensor_state;
+mod tensors;
+mod threads;
+mod vector;
+
+pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
+pub use element::{Element, ElementType, Real};
+pub use error::Error;
+pub use half::{bf16, f16};
+pub use kernel::{HalfCopy, Outcome, Scalars, TensorReport};
+pub use optimizer::{Config, GroupId, Optimizer, Report};
+pub use settings::{Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, Variant};
+pub use tensor_state::{StateType, TensorState};
+pub use tensors::Tensor;
+pub use threads::Threads;

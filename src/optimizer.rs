@@ -1,0 +1,384 @@
+//! Level 3, the optimizer: named tensors in groups, the noise that they share, and one call that steps them all.
+
+use std::collections::HashMap;
+
+use crate::backend::Backend;
+use crate::element::ElementType;
+use crate::error::Error;
+use crate::kernel::{Measurement, Outcome, Scalars, Step, TensorReport};
+use crate::settings::{Loss, Noise, OnNonFinite, Policy, Settings, at_least_zero};
+use crate::tensor_state::{StateType, TensorState};
+use crate::tensors::{self, Tensor};
+use crate::threads::{Crew, Threads};
+
+/// What an optimizer is made with.
+///
+/// ```
+/// use koala_optim::{Config, Noise, Threads};
+/// let config = Config { noise: Noise::Fixed(1.0), threads: Threads::One, ..Config::default() };
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// R. Default: averaged with a decay of 0.9 from 1.
+    pub noise: Noise,
+    /// What to do when a tensor's step can't be taken.
+    pub policy: Policy,
+    /// Where steps run. Default: the fastest.
+    pub backend: Backend,
+    /// Default: the calling thread only.
+    pub threads: Threads,
+    /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`]. The norms may cost a pass
+    /// more over gradient and parameters. Default: no.
+    pub details: bool,
+}
+
+/// A group of tensors with the same settings; made by [`Optimizer::add_group`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GroupId(usize);
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Report {
+    /// Calls to [`Optimizer::step`] that took this optimizer's noise forward, this one included.
+    pub step: u64,
+    /// R of this step.
+    pub noise: f64,
+    /// Tensors that stepped, first steps and restarts included.
+    pub stepped: usize,
+    /// Those of them that stepped for the first time.
+    pub first_steps: usize,
+    /// Those of them whose filter restarted, S having come out as zero or less.
+    pub restarts: usize,
+    /// Tensors kept because their gradient is (nearly) zero.
+    pub skipped: usize,
+    /// Tensors kept because they are frozen.
+    pub frozen: usize,
+    /// Tensors kept because something was NaN or infinite.
+    pub non_finite: usize,
+    /// Tensors kept because S came out as zero or less.
+    pub breakdowns: usize,
+    /// Tensors kept because another one is not finite, under [`OnNonFinite::KeepAll`].
+    pub withheld: usize,
+}
+
+impl Report {
+    fn count(&mut self, outcome: Outcome) {
+        self.stepped += usize::from(outcome.is_step());
+        match outcome {
+            Outcome::Stepped => {}
+            Outcome::FirstStep => self.first_steps += 1,
+            Outcome::Restarted => self.restarts += 1,
+            Outcome::Skipped => self.skipped += 1,
+            Outcome::Frozen => self.frozen += 1,
+            Outcome::NonFinite => self.non_finite += 1,
+            Outcome::Breakdown => self.breakdowns += 1,
+            Outcome::Withheld => self.withheld += 1,
+        }
+    }
+}
+
+/// KOALA++ over a model.
+///
+/// ```
+/// use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor};
+///
+/// let mut optimizer = Optimizer::new(Config::default())?;
+/// let group = optimizer.add_group(Settings::default())?;
+/// optimizer.add_tensor("weight", 3, ElementType::F32, StateType::Same, group)?;
+///
+/// let (mut weight, gradient) = ([1.0_f32, -2.0, 3.0], [0.1_f32, 0.2, -0.3]);
+/// let report = optimizer.step(Loss::new(0.7, 0.6), &mut [Tensor::new("weight", &mut weight, &gradient)])?;
+/// assert_eq!((report.stepped, report.step), (1, 1));
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Optimizer {
+    noise_rule: Noise,
+    noise: f64,
+    policy: Policy,
+    backend: Backend,
+    crew: Crew,
+    keep_details: bool,
+    groups: Vec<Settings>,
+    entries: Vec<Entry>,
+    by_name: HashMap<Box<str>, usize>,
+    steps: u64,
+    /// Distinguishes the calls of `step`, so that a tensor given twice is found without clearing marks.
+    calls: u64,
+    details: Vec<TensorReport>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    name: Box<str>,
+    length: usize,
+    group: usize,
+    given_in_call: u64,
+    pub(crate) state: TensorState,
+}
+
+impl Optimizer {
+    /// An optimizer without tensors.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a noise out of range, [`Error::Threads`] if they can't be had.
+    ///
+    /// ```
+    /// use koala_optim::{Config, Noise, Optimizer};
+    /// assert!(Optimizer::new(Config { noise: Noise::Fixed(-1.0), ..Config::default() }).is_err());
+    /// ```
+    pub fn new(config: Config) -> Result<Self, Error> {
+        config.noise.validate()?;
+        Ok(Optimizer {
+            noise_rule: config.noise,
+            noise: config.noise.initial(),
+            policy: config.policy,
+            backend: config.backend,
+            crew: Crew::new(config.threads)?,
+            keep_details: config.details,
+            groups: Vec::new(),
+            entries: Vec::new(),
+            by_name: HashMap::new(),
+            steps: 0,
+            calls: 0,
+            details: Vec::new(),
+        })
+    }
+
+    /// A new group.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a number out of range.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let no_decay = optimizer.add_group(Settings { weight_decay: 0.0, ..Settings::default() })?;
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn add_group(&mut self, settings: Settings) -> Result<GroupId, Error> {
+        settings.validate()?;
+        self.groups.push(settings);
+        Ok(GroupId(self.groups.len() - 1))
+    }
+
+    /// The settings of a group.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`] for another optimizer's group.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// assert_eq!(optimizer.settings(group)?, Settings::default());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn settings(&self, group: GroupId) -> Result<Settings, Error> {
+        self.groups.get(group.0).copied().ok_or(self.unknown_group(group))
+    }
+
+    /// Changes the settings of a group from the next step on.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a number out of range, [`Error::UnknownGroup`] for another optimizer's group.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_settings(group, Settings { frozen: true, ..optimizer.settings(group)? })?;
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_settings(&mut self, group: GroupId, settings: Settings) -> Result<(), Error> {
+        settings.validate()?;
+        let error = self.unknown_group(group);
+        *self.groups.get_mut(group.0).ok_or(error)? = settings;
+        Ok(())
+    }
+
+    /// Changes the learning rate of a group from the next step on.
+    ///
+    /// # Errors
+    /// As [`set_settings`](Self::set_settings).
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_learning_rate(group, 0.1)?;
+    /// assert!(optimizer.set_learning_rate(group, f64::NAN).is_err());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_learning_rate(&mut self, group: GroupId, learning_rate: f64) -> Result<(), Error> {
+        self.set_settings(group, Settings { learning_rate, ..self.settings(group)? })
+    }
+
+    fn unknown_group(&self, group: GroupId) -> Error {
+        Error::UnknownGroup { group: group.0, groups: self.groups.len() }
+    }
+
+    /// Makes a tensor known, and allocates its state. A tensor may be added at any time.
+    ///
+    /// # Errors
+    /// [`Error::DuplicateTensor`], [`Error::UnknownGroup`], or [`Error::Memory`].
+    ///
+    /// ```
+    /// # use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("bias", 10, ElementType::F32, StateType::Same, group)?;
+    /// assert!(optimizer.add_tensor("bias", 10, ElementType::F32, StateType::Same, group).is_err());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn add_tensor(
+        &mut self,
+        name: &str,
+        length: usize,
+        parameters: ElementType,
+        state: StateType,
+        group: GroupId,
+    ) -> Result<(), Error> {
+        if self.by_name.contains_key(name) {
+            return Err(Error::DuplicateTensor { tensor: name.into() });
+        }
+        self.settings(group)?;
+        let state = TensorState::with_types(length, parameters, state).map_err(|error| error.of_tensor(name))?;
+        self.by_name.insert(name.into(), self.entries.len());
+        self.entries.push(Entry { name: name.into(), length, group: group.0, given_in_call: 0, state });
+        // So that a step with details does not allocate.
+        self.details.reserve(self.entries.len() - self.details.len());
+        Ok(())
+    }
+
+    /// Steps the given tensors, which may be some or all of those added, in any order: with the same order as the one
+    /// in which they were added, finding them is cheapest.
+    ///
+    /// Allocates nothing, and uses no thread but the calling one unless the optimizer was made with threads.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`], [`Error::Setting`] if
+    /// the second moment of the loss is negative, and what the [`Policy`] makes an error. Nothing has changed then.
+    ///
+    /// See the [type's example](Self).
+    pub fn step(&mut self, loss: Loss, tensors: &mut [Tensor<'_>]) -> Result<Report, Error> {
+        if loss.second_moment < 0.0 {
+            at_least_zero("second moment of the loss", loss.second_moment)?;
+        }
+        self.find(tensors)?;
+        let finite = loss.is_finite(&self.noise_rule);
+        if !finite && self.policy.non_finite == OnNonFinite::Error {
+            return Err(Error::NonFiniteLoss { mean: loss.mean, second_moment: loss.second_moment });
+        }
+        let noise = if finite { self.noise_rule.next(self.noise, loss) } else { self.noise };
+        let measurement = Measurement { loss: if finite { loss.mean } else { f64::NAN }, noise };
+
+        let step_of = |settings| Step {
+            backend: self.backend,
+            settings,
+            policy: self.policy,
+            measurement,
+            norms: self.keep_details,
+        };
+        let elements = tensors.iter().map(Tensor::len).sum();
+        let mut lent = tensors::Lent::new(&mut self.entries, tensors);
+        for tensor in lent.tensors() {
+            tensor.step = Some(step_of(self.groups[tensor.group]));
+        }
+        let written = self.crew.run(elements, |parallel| tensors::step_all(self.policy, parallel, lent.tensors()))?;
+
+        let mut report = Report { noise: self.noise, step: self.steps, ..Report::default() };
+        self.details.clear();
+        for tensor in lent.tensors() {
+            report.count(tensor.plan.report().outcome);
+            if self.keep_details {
+                self.details.push(tensor.plan.report());
+            }
+        }
+        if written && finite {
+            self.noise = noise;
+            self.steps += 1;
+            (report.noise, report.step) = (noise, self.steps);
+        }
+        Ok(report)
+    }
+
+    /// Finds each tensor's entry, and checks it against that.
+    fn find(&mut self, tensors: &mut [Tensor<'_>]) -> Result<(), Error> {
+        self.calls += 1;
+        for (position, tensor) in tensors.iter_mut().enumerate() {
+            let same_place = self.entries.get(position).is_some_and(|entry| *entry.name == *tensor.name);
+            let index = if same_place { Some(position) } else { self.by_name.get(tensor.name).copied() };
+            let Some(index) = index else { return Err(Error::UnknownTensor { tensor: tensor.name.into() }) };
+            let entry = &mut self.entries[index];
+            if entry.given_in_call == self.calls {
+                return Err(Error::DuplicateTensor { tensor: tensor.name.into() });
+            }
+            entry.given_in_call = self.calls;
+            tensor.check(entry.length, &entry.state).map_err(|error| error.of_tensor(tensor.name))?;
+            (tensor.entry, tensor.group) = (index, entry.group);
+        }
+        Ok(())
+    }
+
+    /// The reports on the tensors of the last successful step, in the order in which they were given; empty unless
+    /// [`Config::details`] is set.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer};
+    /// assert!(Optimizer::new(Config::default())?.details().is_empty());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn details(&self) -> &[TensorReport] {
+        &self.details
+    }
+
+    /// R, as the last step used it.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer};
+    /// assert_eq!(Optimizer::new(Config::default())?.noise(), 1.0);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn noise(&self) -> f64 {
+        self.noise
+    }
+
+    /// The filter of a tensor, if there is one of that name.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer};
+    /// assert!(Optimizer::new(Config::default())?.state("weight").is_none());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn state(&self, name: &str) -> Option<&TensorState> {
+        Some(&self.entries[*self.by_name.get(name)?].state)
+    }
+
+    /// Restarts the filter of a tensor: its next step will be a first step.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer};
+    /// assert!(Optimizer::new(Config::default())?.restart("weight").is_err());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn restart(&mut self, name: &str) -> Result<(), Error> {
+        let index = self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
+        self.entries[*index].state.restart();
+        Ok(())
+    }
+
+    /// The names of the tensors and their scalars, in the order in which they were added.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer};
+    /// assert_eq!(Optimizer::new(Config::default())?.scalars().count(), 0);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn scalars(&self) -> impl Iterator<Item = (&str, Scalars)> {
+        self.entries.iter().map(|entry| (&*entry.name, entry.state.scalars()))
+    }
+}

@@ -1,0 +1,291 @@
+//! The scalar recursion: what a step does between its two passes, in float64, in the order in which it stands here.
+//!
+//! Paper (arXiv 2506.04432), section 3; the letters are the ones of this crate's documentation.
+//!
+//! ```text
+//! first step only:  x = c   y = σ·x   s = (y + Q·x) + R   a = c   b = σ·c
+//! α  = a / x
+//! λ  = (b + Q·a) / s
+//! w  = b/x − (a·y)/(x·x)                       (0 in the vanilla variant)
+//! y' = ((α − λ)·b + Q·c) + (w − Q·λ)·a         ( = H·v' )
+//! s' = (y' + Q·c) + R
+//! rate = (η·(L + (½·wd)·t)) / s'
+//! then  x ← c,  y ← y',  s ← s'
+//! ```
+
+use crate::contract::SKIP_GRADIENT_NORM;
+use crate::element::Real;
+use crate::settings::{OnBreakdown, Settings, Variant};
+
+/// The scalars of one tensor's filter between two steps. All zero before the first one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Scalars {
+    /// x = h·h, with h the measurement row of the step before.
+    pub h_h: f64,
+    /// y = h·v.
+    pub h_v: f64,
+    /// s, the innovation variance S of the step before.
+    pub innovation_variance: f64,
+    /// Steps taken. At 0, v and h are not read: the next step is a first step.
+    pub steps: u64,
+}
+
+/// What pass 1 finds. H = g + wd·θ is the measurement row of this step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Dots {
+    /// a = H·h; 0 on a first step.
+    pub a: f64,
+    /// b = H·v; 0 on a first step.
+    pub b: f64,
+    /// c = H·H.
+    pub c: f64,
+    /// t = θ·θ; 0 without weight decay.
+    pub t: f64,
+    /// g·g, or `None` where c and t alone show that the gradient's norm is above the bound below which a tensor is
+    /// skipped.
+    pub gradient_squared: Option<f64>,
+}
+
+/// What a step did with one tensor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stepped, with the filter's memory of the steps before.
+    Stepped,
+    /// Stepped, for the first time.
+    FirstStep,
+    /// Stepped as for the first time, because the innovation variance would not have been positive.
+    Restarted,
+    /// Kept: the gradient's norm is below 10⁻⁹, or H = g + wd·θ is zero and there is nothing to learn.
+    #[default]
+    Skipped,
+    /// Kept: the settings say frozen.
+    Frozen,
+    /// Kept: the gradient, the loss or a scalar is NaN or infinite.
+    NonFinite,
+    /// Kept: the innovation variance would not have been positive.
+    Breakdown,
+    /// Kept: it could have stepped, but another tensor's trouble keeps all of them
+    /// ([`OnNonFinite::KeepAll`](crate::OnNonFinite)).
+    Withheld,
+}
+
+impl Outcome {
+    /// Whether the parameters and the state were written.
+    ///
+    /// ```
+    /// use koala_optim::Outcome;
+    /// assert!(Outcome::Restarted.is_step() && !Outcome::Skipped.is_step());
+    /// ```
+    pub const fn is_step(self) -> bool {
+        matches!(self, Outcome::Stepped | Outcome::FirstStep | Outcome::Restarted)
+    }
+}
+
+/// The scalars of one tensor's step: zero where the step did not come that far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TensorReport {
+    /// What was done.
+    pub outcome: Outcome,
+    /// S, the innovation variance of this step: s'.
+    pub innovation_variance: f64,
+    /// α = (H·h)/(h·h).
+    pub alpha: f64,
+    /// λ = (b + Q·a)/s, the Kalman gain seen from H.
+    pub lambda: f64,
+    /// w, the weight of the symmetric correction.
+    pub w: f64,
+    /// The tensor's norms, where they were asked for.
+    pub norms: Option<Norms>,
+}
+
+/// Euclidean norms of one tensor, before the step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Norms {
+    /// ‖g‖.
+    pub gradient: f64,
+    /// ‖H‖ = ‖g + wd·θ‖.
+    pub measurement: f64,
+    /// ‖θ‖.
+    pub parameters: f64,
+}
+
+/// The measurement of one step, as one tensor sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measurement {
+    /// L, the minibatch's mean loss.
+    pub loss: f64,
+    /// R, the variance of the measurement noise.
+    pub noise: f64,
+}
+
+/// The decision about one tensor: what pass 2 will do, once and exactly. It writes nothing by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Plan {
+    pub(crate) report: TensorReport,
+    pub(crate) scalars: Scalars,
+    pub(crate) coefficients: Multipliers,
+    pub(crate) trouble: Option<Trouble>,
+}
+
+impl Plan {
+    /// What the step will have done with the tensor.
+    ///
+    /// ```
+    /// use koala_optim::{Outcome, kernel::Plan};
+    /// assert_eq!(Plan::default().report().outcome, Outcome::Skipped);
+    /// ```
+    pub fn report(&self) -> TensorReport {
+        self.report
+    }
+
+    /// Leaves the tensor as it is after all.
+    pub(crate) fn withhold(&mut self) {
+        if self.report.outcome.is_step() {
+            self.report.outcome = Outcome::Withheld;
+        }
+    }
+}
+
+/// The scalar that kept a tensor from its step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Trouble {
+    pub quantity: &'static str,
+    pub value: f64,
+}
+
+/// What pass 2 multiplies vectors with, already rounded to the arithmetic type; kept as f64, which holds them exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Multipliers {
+    pub weight_decay: f64,
+    pub keep: f64,
+    pub process_noise: f64,
+    pub mix: f64,
+    pub rate: f64,
+    pub initial_variance: Option<f64>,
+}
+
+/// Decides about one tensor, for arithmetic in `F`.
+pub(crate) fn plan<F: Real>(
+    settings: &Settings,
+    on_breakdown: OnBreakdown,
+    measurement: Measurement,
+    dots: &Dots,
+    scalars: &Scalars,
+) -> Plan {
+    let inputs = [
+        ("the loss", measurement.loss),
+        ("the measurement noise R", measurement.noise),
+        ("H·H", dots.c),
+        ("θ·θ", dots.t),
+        ("H·h", dots.a),
+        ("H·v", dots.b),
+    ];
+    if let Some(trouble) = first_non_finite(&inputs) {
+        return kept(Outcome::NonFinite, Some(trouble));
+    }
+    if dots.c == 0.0 || dots.gradient_squared.is_some_and(|squared| squared.sqrt() < SKIP_GRADIENT_NORM) {
+        return kept(Outcome::Skipped, None);
+    }
+    if scalars.steps == 0 {
+        return first_step::<F>(settings, Outcome::FirstStep, measurement, dots, scalars);
+    }
+    let plan = advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars);
+    if plan.report.outcome == Outcome::Breakdown && on_breakdown == OnBreakdown::Restart {
+        return first_step::<F>(settings, Outcome::Restarted, measurement, dots, scalars);
+    }
+    plan
+}
+
+/// The filter before its first step, seen with h = H and v = σ·H.
+fn first_step<F: Real>(
+    settings: &Settings,
+    outcome: Outcome,
+    measurement: Measurement,
+    dots: &Dots,
+    scalars: &Scalars,
+) -> Plan {
+    let x = dots.c;
+    let y = settings.initial_variance * x;
+    let s = (y + settings.process_noise * x) + measurement.noise;
+    let dots = Dots { a: x, b: y, ..*dots };
+    let scalars = Scalars { h_h: x, h_v: y, innovation_variance: s, steps: scalars.steps };
+    let mut plan = advance::<F>(settings, outcome, measurement, &dots, &scalars);
+    let initial_variance = F::from_f64(settings.initial_variance).to_f64();
+    plan.coefficients.initial_variance = Some(initial_variance);
+    match first_non_finite(&[("the initial variance σ", initial_variance)]) {
+        Some(trouble) => kept(Outcome::NonFinite, Some(trouble)),
+        None => plan,
+    }
+}
+
+fn advance<F: Real>(
+    settings: &Settings,
+    outcome: Outcome,
+    measurement: Measurement,
+    dots: &Dots,
+    scalars: &Scalars,
+) -> Plan {
+    let Dots { a, b, c, t, .. } = *dots;
+    let Scalars { h_h: x, h_v: y, innovation_variance: s, steps } = *scalars;
+    let q = settings.process_noise;
+
+    let alpha = a / x;
+    let lambda = (b + q * a) / s;
+    let w = match settings.variant {
+        Variant::Symmetric => b / x - (a * y) / (x * x),
+        Variant::Vanilla => 0.0,
+    };
+    let keep = alpha - lambda;
+    let mix = w - q * lambda;
+    let h_v = (keep * b + q * c) + mix * a;
+    let innovation_variance = (h_v + q * c) + measurement.noise;
+    let rate = (settings.learning_rate * (measurement.loss + (0.5 * settings.weight_decay) * t)) / innovation_variance;
+
+    let round = |value| F::from_f64(value).to_f64();
+    let coefficients = Multipliers {
+        weight_decay: round(settings.weight_decay),
+        keep: round(keep),
+        process_noise: round(q),
+        mix: round(mix),
+        rate: round(rate),
+        initial_variance: None,
+    };
+    let report = TensorReport { outcome, innovation_variance, alpha, lambda, w, norms: None };
+    let results =
+        [("α", alpha), ("λ", lambda), ("w", w), ("H·v'", h_v), ("the innovation variance S", innovation_variance)];
+    if let Some(trouble) = first_non_finite(&results) {
+        return kept(Outcome::NonFinite, Some(trouble));
+    }
+    if innovation_variance <= 0.0 {
+        let report = TensorReport { outcome: Outcome::Breakdown, ..report };
+        let trouble = Some(Trouble { quantity: "the innovation variance S", value: innovation_variance });
+        return Plan { report, trouble, ..Plan::default() };
+    }
+    let rounded = [
+        ("wd", coefficients.weight_decay),
+        ("α − λ", coefficients.keep),
+        ("Q", coefficients.process_noise),
+        ("w − Q·λ", coefficients.mix),
+        ("η·L/S", coefficients.rate),
+    ];
+    if let Some(trouble) = first_non_finite(&rounded) {
+        return kept(Outcome::NonFinite, Some(trouble));
+    }
+    Plan {
+        report,
+        scalars: Scalars { h_h: c, h_v, innovation_variance, steps: steps + 1 },
+        coefficients,
+        trouble: None,
+    }
+}
+
+/// The plan to leave a tensor as it is.
+pub(crate) fn kept(outcome: Outcome, trouble: Option<Trouble>) -> Plan {
+    Plan { report: TensorReport { outcome, ..TensorReport::default() }, trouble, ..Plan::default() }
+}
+
+fn first_non_finite(scalars: &[(&'static str, f64)]) -> Option<Trouble> {
+    let (quantity, value) = scalars.iter().find(|(_, value)| !value.is_finite())?;
+    Some(Trouble { quantity, value: *value })
+}

@@ -1,0 +1,228 @@
+//! What a user sets: the filter's numbers, what to do when a step can't be taken, and the loss it is taken with.
+
+use crate::error::Error;
+
+/// Which covariance of the least Frobenius norm is reconstructed from v: paper section 3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// The symmetric one, the paper's default: P̂ = (hᵀv + vᵀh)/x − (h·v)·hᵀh/x².
+    #[default]
+    Symmetric,
+    /// The one without that constraint: P̂ = hᵀv/x.
+    Vanilla,
+}
+
+/// The settings of a group of tensors. Copy, change, and hand over; a step may use other ones than the step before.
+///
+/// ```
+/// use koala_optim::Settings;
+///
+/// let settings = Settings { learning_rate: 0.5, weight_decay: 5e-4, ..Settings::default() };
+/// assert!(settings.validate().is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// η ≥ 0: the share of the Kalman step that is taken. Default 1.
+    pub learning_rate: f64,
+    /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+    pub weight_decay: f64,
+    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+    pub initial_variance: f64,
+    /// Q ≥ 0: what that variance grows by in each step. Default 0.1.
+    pub process_noise: f64,
+    /// Default [`Variant::Symmetric`].
+    pub variant: Variant,
+    /// A frozen tensor is checked like any other and stays as it is. Default false.
+    pub frozen: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            learning_rate: 1.0,
+            weight_decay: 0.0,
+            initial_variance: 0.1,
+            process_noise: 0.1,
+            variant: Variant::Symmetric,
+            frozen: false,
+        }
+    }
+}
+
+impl Settings {
+    /// Whether every number is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is not, its value and its range.
+    ///
+    /// ```
+    /// let settings = koala_optim::Settings { process_noise: -1.0, ..Default::default() };
+    /// assert_eq!(settings.validate().unwrap_err().to_string(), "the process noise is -1, expected a finite number, at least 0");
+    /// ```
+    pub fn validate(&self) -> Result<(), Error> {
+        at_least_zero("learning rate", self.learning_rate)?;
+        at_least_zero("weight decay", self.weight_decay)?;
+        above_zero("initial variance", self.initial_variance)?;
+        at_least_zero("process noise", self.process_noise)
+    }
+}
+
+pub(crate) fn at_least_zero(setting: &'static str, value: f64) -> Result<(), Error> {
+    let good = value.is_finite() && value >= 0.0;
+    if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number, at least 0" }) }
+}
+
+pub(crate) fn above_zero(setting: &'static str, value: f64) -> Result<(), Error> {
+    let good = value.is_finite() && value > 0.0;
+    if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number above 0" }) }
+}
+
+/// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnNonFinite {
+    /// Leave that tensor as it is, step the others, and count it in the report.
+    #[default]
+    KeepTensor,
+    /// Leave every tensor as it is, and the noise too, and count it in the report.
+    KeepAll,
+    /// Leave every tensor as it is, and return an error.
+    Error,
+}
+
+/// What to do with a tensor whose innovation variance comes out as zero or less: the recursion does not keep the
+/// covariance positive definite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBreakdown {
+    /// Restart its filter, as on a first step with this gradient, and count it in the report.
+    #[default]
+    Restart,
+    /// Leave it as it is, and count it in the report.
+    Skip,
+    /// Leave every tensor as it is, and return an error.
+    Error,
+}
+
+/// What to do when a tensor's step can't be taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// NaN or infinity in the gradient, the loss or a scalar.
+    pub non_finite: OnNonFinite,
+    /// An innovation variance that is not positive.
+    pub breakdown: OnBreakdown,
+}
+
+impl Policy {
+    /// Whether one tensor's trouble can keep all tensors as they are, so that none may be written before all are
+    /// known to be sound.
+    pub(crate) fn is_atomic(&self) -> bool {
+        self.non_finite != OnNonFinite::KeepTensor || self.breakdown == OnBreakdown::Error
+    }
+}
+
+/// R, the variance of the measurement noise, shared by all tensors of an optimizer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Noise {
+    /// Always this, in squared units of the loss, at least 0.
+    Fixed(f64),
+    /// R ← decay·R + (1 − decay)·m before each step, m being the mean of the squared per-sample losses.
+    Averaged {
+        /// In [0, 1]; the paper has 0.9.
+        decay: f64,
+        /// R before the first step, at least 0; the paper has 1.
+        initial: f64,
+    },
+}
+
+impl Default for Noise {
+    fn default() -> Self {
+        Noise::Averaged { decay: 0.9, initial: 1.0 }
+    }
+}
+
+impl Noise {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        match *self {
+            Noise::Fixed(noise) => at_least_zero("measurement noise", noise),
+            Noise::Averaged { decay, initial } => {
+                if !(0.0..=1.0).contains(&decay) {
+                    return Err(Error::Setting {
+                        setting: "noise decay",
+                        value: decay,
+                        expected: "a number from 0 to 1",
+                    });
+                }
+                at_least_zero("initial measurement noise", initial)
+            }
+        }
+    }
+
+    /// R before the first step.
+    pub(crate) fn initial(&self) -> f64 {
+        match *self {
+            Noise::Fixed(noise) => noise,
+            Noise::Averaged { initial, .. } => initial,
+        }
+    }
+
+    /// R for the next step.
+    pub(crate) fn next(&self, current: f64, loss: Loss) -> f64 {
+        match *self {
+            Noise::Fixed(noise) => noise,
+            Noise::Averaged { decay, .. } => decay * current + (1.0 - decay) * loss.second_moment,
+        }
+    }
+}
+
+/// The measurement of one step: the minibatch's mean loss, and the mean of its squared per-sample losses.
+///
+/// ```
+/// use koala_optim::Loss;
+///
+/// let loss = Loss::from_samples(&[1.0_f32, 3.0])?;
+/// assert_eq!(loss, Loss::new(2.0, 5.0));
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// L, the mean.
+    pub mean: f64,
+    /// m, the mean of the squares; only [`Noise::Averaged`] reads it.
+    pub second_moment: f64,
+}
+
+impl Loss {
+    /// From a mean and a second moment. Any value will do here: a step says what it makes of NaN or infinity.
+    ///
+    /// ```
+    /// assert_eq!(koala_optim::Loss::new(2.0, 5.0).mean, 2.0);
+    /// ```
+    pub const fn new(mean: f64, second_moment: f64) -> Self {
+        Loss { mean, second_moment }
+    }
+
+    /// From the per-sample losses, in any type, averaged in float64 in their order.
+    ///
+    /// # Errors
+    /// [`Error::NoSamples`] for an empty slice.
+    ///
+    /// ```
+    /// assert!(koala_optim::Loss::from_samples::<f32>(&[]).is_err());
+    /// ```
+    pub fn from_samples<T: crate::Element>(losses: &[T]) -> Result<Self, Error> {
+        if losses.is_empty() {
+            return Err(Error::NoSamples);
+        }
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for loss in losses {
+            let loss = loss.to_f64();
+            sum += loss;
+            squares += loss * loss;
+        }
+        let count = losses.len() as f64;
+        Ok(Loss { mean: sum / count, second_moment: squares / count })
+    }
+
+    pub(crate) fn is_finite(&self, noise: &Noise) -> bool {
+        self.mean.is_finite() && (self.second_moment.is_finite() || matches!(noise, Noise::Fixed(_)))
+    }
+}

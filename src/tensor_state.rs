@@ -1,0 +1,254 @@
+//! Level 2: the filter of one tensor, which owns v, h and the scalars, and steps the parameters that it is given.
+
+use half::bf16;
+
+use crate::element::{Element, ElementType};
+use crate::error::Error;
+use crate::kernel::{self, Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
+use crate::storage::Storage;
+
+/// What v and h are stored in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum StateType {
+    /// The parameters' own type.
+    #[default]
+    Same,
+    /// f32: for parameters in half precision.
+    F32,
+    /// bf16: half the memory and less traffic, for some accuracy.
+    Bf16,
+}
+
+impl StateType {
+    fn resolve(self, parameters: ElementType) -> ElementType {
+        match self {
+            StateType::Same => parameters,
+            StateType::F32 => ElementType::F32,
+            StateType::Bf16 => ElementType::Bf16,
+        }
+    }
+}
+
+/// The filter of one tensor.
+///
+/// ```
+/// use koala_optim::kernel::{Measurement, Step};
+/// use koala_optim::{StateType, TensorState};
+///
+/// let (mut parameters, gradient) = ([1.0_f32, -2.0, 3.0], [0.1_f32, 0.2, -0.3]);
+/// let mut state = TensorState::new::<f32>(3, StateType::Same)?;
+/// let report = state.step(&Step::new(Measurement { loss: 0.7, noise: 1.0 }), &mut parameters, &gradient, None)?;
+/// assert!(report.outcome.is_step() && state.scalars().steps == 1);
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct TensorState {
+    pub(crate) scalars: Scalars,
+    v: Storage,
+    h: Storage,
+    parameters_type: ElementType,
+}
+
+impl TensorState {
+    /// The filter of `length` parameters of type `P` before the first step.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if there is none for v and h.
+    ///
+    /// ```
+    /// use koala_optim::{Error, StateType, TensorState};
+    /// assert!(TensorState::new::<f32>(10, StateType::Bf16).is_ok());
+    /// assert!(matches!(TensorState::new::<f32>(usize::MAX, StateType::Same), Err(Error::Memory { .. })));
+    /// ```
+    pub fn new<P: Element>(length: usize, state: StateType) -> Result<Self, Error> {
+        Self::with_types(length, P::TYPE, state)
+    }
+
+    pub(crate) fn with_types(length: usize, parameters_type: ElementType, state: StateType) -> Result<Self, Error> {
+        let zeroed = || {
+            Storage::zeroed(length, state.resolve(parameters_type))
+                .ok_or(Error::Memory { tensor: String::new(), elements: length })
+        };
+        Ok(TensorState { scalars: Scalars::default(), v: zeroed()?, h: zeroed()?, parameters_type })
+    }
+
+    /// What is left behind while the real one is lent.
+    pub(crate) const fn empty() -> Self {
+        let scalars = Scalars { h_h: 0.0, h_v: 0.0, innovation_variance: 0.0, steps: 0 };
+        TensorState { scalars, v: Storage::empty(), h: Storage::empty(), parameters_type: ElementType::F32 }
+    }
+
+    /// Steps the parameters, and writes `copy` too if there is one. All of one length, that of the state.
+    ///
+    /// # Errors
+    /// [`Error::Length`], [`Error::Type`], [`Error::Setting`], and what the policy makes an error. Nothing has been
+    /// written then.
+    ///
+    /// See the [type's example](Self).
+    pub fn step<P: Element>(
+        &mut self,
+        step: &Step,
+        parameters: &mut [P],
+        gradient: &[P],
+        copy: Option<HalfCopy<'_>>,
+    ) -> Result<TensorReport, Error> {
+        self.check_type(P::TYPE)?;
+        self.with_buffers(parameters, gradient, copy, WholeStep(step))
+    }
+
+    /// The next step will be a first step.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// let mut state = TensorState::new::<f32>(3, StateType::Same)?;
+    /// state.restart();
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn restart(&mut self) {
+        self.scalars = Scalars::default();
+    }
+
+    /// The scalars after the last step.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// assert_eq!(TensorState::new::<f32>(3, StateType::Same)?.scalars().steps, 0);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn scalars(&self) -> Scalars {
+        self.scalars
+    }
+
+    /// v = H·P, the product of gradient and covariance after the last step, widened to float64.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// assert_eq!(TensorState::new::<f32>(2, StateType::Same)?.v(), [0.0, 0.0]);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn v(&self) -> Vec<f64> {
+        self.v.to_f64()
+    }
+
+    /// h, the measurement row H of the last step, widened to float64.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// assert_eq!(TensorState::new::<f32>(2, StateType::Same)?.h(), [0.0, 0.0]);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn h(&self) -> Vec<f64> {
+        self.h.to_f64()
+    }
+
+    /// The bytes of v, then those of h, as they are stored.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// let [v, h] = TensorState::new::<f32>(2, StateType::Same)?.bytes().map(<[u8]>::len);
+    /// assert_eq!((v, h), (8, 8));
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn bytes(&self) -> [&[u8]; 2] {
+        [self.v.bytes(), self.h.bytes()]
+    }
+
+    /// The number of parameters.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// assert_eq!(TensorState::new::<f32>(2, StateType::Same)?.len(), 2);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn len(&self) -> usize {
+        self.v.len()
+    }
+
+    /// Whether there are none.
+    ///
+    /// ```
+    /// # use koala_optim::{StateType, TensorState};
+    /// assert!(TensorState::new::<f32>(0, StateType::Same)?.is_empty());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn check_type(&self, found: ElementType) -> Result<(), Error> {
+        let expected = self.parameters_type;
+        if found == expected { Ok(()) } else { Err(Error::Type { tensor: String::new(), found, expected }) }
+    }
+
+    /// Calls `task` with the buffers in their own types: the one place where the state's type becomes a parameter.
+    pub(crate) fn with_buffers<P: Element, T: Task>(
+        &mut self,
+        parameters: &mut [P],
+        gradient: &[P],
+        copy: Option<HalfCopy<'_>>,
+        task: T,
+    ) -> T::Output {
+        match self.v.element_type() {
+            same if same == P::TYPE => self.call::<P, P, T>(parameters, gradient, copy, task),
+            ElementType::Bf16 => self.call::<P, bf16, T>(parameters, gradient, copy, task),
+            _ => self.call::<P, f32, T>(parameters, gradient, copy, task),
+        }
+    }
+
+    fn call<P: Element, S: Element, T: Task>(
+        &mut self,
+        parameters: &mut [P],
+        gradient: &[P],
+        copy: Option<HalfCopy<'_>>,
+        task: T,
+    ) -> T::Output {
+        let (v, h) = (self.v.elements_mut::<S>(), self.h.elements_mut::<S>());
+        task.run(Buffers { parameters, gradient, v, h, copy }, &mut self.scalars)
+    }
+}
+
+/// Something to do with a tensor's buffers, whatever their types.
+pub(crate) trait Task {
+    type Output;
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
+}
+
+struct WholeStep<'a>(&'a Step);
+
+impl Task for WholeStep<'_> {
+    type Output = Result<TensorReport, Error>;
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        kernel::step(self.0, buffers, scalars)
+    }
+}
+
+/// Pass 1 and the recursion: nothing is written.
+pub(crate) struct PlanTensor<'a> {
+    pub step: &'a Step,
+    pub parallel: bool,
+}
+
+impl Task for PlanTensor<'_> {
+    type Output = (Plan, Option<Error>);
+
+    fn run<P: Element, S: Element>(self, mut buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        let plan = kernel::plan_tensor(self.step, self.parallel, &mut buffers, scalars);
+        (plan, kernel::error_of(self.step.policy, &plan, &buffers))
+    }
+}
+
+/// Pass 2.
+pub(crate) struct ApplyPlan<'a> {
+    pub step: &'a Step,
+    pub parallel: bool,
+    pub plan: &'a Plan,
+}
+
+impl Task for ApplyPlan<'_> {
+    type Output = ();
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) {
+        kernel::apply_plan(self.step.backend, self.parallel, self.plan, buffers, scalars);
+    }
+}

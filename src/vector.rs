@@ -1,0 +1,126 @@
+//! The small trait that the two passes are written against: what a backend has to be able to do.
+//!
+//! A tensor is walked in rows of sixteen elements (see [`contract`](crate::contract)); a backend works on a row in
+//! `LANES / WIDTH` columns at its own register width.
+
+use half::{bf16, f16};
+
+use crate::contract::LANES;
+use crate::element::{Element, ElementType, Real};
+
+/// The sixteen float64 sums that a block's runs are added to. Aligned: AVX2 keeps them in memory and pays for a split.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+pub struct Lanes(pub [f64; LANES]);
+
+impl Lanes {
+    pub const ZERO: Lanes = Lanes([0.0; LANES]);
+
+    /// The contract's tree over lanes.
+    #[inline(always)]
+    pub fn sum(&self) -> f64 {
+        let mut lanes = self.0;
+        let mut width = LANES / 2;
+        while width > 0 {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+            width /= 2;
+        }
+        lanes[0]
+    }
+}
+
+/// Arithmetic in `F` on columns of `WIDTH` elements. Every operation rounds once, as IEEE 754 says; none is fused.
+pub trait Vector<F: Real>: Copy {
+    /// `WIDTH` elements in registers.
+    type Column: Copy;
+    /// A divisor of sixteen.
+    const WIDTH: usize;
+
+    fn splat(self, value: F) -> Self::Column;
+    fn add(self, a: Self::Column, b: Self::Column) -> Self::Column;
+    fn sub(self, a: Self::Column, b: Self::Column) -> Self::Column;
+    fn mul(self, a: Self::Column, b: Self::Column) -> Self::Column;
+
+    fn load(self, row: &[F; LANES], column: usize) -> Self::Column;
+    fn store(self, row: &mut [F; LANES], column: usize, value: Self::Column);
+
+    /// Adds a column to its float64 lanes.
+    fn widen_add(self, lanes: &mut Lanes, column: usize, value: Self::Column);
+
+    #[inline(always)]
+    fn load_bf16(self, row: &[bf16; LANES], column: usize) -> Self::Column {
+        self.load(&widen(row, column, Self::WIDTH), column)
+    }
+
+    #[inline(always)]
+    fn load_f16(self, row: &[f16; LANES], column: usize) -> Self::Column {
+        self.load(&widen(row, column, Self::WIDTH), column)
+    }
+
+    #[inline(always)]
+    fn store_bf16(self, row: &mut [bf16; LANES], column: usize, value: Self::Column) {
+        narrow(self, row, column, value);
+    }
+
+    #[inline(always)]
+    fn store_f16(self, row: &mut [f16; LANES], column: usize, value: Self::Column) {
+        narrow(self, row, column, value);
+    }
+}
+
+/// A backend: both arithmetic types, and a way to compile a whole loop for its instruction set.
+pub trait InstructionSet: Vector<f32> + Vector<f64> {
+    /// Runs `operation` in a function that is compiled for this instruction set. Everything that it calls has to be
+    /// `#[inline(always)]`: what is not inlined is compiled for the build target, and costs a factor of forty.
+    fn vectorize<F: Real, O: Operation<F>>(self, operation: O) -> O::Output;
+}
+
+/// A loop over vectors in `F`, for any backend.
+pub trait Operation<F: Real> {
+    type Output;
+    fn run<V: Vector<F>>(self, v: V) -> Self::Output;
+}
+
+/// Loads a column from a row stored in any type.
+#[inline(always)]
+pub fn load<F: Real, V: Vector<F>, T: Element>(v: V, row: &[T; LANES], column: usize) -> V::Column {
+    match T::TYPE {
+        same if same == F::TYPE => v.load(bytemuck::cast_ref(row), column),
+        ElementType::Bf16 => v.load_bf16(bytemuck::cast_ref(row), column),
+        ElementType::F16 => v.load_f16(bytemuck::cast_ref(row), column),
+        ElementType::F32 | ElementType::F64 => v.load(&widen(row, column, V::WIDTH), column),
+    }
+}
+
+/// Rounds a column once to the type that the row is stored in, and stores it.
+#[inline(always)]
+pub fn store<F: Real, V: Vector<F>, T: Element>(v: V, row: &mut [T; LANES], column: usize, value: V::Column) {
+    match T::TYPE {
+        same if same == F::TYPE => v.store(bytemuck::cast_mut(row), column, value),
+        ElementType::Bf16 => v.store_bf16(bytemuck::cast_mut(row), column, value),
+        ElementType::F16 => v.store_f16(bytemuck::cast_mut(row), column, value),
+        ElementType::F32 | ElementType::F64 => narrow(v, row, column, value),
+    }
+}
+
+/// One column of a row, element by element, in the arithmetic type.
+#[inline(always)]
+fn widen<F: Real, T: Element>(row: &[T; LANES], column: usize, width: usize) -> [F; LANES] {
+    let mut wide = [F::zeroed(); LANES];
+    for lane in column * width..(column + 1) * width {
+        wide[lane] = F::from_f64(row[lane].to_f64());
+    }
+    wide
+}
+
+/// The inverse of [`widen`], rounding once.
+#[inline(always)]
+fn narrow<F: Real, V: Vector<F>, T: Element>(v: V, row: &mut [T; LANES], column: usize, value: V::Column) {
+    let mut wide = [F::zeroed(); LANES];
+    v.store(&mut wide, column, value);
+    for lane in column * V::WIDTH..(column + 1) * V::WIDTH {
+        row[lane] = T::from_f64(wide[lane].to_f64());
+    }
+}
