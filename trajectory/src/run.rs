@@ -77,11 +77,14 @@ impl Errors {
         self.theta.max(self.v).max(self.s).max(self.r)
     }
 
-    fn include(&mut self, other: Errors) {
-        self.theta = self.theta.max(other.theta);
-        self.v = self.v.max(other.v);
-        self.s = self.s.max(other.s);
-        self.r = self.r.max(other.r);
+    /// The larger of each.
+    pub fn max(self, other: Errors) -> Errors {
+        Errors {
+            theta: self.theta.max(other.theta),
+            v: self.v.max(other.v),
+            s: self.s.max(other.s),
+            r: self.r.max(other.r),
+        }
     }
 }
 
@@ -119,7 +122,7 @@ fn run_in<E: Element>(trajectory: &Trajectory, config: Config, state: StateType)
             .collect();
         optimizer.step(Loss::new(step.loss, step.loss_second_moment), &mut tensors)?;
         if let Some(expected) = &step.expect {
-            errors.include(compare(&optimizer, &names, &theta, expected));
+            errors = errors.max(compare(&optimizer, &names, &theta, expected));
         }
     }
 
