@@ -1,0 +1,160 @@
+//! `koala train`.
+
+use std::fs;
+use std::path::Path;
+
+use koala_cli::digits;
+use koala_optim::Backend;
+use serde_json::Value;
+
+use crate::data::write_stripes;
+use crate::{Outcome, folder, koala, outcome};
+
+/// Trains in `folder`, and returns what `--json` wrote.
+fn train(folder: &Path, arguments: &str) -> (Outcome, Value) {
+    let mut command = koala(&format!("train --json run.json {arguments}"));
+    command.current_dir(folder);
+    let train = outcome(command);
+    assert_eq!(train.status, Some(0), "{}", train.stderr);
+    let json = fs::read(folder.join("run.json")).expect("--json wrote it");
+    (train, serde_json::from_slice(&json).expect("it is JSON"))
+}
+
+fn last_accuracy(run: &Value) -> f64 {
+    let epochs = run["epochs"].as_array().expect("a list");
+    epochs.last().and_then(|epoch| epoch["test_accuracy"].as_f64()).expect("a number")
+}
+
+#[test]
+fn koala_classifies_97_percent_of_the_held_out_digits() {
+    let folder = folder("train-accuracy");
+    for seed in 0..3 {
+        let (_, record) = train(&folder, &format!("--optimizer koala --seed {seed}"));
+        assert_eq!((&record["test_images"], &record["runs"][0]["diverged"]), (&355.into(), &false.into()));
+        let accuracy = last_accuracy(&record["runs"][0]);
+        assert!(accuracy >= 0.97, "seed {seed}: {accuracy}");
+    }
+}
+
+/// Without any argument it trains by all three, and leaves the picture behind and nothing else.
+#[test]
+fn alone_it_compares_three_optimizers() {
+    let folder = folder("train-alone");
+    let mut command = koala("");
+    command.current_dir(&folder);
+    let train = outcome(command);
+    assert_eq!((train.status, &*train.stderr), (Some(0), ""));
+    let picture = fs::read_to_string(folder.join("koala-train.svg")).expect("it was drawn");
+    assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
+    for optimizer in ["KOALA++", "SGD with momentum", "AdamW"] {
+        let row = train.stdout.lines().find(|line| line.contains(optimizer) && line.contains(" % "));
+        assert!(row.is_some_and(|row| row.contains(" 1840 ")), "{}", train.stdout);
+        assert!(picture.contains(optimizer));
+    }
+    assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 1);
+}
+
+/// The network is large enough for threads to be used, and the images few enough for a test.
+#[test]
+fn a_seed_gives_the_same_digits_on_every_backend_and_any_threads() {
+    let folder = folder("train-bits");
+    write_stripes(&folder, 60, 48);
+    let deterministic = |arguments: &str, threads_of_candle: &str, said: &str| {
+        let mut command = koala(&format!("train --data . --epochs 2 --batch 20 --json run.json {arguments}"));
+        command.current_dir(&folder).env("RAYON_NUM_THREADS", threads_of_candle);
+        let train = outcome(command);
+        assert_eq!(train.status, Some(0), "{}", train.stderr);
+        assert!(train.stdout.contains(said), "{}", train.stdout);
+        let json = fs::read(folder.join("run.json")).expect("--json wrote it");
+        let mut record: Value = serde_json::from_slice(&json).expect("it is JSON");
+        for run in record["runs"].as_array_mut().expect("a list") {
+            let time = run.as_object_mut().and_then(|run| run.remove("microseconds_per_step"));
+            assert!(time.and_then(|time| time.as_f64()).is_some_and(|time| time > 0.0));
+        }
+        record
+    };
+    for model in ["mlp", "conv"] {
+        let reference = deterministic(&format!("--model {model} --backend scalar"), "1", "on scalar");
+        for backend in Backend::present() {
+            for threads in [1, 2, 7] {
+                let arguments = format!("--model {model} --backend {} --threads {threads}", backend.name());
+                let said = format!("KOALA++ runs on {}, {threads} thread(s)", backend.name());
+                assert_eq!(deterministic(&arguments, "4", &said), reference, "{arguments}");
+            }
+        }
+        let other_seed = deterministic(&format!("--model {model} --seed 1"), "1", "seed 1");
+        assert_ne!(other_seed["runs"], reference["runs"]);
+    }
+}
+
+#[test]
+fn a_convolutional_network_learns_from_idx_files() {
+    let folder = folder("train-conv");
+    write_stripes(&folder, 200, 10);
+    let (train, record) = train(&folder, "--data . --epochs 20");
+    assert!(train.stdout.contains("Network: convolutional"), "{}", train.stdout);
+    for run in record["runs"].as_array().expect("a list") {
+        assert!(last_accuracy(run) > 0.95, "{run}");
+    }
+}
+
+#[test]
+fn a_run_that_diverges_is_called_that() {
+    let folder = folder("train-diverged");
+    let (train, record) = train(&folder, "--optimizer sgd --learning-rate 1e6 --epochs 3");
+    assert!(train.stdout.contains("diverged"), "{}", train.stdout);
+    assert!(!train.stdout.contains('%'), "{}", train.stdout);
+    assert_eq!(record["runs"][0]["diverged"], true);
+    let picture = fs::read_to_string(folder.join("koala-train.svg")).expect("it was drawn");
+    assert!(picture.contains("SGD with momentum: diverged"));
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let folder = folder("train-refused");
+    for (arguments, status, said) in [
+        ("--backend abacus", 1, "abacus"),
+        ("--learning-rate 0.1", 1, "--learning-rate is for one optimizer"),
+        ("--optimizer sgd --learning-rate -1", 1, "--learning-rate is -1"),
+        ("--optimizer sgd --weight-decay nan", 1, "--weight-decay is NaN"),
+        ("--optimizer koala --initial-variance 0", 1, "initial variance is 0"),
+        ("--epochs 0", 2, "--epochs"),
+        ("--batch 0", 2, "--batch"),
+        ("--threads 0", 2, "--threads"),
+        ("--optimizer adam", 2, "adamw"),
+        ("--epochs 1 --optimizer sgd --plot missing/curves.svg", 1, "missing/curves.svg: cannot be written"),
+        ("--epochs 1 --optimizer sgd --plot ..", 1, "..: this names no file"),
+    ] {
+        let mut command = koala(&format!("train {arguments}"));
+        command.current_dir(&folder);
+        let refused = outcome(command);
+        assert_eq!(refused.status, Some(status), "{arguments}");
+        assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
+    }
+    assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 0);
+}
+
+/// Settings must not be chosen by what they are then judged by.
+#[test]
+fn the_validation_part_has_none_of_the_held_out_images() -> anyhow::Result<()> {
+    let data = digits::load()?;
+    assert_eq!(data.train.count() + data.test.count(), 1797);
+    for class in 0..10 {
+        let of_class = |labels: &[u8]| labels.iter().filter(|&&label| label == class).count();
+        let (train, test) = (of_class(&data.train.labels), of_class(&data.test.labels));
+        assert_eq!(test, (train + test) / 5, "class {class}");
+    }
+    let validation = data.validation()?;
+    assert_eq!(validation.train.count() + validation.test.count(), data.train.count());
+    // Each part is scaled by its own training images, so the images are compared as they were in the file.
+    let images = |pixels: &[f32]| {
+        let (low, high) = pixels.iter().fold((f32::MAX, f32::MIN), |(low, high), &p| (low.min(p), high.max(p)));
+        let original = pixels.iter().map(|p| ((p - low) / (high - low) * 16.0).round() as u8);
+        original.collect::<Vec<_>>().chunks(64).map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    let (train, held_out) = (images(&data.train.pixels), images(&data.test.pixels));
+    for image in images(&validation.test.pixels).iter().chain(&images(&validation.train.pixels)) {
+        assert!(train.contains(image) && !held_out.contains(image));
+    }
+    Ok(())
+}
