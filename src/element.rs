@@ -55,10 +55,22 @@ pub trait Element: bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync + s
     const TYPE: ElementType;
 
     /// The exact value.
+    ///
+    /// ```
+    /// use koala_optim::{Element, f16};
+    /// assert_eq!(Element::to_f64(f16::ONE), 1.0);
+    /// ```
     fn to_f64(self) -> f64;
 
-    /// The nearest value of this type, ties to even.
-    fn from_f64(value: f64) -> Self;
+    /// The nearest value of this type, ties to even. (Not `from_f64`: `half` has a method of that name, which rounds
+    /// to bf16 and f16 from the upper 32 bits only.)
+    ///
+    /// ```
+    /// use koala_optim::{Element, bf16};
+    /// let just_above_the_middle = 1.0 + 2.0_f64.powi(-8) + 2.0_f64.powi(-40);
+    /// assert_eq!(bf16::rounded(just_above_the_middle).to_f64(), 1.0 + 2.0_f64.powi(-7));
+    /// ```
+    fn rounded(value: f64) -> Self;
 }
 
 /// A type that arithmetic is done in. Sealed: f32 and f64.
@@ -82,7 +94,7 @@ macro_rules! real {
             }
 
             #[inline(always)]
-            fn from_f64(value: f64) -> Self {
+            fn rounded(value: f64) -> Self {
                 value as $type
             }
         }
@@ -97,7 +109,7 @@ macro_rules! real {
 }
 
 macro_rules! half_precision {
-    ($type:ident, $name:ident) => {
+    ($type:ident, $name:ident, $to_f32:expr) => {
         impl sealed::Sealed for $type {}
 
         impl Element for $type {
@@ -106,11 +118,12 @@ macro_rules! half_precision {
 
             #[inline(always)]
             fn to_f64(self) -> f64 {
-                f64::from(self.to_f32())
+                f64::from($to_f32(self))
             }
 
-            #[inline(always)]
-            fn from_f64(value: f64) -> Self {
+            // Not inlined: this is long, and stands in many loops that backends have a faster way for.
+            #[inline(never)]
+            fn rounded(value: f64) -> Self {
                 $type::from_f32(round_to_odd(value))
             }
         }
@@ -119,8 +132,13 @@ macro_rules! half_precision {
 
 real!(f32, F32);
 real!(f64, F64);
-half_precision!(bf16, Bf16);
-half_precision!(f16, F16);
+half_precision!(bf16, Bf16, |value: bf16| f32::from_bits(u32::from(value.to_bits()) << 16));
+half_precision!(f16, F16, f16_to_f32);
+
+#[inline(never)]
+fn f16_to_f32(value: f16) -> f32 {
+    value.to_f32()
+}
 
 /// The f32 at or next to `value` whose last bit says whether anything was lost. Rounding that to bf16 or f16 gives
 /// what rounding `value` itself would, where the nearest f32 would round twice (and `half`'s own conversion from f64
@@ -147,16 +165,16 @@ mod tests {
             let middle = below.to_f64() * 0.5 + above.to_f64() * 0.5;
             let even = if bits % 2 == 0 { below } else { above };
             for sign in [1.0, -1.0] {
-                let convert = |value: f64| T::from_f64(sign * value).to_f64() * sign;
+                let convert = |value: f64| T::rounded(sign * value).to_f64() * sign;
                 assert_eq!(convert(below.to_f64()), below.to_f64());
                 assert_eq!(convert(middle.next_down()), below.to_f64(), "below the middle after {bits:#x}");
                 assert_eq!(convert(middle), even.to_f64(), "the middle after {bits:#x}");
                 assert_eq!(convert(middle.next_up()), above.to_f64(), "above the middle after {bits:#x}");
             }
         }
-        assert_eq!(T::from_f64(1e300).to_f64(), f64::INFINITY);
-        assert_eq!(T::from_f64(-1e-300).to_f64().to_bits(), (-0.0f64).to_bits());
-        assert!(T::from_f64(f64::NAN).to_f64().is_nan());
+        assert_eq!(T::rounded(1e300).to_f64(), f64::INFINITY);
+        assert_eq!(T::rounded(-1e-300).to_f64().to_bits(), (-0.0f64).to_bits());
+        assert!(T::rounded(f64::NAN).to_f64().is_nan());
     }
 
     #[test]

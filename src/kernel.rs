@@ -22,11 +22,12 @@ use half::{bf16, f16};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
 use crate::backend::Backend;
+use crate::dots::{self, squares};
 use crate::element::Element;
 use crate::error::Error;
-use crate::passes::{self, Coefficients, DotsInput, UpdateInput};
 use crate::recursion::{self, kept};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, at_least_zero};
+use crate::update::{self, Coefficients};
 
 /// Everything about a step but the tensor.
 #[derive(Clone, Copy, Debug)]
@@ -181,7 +182,7 @@ pub fn dots<P: Element, S: Element>(
 ) -> Result<Dots, Error> {
     buffers.validate()?;
     let mut dots = pass_1(backend, false, weight_decay, buffers, scalars);
-    dots.gradient_squared = Some(squared(backend, false, buffers.gradient));
+    dots.gradient_squared = Some(squares(backend, false, buffers.gradient));
     Ok(dots)
 }
 
@@ -255,14 +256,14 @@ pub(crate) fn plan_tensor<P: Element, S: Element>(
     // ‖g‖ ≥ ‖H‖ − wd·‖θ‖, with room for the rounding of all three. Otherwise, and rarely, one more pass over g.
     let clear = dots.c.sqrt() > 1.001 * reached + 2.0 * crate::contract::SKIP_GRADIENT_NORM;
     if !clear || step.norms {
-        dots.gradient_squared = Some(squared(*backend, parallel, buffers.gradient));
+        dots.gradient_squared = Some(squares(*backend, parallel, buffers.gradient));
     }
     let mut plan = recursion::plan::<P::Arithmetic>(settings, step.policy.breakdown, *measurement, &dots, scalars);
     if step.norms {
         plan.report.norms = Some(Norms {
             gradient: dots.gradient_squared.unwrap_or_default().sqrt(),
             measurement: dots.c.sqrt(),
-            parameters: squared(*backend, parallel, buffers.parameters).sqrt(),
+            parameters: squares(*backend, parallel, buffers.parameters).sqrt(),
         });
     }
     plan
@@ -279,7 +280,7 @@ pub(crate) fn apply_plan<P: Element, S: Element>(
     if !plan.report.outcome.is_step() {
         return;
     }
-    let round = P::Arithmetic::from_f64;
+    let round = P::Arithmetic::rounded;
     let coefficients = Coefficients {
         weight_decay: round(plan.coefficients.weight_decay),
         keep: round(plan.coefficients.keep),
@@ -289,7 +290,7 @@ pub(crate) fn apply_plan<P: Element, S: Element>(
         initial_variance: plan.coefficients.initial_variance.map(round),
     };
     let Buffers { parameters, gradient, v, h, copy } = buffers;
-    passes::update(backend, parallel, coefficients, UpdateInput { gradient, parameters, h, v, copy });
+    update::update(backend, parallel, coefficients, update::Input { gradient, parameters, h, v, copy });
     *scalars = plan.scalars;
 }
 
@@ -325,16 +326,10 @@ fn pass_1<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Dots {
-    let weight_decay = P::Arithmetic::from_f64(weight_decay);
+    let weight_decay = P::Arithmetic::rounded(weight_decay);
     let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
     let parameters: &[P] = if weight_decay.to_f64() == 0.0 { &[] } else { buffers.parameters };
-    let input = DotsInput { gradient: buffers.gradient, parameters, h, v };
-    let [a, b, c, t] = passes::dots(backend, parallel, weight_decay, input);
+    let input = dots::Input { gradient: buffers.gradient, parameters, h, v };
+    let [a, b, c, t] = dots::dots(backend, parallel, weight_decay, input);
     Dots { a, b, c, t, gradient_squared: None }
-}
-
-/// The contract's sum of squares.
-fn squared<P: Element>(backend: Backend, parallel: bool, elements: &[P]) -> f64 {
-    let input = DotsInput::<P, P> { gradient: elements, parameters: &[], h: &[], v: &[] };
-    passes::dots(backend, parallel, P::Arithmetic::from_f64(0.0), input)[2]
 }

@@ -35,15 +35,17 @@ mod backend;
 #[allow(unsafe_code)]
 #[path = "../backends/mod.rs"]
 mod backends;
+mod dots;
 mod element;
 mod error;
 mod optimizer;
-mod passes;
+mod rows;
 mod settings;
 mod storage;
 mod tensor_state;
 mod tensors;
 mod threads;
+mod update;
 mod vector;
 
 pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};

@@ -3,7 +3,7 @@
 //! Paper (arXiv 2506.04432), section 3; the letters are the ones of this crate's documentation.
 //!
 //! ```text
-//! first step only:  x = c   y = σ·x   s = (y + Q·x) + R   a = c   b = σ·c
+//! first step only:  x = c   y = σ·x   s = (y + Q·x) + R   a = x   b = y      (h = H, v = σ·H)
 //! α  = a / x
 //! λ  = (b + Q·a) / s
 //! w  = b/x − (a·y)/(x·x)                       (0 in the vanilla variant)
@@ -211,7 +211,7 @@ fn first_step<F: Real>(
     let dots = Dots { a: x, b: y, ..*dots };
     let scalars = Scalars { h_h: x, h_v: y, innovation_variance: s, steps: scalars.steps };
     let mut plan = advance::<F>(settings, outcome, measurement, &dots, &scalars);
-    let initial_variance = F::from_f64(settings.initial_variance).to_f64();
+    let initial_variance = F::rounded(settings.initial_variance).to_f64();
     plan.coefficients.initial_variance = Some(initial_variance);
     match first_non_finite(&[("the initial variance σ", initial_variance)]) {
         Some(trouble) => kept(Outcome::NonFinite, Some(trouble)),
@@ -242,7 +242,7 @@ fn advance<F: Real>(
     let innovation_variance = (h_v + q * c) + measurement.noise;
     let rate = (settings.learning_rate * (measurement.loss + (0.5 * settings.weight_decay) * t)) / innovation_variance;
 
-    let round = |value| F::from_f64(value).to_f64();
+    let round = |value| F::rounded(value).to_f64();
     let coefficients = Multipliers {
         weight_decay: round(settings.weight_decay),
         keep: round(keep),

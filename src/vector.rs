@@ -110,7 +110,7 @@ pub fn store<F: Real, V: Vector<F>, T: Element>(v: V, row: &mut [T; LANES], colu
 fn widen<F: Real, T: Element>(row: &[T; LANES], column: usize, width: usize) -> [F; LANES] {
     let mut wide = [F::zeroed(); LANES];
     for lane in column * width..(column + 1) * width {
-        wide[lane] = F::from_f64(row[lane].to_f64());
+        wide[lane] = F::rounded(row[lane].to_f64());
     }
     wide
 }
@@ -121,6 +121,6 @@ fn narrow<F: Real, V: Vector<F>, T: Element>(v: V, row: &mut [T; LANES], column:
     let mut wide = [F::zeroed(); LANES];
     v.store(&mut wide, column, value);
     for lane in column * V::WIDTH..(column + 1) * V::WIDTH {
-        row[lane] = T::from_f64(wide[lane].to_f64());
+        row[lane] = T::rounded(wide[lane].to_f64());
     }
 }

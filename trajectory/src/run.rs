@@ -159,7 +159,7 @@ fn relative<'a>(found: impl IntoIterator<Item = f64>, expected: impl IntoIterato
 }
 
 fn round<E: Element>(tensors: &[Vec<f64>]) -> Vec<Vec<E>> {
-    tensors.iter().map(|tensor| tensor.iter().copied().map(E::from_f64).collect()).collect()
+    tensors.iter().map(|tensor| tensor.iter().copied().map(E::rounded).collect()).collect()
 }
 
 fn settings(config: &format::Settings) -> Settings {
