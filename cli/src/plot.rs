@@ -10,6 +10,8 @@ use crate::run::{Epoch, Run};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
+/// Where the axis of the losses ends, which has no zero.
+const LEAST_LOSS: f64 = 1e-8;
 const SIZE: (u32, u32) = (1000, 460);
 const FONT: &str = "Helvetica, Arial, sans-serif";
 const INK: RGBColor = RGBColor(60, 60, 60);
@@ -26,9 +28,11 @@ pub fn draw(title: &str, runs: &[Run]) -> Result<String> {
         legend(&head, runs)?;
         let (left, right) = body.split_horizontally(SIZE.0 / 2);
 
-        let losses = curves(runs, |epoch| epoch.train_loss);
+        // On a logarithmic axis, from one power of ten to another.
+        let losses = curves(runs, |epoch| epoch.train_loss.clamp(LEAST_LOSS, f64::INFINITY));
         let (low, high) = bounds(&losses, (0.1, 1.0));
-        let range = (low / 1.3..high * 1.3).log_scale();
+        let (low, high) = (low.log10().floor(), high.log10().ceil());
+        let range = (10_f64.powf(low)..10_f64.powf(high.max(low + 1.0))).log_scale();
         panel(&left, "Training loss", range, &|loss| format!("{loss}"), &losses)?;
 
         let accuracies = curves(runs, |epoch| epoch.test_accuracy * 100.0);
@@ -122,5 +126,39 @@ fn bounds(curves: &[Curve], none: (f64, f64)) -> (f64, f64) {
     match values().next() {
         None => none,
         Some(first) => (values().fold(first, f64::min), values().fold(first, f64::max)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Model;
+
+    fn run(losses: &[f64]) -> Run {
+        let epoch = |&train_loss| Epoch { train_loss, test_loss: train_loss, test_accuracy: 1.0 };
+        Run {
+            optimizer: Method::Sgd,
+            settings: Method::Sgd.defaults(Model::Mlp),
+            steps: losses.len(),
+            diverged: false,
+            epochs: losses.iter().map(epoch).collect(),
+            microseconds_per_step: 1.0,
+        }
+    }
+
+    /// Whatever a run gives, it can be drawn, and every point lies within the picture.
+    #[test]
+    fn strange_curves_can_be_drawn() -> Result<()> {
+        for losses in [&[][..], &[0.0], &[0.1], &[0.0, 0.0], &[1e-300, 1e300], &[1.0, f64::NAN, f64::INFINITY, 2.0]] {
+            let svg = draw("strange", &[run(losses), run(&[])])?;
+            assert!(!svg.contains("NaN") && !svg.contains("inf"), "{losses:?}: {svg}");
+            let finite = losses.iter().filter(|loss| loss.is_finite()).count();
+            let heights =
+                svg.split("<circle ").skip(1).filter_map(|circle| circle.split("cy=\"").nth(1)?.split('"').next());
+            let heights = heights.map(str::parse).collect::<Result<Vec<u32>, _>>()?;
+            assert_eq!(heights.len(), finite + losses.len(), "{losses:?}");
+            assert!(heights.iter().all(|&height| height <= SIZE.1), "{losses:?}: {heights:?}");
+        }
+        Ok(())
     }
 }

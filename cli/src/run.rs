@@ -51,7 +51,7 @@ pub struct Run {
     pub settings: Settings,
     /// The steps taken.
     pub steps: usize,
-    /// Whether a loss was not finite, which ends a run, or the run ended worse than it could by guessing.
+    /// Whether a loss was not finite, which ends a run, or the network ended hardly better than guessing.
     pub diverged: bool,
     /// Where it stood after each epoch.
     pub epochs: Vec<Epoch>,
@@ -115,8 +115,9 @@ impl Plan {
             let train_loss = loss_sum / train.count() as f64;
             run.epochs.push(Epoch { train_loss, test_loss, test_accuracy });
         }
-        let guessing = (CLASSES as f64).ln();
-        run.diverged = run.epochs.last().is_some_and(|last| last.test_loss.is_nan() || last.test_loss >= guessing);
+        let guessing = 1.0 / CLASSES as f64;
+        let lost = |last: &Epoch| !last.test_loss.is_finite() || last.test_accuracy < 2.0 * guessing;
+        run.diverged = run.epochs.last().is_some_and(lost);
         Ok(run)
     }
 }

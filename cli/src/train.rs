@@ -169,8 +169,9 @@ fn describe(plan: &Plan) -> Result<String> {
     let Data { name, train, test } = &plan.data;
     let size = Network::new(plan.model, train.height, train.width, plan.seed)?.size();
     Ok(format!(
-        "{name}: {} images to train on, {} to test on. Network: {}, {size} parameters. \
-         {} epochs of batches of {}, seed {}. KOALA++ runs on {}, {} thread(s).",
+        "{name}: {} images to train on, {} to test on\n\
+         Network: {}, {size} parameters\n\
+         Training: {} epochs of batches of {}, seed {}; KOALA++ on {}, {} thread(s)",
         train.count(),
         test.count(),
         plan.model.title(),

@@ -78,7 +78,7 @@ fn a_seed_gives_the_same_digits_on_every_backend_and_any_threads() {
         for backend in Backend::present() {
             for threads in [1, 2, 7] {
                 let arguments = format!("--model {model} --backend {} --threads {threads}", backend.name());
-                let said = format!("KOALA++ runs on {}, {threads} thread(s)", backend.name());
+                let said = format!("KOALA++ on {}, {threads} thread(s)", backend.name());
                 assert_eq!(deterministic(&arguments, "4", &said), reference, "{arguments}");
             }
         }
