@@ -11,6 +11,7 @@ use crate::vector::{InstructionSet, Lanes, Vector};
 
 pulp::simd_type! {
     pub struct Features {
+        pub sse2: "sse2",
         pub avx: "avx",
         pub avx2: "avx2",
         pub f16c: "f16c",
@@ -57,6 +58,11 @@ impl Vector<f32> for Avx2 {
         let upper = avx._mm256_cvtps_pd(avx._mm256_extractf128_ps::<1>(value));
         Vector::<f64>::widen_add(self, lanes, 2 * column, lower);
         Vector::<f64>::widen_add(self, lanes, 2 * column + 1, upper);
+    }
+
+    #[inline(always)]
+    fn sum(self, lanes: &Lanes) -> f64 {
+        Vector::<f64>::sum(self, lanes)
     }
 
     #[inline(always)]
@@ -126,6 +132,21 @@ impl Vector<f64> for Avx2 {
         let lanes = &mut lanes.0.as_chunks_mut::<4>().0[column];
         *lanes = pulp::cast(self.0.avx._mm256_add_pd(pulp::cast(*lanes), value));
     }
+
+    #[inline(always)]
+    fn sum(self, lanes: &Lanes) -> f64 {
+        let avx = self.0.avx;
+        let [a, b, c, d] = pulp::cast::<[f64; LANES], [__m256d; 4]>(lanes.0);
+        sum_of_four(self.0, avx._mm256_add_pd(avx._mm256_add_pd(a, c), avx._mm256_add_pd(b, d)))
+    }
+}
+
+/// (0 + 2) + (1 + 3): the last two levels of the contract's tree over lanes.
+#[inline(always)]
+fn sum_of_four(features: Features, lanes: __m256d) -> f64 {
+    let Features { sse2, avx, .. } = features;
+    let pair = sse2._mm_add_pd(avx._mm256_castpd256_pd128(lanes), avx._mm256_extractf128_pd::<1>(lanes));
+    sse2._mm_cvtsd_f64(sse2._mm_add_sd(pair, sse2._mm_unpackhi_pd(pair, pair)))
 }
 
 impl InstructionSet for Avx2 {

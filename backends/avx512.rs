@@ -10,6 +10,7 @@ use crate::vector::{InstructionSet, Lanes, Vector};
 
 pulp::simd_type! {
     pub struct Features {
+        pub sse2: "sse2",
         pub avx: "avx",
         pub avx512f: "avx512f",
         pub avx512dq: "avx512dq",
@@ -56,6 +57,11 @@ impl Vector<f32> for Avx512 {
         let upper = avx512._mm512_cvtps_pd(self.0.avx512dq._mm512_extractf32x8_ps::<1>(value));
         Vector::<f64>::widen_add(self, lanes, 2 * column, lower);
         Vector::<f64>::widen_add(self, lanes, 2 * column + 1, upper);
+    }
+
+    #[inline(always)]
+    fn sum(self, lanes: &Lanes) -> f64 {
+        Vector::<f64>::sum(self, lanes)
     }
 
     #[inline(always)]
@@ -121,6 +127,17 @@ impl Vector<f64> for Avx512 {
     fn widen_add(self, lanes: &mut Lanes, column: usize, value: __m512d) {
         let lanes = &mut lanes.0.as_chunks_mut::<8>().0[column];
         *lanes = pulp::cast(self.0.avx512f._mm512_add_pd(pulp::cast(*lanes), value));
+    }
+
+    #[inline(always)]
+    fn sum(self, lanes: &Lanes) -> f64 {
+        let Features { sse2, avx, avx512f, .. } = self.0;
+        let [a, b] = pulp::cast::<[f64; LANES], [__m512d; 2]>(lanes.0);
+        let eight = avx512f._mm512_add_pd(a, b);
+        let upper = avx512f._mm512_extractf64x4_pd::<1>(eight);
+        let four = avx._mm256_add_pd(avx512f._mm512_castpd512_pd256(eight), upper);
+        let pair = sse2._mm_add_pd(avx._mm256_castpd256_pd128(four), avx._mm256_extractf128_pd::<1>(four));
+        sse2._mm_cvtsd_f64(sse2._mm_add_sd(pair, sse2._mm_unpackhi_pd(pair, pair)))
     }
 }
 

@@ -114,13 +114,6 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
     fn run<V: Vector<P::Arithmetic>>(self, vector: V) -> Sums {
         let Input { gradient, parameters, h, v } = self.input;
         let length = gradient.len();
-        // A last row that is not full, filled up with zeros.
-        let tail = (
-            [padded(gradient)],
-            [if DECAY { padded(parameters) } else { [P::zeroed(); LANES] }],
-            [if FIRST { [S::zeroed(); LANES] } else { padded(h) }],
-            [if FIRST { [S::zeroed(); LANES] } else { padded(v) }],
-        );
         let streams = Streams::<P, S, V, DECAY, FIRST> {
             vector,
             weight_decay: vector.splat(self.weight_decay),
@@ -129,8 +122,19 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
             h: rows(h, if FIRST { 0 } else { length }),
             v: rows(v, if FIRST { 0 } else { length }),
         };
-        let tail = Streams { gradient: &tail.0, parameters: &tail.1, h: &tail.2, v: &tail.3, ..streams };
-        let tail = if length % LANES == 0 { None } else { Some(tail) };
+        // A last row that is not full, filled up with zeros.
+        let last;
+        let tail = if length % LANES == 0 {
+            None
+        } else {
+            last = (
+                [padded(gradient)],
+                [if DECAY { padded(parameters) } else { [P::zeroed(); LANES] }],
+                [if FIRST { [S::zeroed(); LANES] } else { padded(h) }],
+                [if FIRST { [S::zeroed(); LANES] } else { padded(v) }],
+            );
+            Some(Streams { gradient: &last.0, parameters: &last.1, h: &last.2, v: &last.3, ..streams })
+        };
         let mut tree = Tree::new();
         let blocks = length.div_ceil(BLOCK);
         for block in 0..blocks {
@@ -205,7 +209,7 @@ impl<'a, P: Element, S: Element, V: Vector<P::Arithmetic>, const DECAY: bool, co
         let mut sums = [0.0; 4];
         for k in 0..4 {
             if Self::TAKEN[k] {
-                sums[k] = lanes[k].sum();
+                sums[k] = self.vector.sum(&lanes[k]);
             }
         }
         sums

@@ -22,6 +22,7 @@ use half::{bf16, f16};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
 use crate::backend::Backend;
+use crate::contract::SKIP_GRADIENT_NORM;
 use crate::dots::{self, squares};
 use crate::element::Element;
 use crate::error::Error;
@@ -160,8 +161,8 @@ pub fn step<P: Element, S: Element>(
     Ok(plan.report)
 }
 
-/// Pass 1: the dot products, of a whole tensor or of a part of one. Reads only. The dots of several parts may be added
-/// up, with what error float64 makes; only a whole tensor has the contract's bits.
+/// Pass 1: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a tensor may be
+/// added up, with what error float64 makes; only a whole tensor has the contract's bits.
 ///
 /// # Errors
 /// [`Error::Length`] if the lengths differ.
@@ -169,9 +170,9 @@ pub fn step<P: Element, S: Element>(
 /// ```
 /// use koala_optim::{Backend, kernel::{Buffers, Scalars, dots}};
 ///
-/// let mut buffers = Buffers { parameters: &mut [1.0], gradient: &[3.0], v: &mut [0.0], h: &mut [0.0], copy: None };
+/// let buffers = Buffers { parameters: &mut [1.0], gradient: &[3.0], v: &mut [0.0], h: &mut [0.0], copy: None };
 /// let found = dots(Backend::detect(), 0.5, &buffers, &Scalars::default())?;
-/// assert_eq!((found.c, found.t, found.gradient_squared), (3.5 * 3.5, 1.0, Some(9.0)));
+/// assert_eq!((found.c, found.t), (3.5 * 3.5, 1.0));
 /// # Ok::<(), koala_optim::Error>(())
 /// ```
 pub fn dots<P: Element, S: Element>(
@@ -181,9 +182,7 @@ pub fn dots<P: Element, S: Element>(
     scalars: &Scalars,
 ) -> Result<Dots, Error> {
     buffers.validate()?;
-    let mut dots = pass_1(backend, false, weight_decay, buffers, scalars);
-    dots.gradient_squared = Some(squares(backend, false, buffers.gradient));
-    Ok(dots)
+    Ok(pass_1(backend, false, weight_decay, buffers, scalars))
 }
 
 /// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do.
@@ -251,17 +250,11 @@ pub(crate) fn plan_tensor<P: Element, S: Element>(
     if settings.frozen {
         return kept(Outcome::Frozen, None);
     }
-    let mut dots = pass_1(*backend, parallel, settings.weight_decay, buffers, scalars);
-    let reached = settings.weight_decay * dots.t.sqrt();
-    // ‖g‖ ≥ ‖H‖ − wd·‖θ‖, with room for the rounding of all three. Otherwise, and rarely, one more pass over g.
-    let clear = dots.c.sqrt() > 1.001 * reached + 2.0 * crate::contract::SKIP_GRADIENT_NORM;
-    if !clear || step.norms {
-        dots.gradient_squared = Some(squares(*backend, parallel, buffers.gradient));
-    }
+    let dots = pass_1(*backend, parallel, settings.weight_decay, buffers, scalars);
     let mut plan = recursion::plan::<P::Arithmetic>(settings, step.policy.breakdown, *measurement, &dots, scalars);
     if step.norms {
         plan.report.norms = Some(Norms {
-            gradient: dots.gradient_squared.unwrap_or_default().sqrt(),
+            gradient: squares(*backend, parallel, buffers.gradient).sqrt(),
             measurement: dots.c.sqrt(),
             parameters: squares(*backend, parallel, buffers.parameters).sqrt(),
         });
@@ -326,10 +319,21 @@ fn pass_1<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Dots {
-    let weight_decay = P::Arithmetic::rounded(weight_decay);
+    let decay = P::Arithmetic::rounded(weight_decay);
     let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
-    let parameters: &[P] = if weight_decay.to_f64() == 0.0 { &[] } else { buffers.parameters };
+    let parameters: &[P] = if decay.to_f64() == 0.0 { &[] } else { buffers.parameters };
     let input = dots::Input { gradient: buffers.gradient, parameters, h, v };
-    let [a, b, c, t] = dots::dots(backend, parallel, weight_decay, input);
-    Dots { a, b, c, t, gradient_squared: None }
+    let [a, b, c, t] = dots::dots(backend, parallel, decay, input);
+    let long = is_long(c, weight_decay, t);
+    let gradient_squared = if long { None } else { Some(squares(backend, parallel, buffers.gradient)) };
+    Dots { a, b, c, t, gradient_squared }
+}
+
+/// Whether ‖g‖ ≥ ‖H‖ − wd·‖θ‖ shows that the gradient is not to be skipped, with room for the rounding of all three.
+/// Where it does not, which is rare, g·g takes one more pass over g.
+#[inline]
+fn is_long(c: f64, weight_decay: f64, t: f64) -> bool {
+    // Without square roots, by (p + q)² ≤ 2p² + 2q², and exactly where that is not enough.
+    let roughly = c > 2.1 * (weight_decay * weight_decay) * t + 9.0 * (SKIP_GRADIENT_NORM * SKIP_GRADIENT_NORM);
+    roughly || c.sqrt() > 1.001 * weight_decay * t.sqrt() + 2.0 * SKIP_GRADIENT_NORM
 }

@@ -47,6 +47,23 @@ pub struct Dots {
     pub gradient_squared: Option<f64>,
 }
 
+impl std::ops::Add for Dots {
+    type Output = Dots;
+
+    /// The dots of two parts of a tensor as those of both.
+    fn add(self, other: Dots) -> Dots {
+        let squared = self.gradient_squared.zip(other.gradient_squared);
+        Dots {
+            a: self.a + other.a,
+            b: self.b + other.b,
+            c: self.c + other.c,
+            t: self.t + other.t,
+            // Where one part's gradient is long enough, the whole one is.
+            gradient_squared: squared.map(|(left, right)| left + right),
+        }
+    }
+}
+
 /// What a step did with one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
@@ -173,15 +190,9 @@ pub(crate) fn plan<F: Real>(
     dots: &Dots,
     scalars: &Scalars,
 ) -> Plan {
-    let inputs = [
-        ("the loss", measurement.loss),
-        ("the measurement noise R", measurement.noise),
-        ("H·H", dots.c),
-        ("θ·θ", dots.t),
-        ("H·h", dots.a),
-        ("H·v", dots.b),
-    ];
-    if let Some(trouble) = first_non_finite(&inputs) {
+    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
+    let inputs = [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b];
+    if let Some(trouble) = first_non_finite(names, inputs) {
         return kept(Outcome::NonFinite, Some(trouble));
     }
     if dots.c == 0.0 || dots.gradient_squared.is_some_and(|squared| squared.sqrt() < SKIP_GRADIENT_NORM) {
@@ -213,7 +224,7 @@ fn first_step<F: Real>(
     let mut plan = advance::<F>(settings, outcome, measurement, &dots, &scalars);
     let initial_variance = F::rounded(settings.initial_variance).to_f64();
     plan.coefficients.initial_variance = Some(initial_variance);
-    match first_non_finite(&[("the initial variance σ", initial_variance)]) {
+    match first_non_finite(["the initial variance σ"], [initial_variance]) {
         Some(trouble) => kept(Outcome::NonFinite, Some(trouble)),
         None => plan,
     }
@@ -252,9 +263,8 @@ fn advance<F: Real>(
         initial_variance: None,
     };
     let report = TensorReport { outcome, innovation_variance, alpha, lambda, w, norms: None };
-    let results =
-        [("α", alpha), ("λ", lambda), ("w", w), ("H·v'", h_v), ("the innovation variance S", innovation_variance)];
-    if let Some(trouble) = first_non_finite(&results) {
+    let names = ["α", "λ", "w", "H·v'", "the innovation variance S"];
+    if let Some(trouble) = first_non_finite(names, [alpha, lambda, w, h_v, innovation_variance]) {
         return kept(Outcome::NonFinite, Some(trouble));
     }
     if innovation_variance <= 0.0 {
@@ -262,14 +272,9 @@ fn advance<F: Real>(
         let trouble = Some(Trouble { quantity: "the innovation variance S", value: innovation_variance });
         return Plan { report, trouble, ..Plan::default() };
     }
-    let rounded = [
-        ("wd", coefficients.weight_decay),
-        ("α − λ", coefficients.keep),
-        ("Q", coefficients.process_noise),
-        ("w − Q·λ", coefficients.mix),
-        ("η·L/S", coefficients.rate),
-    ];
-    if let Some(trouble) = first_non_finite(&rounded) {
+    let Multipliers { weight_decay, keep, process_noise, mix, rate, .. } = coefficients;
+    let names = ["wd", "α − λ", "Q", "w − Q·λ", "η·L/S"];
+    if let Some(trouble) = first_non_finite(names, [weight_decay, keep, process_noise, mix, rate]) {
         return kept(Outcome::NonFinite, Some(trouble));
     }
     Plan {
@@ -285,7 +290,13 @@ pub(crate) fn kept(outcome: Outcome, trouble: Option<Trouble>) -> Plan {
     Plan { report: TensorReport { outcome, ..TensorReport::default() }, trouble, ..Plan::default() }
 }
 
-fn first_non_finite(scalars: &[(&'static str, f64)]) -> Option<Trouble> {
-    let (quantity, value) = scalars.iter().find(|(_, value)| !value.is_finite())?;
-    Some(Trouble { quantity, value: *value })
+/// The first of some scalars that is NaN or infinite. Nearly always all of them are finite, which is quickly seen.
+#[inline]
+fn first_non_finite<const N: usize>(names: [&'static str; N], values: [f64; N]) -> Option<Trouble> {
+    let all_finite = values.iter().fold(0.0, |sum, value| sum + value * 0.0) == 0.0;
+    if all_finite {
+        return None;
+    }
+    let trouble = names.into_iter().zip(values).find(|(_, value)| !value.is_finite());
+    trouble.map(|(quantity, value)| Trouble { quantity, value })
 }

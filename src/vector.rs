@@ -15,20 +15,17 @@ pub struct Lanes(pub [f64; LANES]);
 
 impl Lanes {
     pub const ZERO: Lanes = Lanes([0.0; LANES]);
+}
 
-    /// The contract's tree over lanes.
-    #[inline(always)]
-    pub fn sum(&self) -> f64 {
-        let mut lanes = self.0;
-        let mut width = LANES / 2;
-        while width > 0 {
-            for lane in 0..width {
-                lanes[lane] += lanes[lane + width];
-            }
-            width /= 2;
-        }
-        lanes[0]
+/// The first half of some lanes plus the second, lane by lane.
+#[inline(always)]
+fn halved<const N: usize>(lanes: &[f64]) -> [f64; N] {
+    let (left, right) = lanes.split_at(N);
+    let mut sums = [0.0; N];
+    for lane in 0..N {
+        sums[lane] = left[lane] + right[lane];
     }
+    sums
 }
 
 /// Arithmetic in `F` on columns of `WIDTH` elements. Every operation rounds once, as IEEE 754 says; none is fused.
@@ -48,6 +45,15 @@ pub trait Vector<F: Real>: Copy {
 
     /// Adds a column to its float64 lanes.
     fn widen_add(self, lanes: &mut Lanes, column: usize, value: Self::Column);
+
+    /// The contract's tree over lanes.
+    #[inline(always)]
+    fn sum(self, lanes: &Lanes) -> f64 {
+        let lanes = halved::<8>(&lanes.0);
+        let lanes = halved::<4>(&lanes);
+        let [left, right] = halved::<2>(&lanes);
+        left + right
+    }
 
     #[inline(always)]
     fn load_bf16(self, row: &[bf16; LANES], column: usize) -> Self::Column {
