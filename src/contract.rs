@@ -42,11 +42,11 @@
 //!
 //! A run of eight products makes eight roundings at most on each of them, so for f32 a dot differs from the exact sum
 //! by at most 8 · 2⁻²⁴ = 2⁻²¹ times Σ|aᵢbᵢ|, whatever the length; the float64 sums above the runs add nothing that
-//! shows. For f64 the same reasoning gives 2⁻⁵⁰ + n·2⁻⁶³.
+//! shows. For f64 every level rounds alike: at most (20 + log₂(n/1024)) · 2⁻⁵³ times Σ|aᵢbᵢ|.
 //!
-//! Products are formed in the arithmetic type. For f32 a product above 3.4·10³⁸ overflows (elements of a gradient
-//! above 1.8·10¹⁹ do), and the step is then reported as non-finite and writes nothing. A product below 1.2·10⁻³⁸
-//! loses digits, at most 2⁻¹⁵⁰ each.
+//! Products and runs are formed in the arithmetic type. In f32 a product above 3.4·10³⁸ overflows, and so does a run
+//! whose eight products are 4.3·10³⁷ each: a gradient with elements above 6.5·10¹⁸ may, one above 1.8·10¹⁹ does. The
+//! step is then reported as non-finite and writes nothing. A product below 1.2·10⁻³⁸ loses digits, at most 2⁻¹⁵⁰ each.
 
 /// Elements in a row: the number of virtual lanes.
 pub const LANES: usize = 16;

@@ -116,6 +116,7 @@ impl Error {
     pub(crate) fn of_tensor(mut self, name: &str) -> Self {
         match &mut self {
             Error::Length { tensor, .. }
+            | Error::Type { tensor, .. }
             | Error::NonFinite { tensor, .. }
             | Error::Breakdown { tensor, .. }
             | Error::Memory { tensor, .. } => *tensor = name.into(),
@@ -138,7 +139,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::Length { tensor, buffer, found, expected } => {
-                write!(f, "{}: the {buffer} has {found} elements, expected {expected}", Named(tensor))
+                write!(f, "{}: expected {expected} elements, found {found} in the {buffer}", Named(tensor))
             }
             Error::Type { tensor, found, expected } => {
                 write!(f, "{}: the parameters are {found}, but it was added as {expected}", Named(tensor))

@@ -299,8 +299,8 @@ pub(crate) fn error_of<P: Element, S: Element>(
         Outcome::NonFinite if policy.non_finite == OnNonFinite::Error => {
             let culprit = |elements: &[P]| elements.iter().map(|x| x.to_f64()).find(|x| !x.is_finite());
             let (quantity, value) = match (culprit(buffers.gradient), culprit(buffers.parameters)) {
-                (Some(value), _) => ("the gradient", value),
-                (None, Some(value)) => ("the parameters", value),
+                (Some(value), _) => ("an element of the gradient", value),
+                (None, Some(value)) => ("an element of the parameters", value),
                 (None, None) => (trouble.quantity, trouble.value),
             };
             Some(Error::NonFinite { tensor, quantity, value })
