@@ -48,6 +48,11 @@ mod threads;
 mod update;
 mod vector;
 
+/// The README's code, so that the tests run it.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
 pub use element::{Element, ElementType, Real};
 pub use error::Error;

@@ -163,7 +163,12 @@ fn faults() -> impl Strategy<Value = Fault> {
 }
 
 /// Some steps, then one with a fault: every buffer, by type.
-fn unchanged_after<P: Element, S: Element>(length: usize, seed: u64, fault: Fault, decay: f64) -> Result<(), TestCaseError> {
+fn unchanged_after<P: Element, S: Element>(
+    length: usize,
+    seed: u64,
+    fault: Fault,
+    decay: f64,
+) -> Result<(), TestCaseError> {
     let vector = |seed: u64, scale: f64| common::offset_vector::<P>(&common::random_vector(seed, length, scale), 0);
     let mut parameters = vector(seed, 1.0);
     let (mut v, mut h) = (vec![S::zeroed(); length], vec![S::zeroed(); length]);

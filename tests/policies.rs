@@ -35,12 +35,7 @@ impl Model {
             optimizer.add_tensor(name, N, ElementType::F32, StateType::Same, group).unwrap();
         }
         let vector = |seed| common::offset_vector(&common::random_vector(seed, N, 1.0), 0);
-        Model {
-            optimizer,
-            group,
-            parameters: (0..3).map(vector).collect(),
-            gradients: (3..6).map(vector).collect(),
-        }
+        Model { optimizer, group, parameters: (0..3).map(vector).collect(), gradients: (3..6).map(vector).collect() }
     }
 
     fn step(&mut self, loss: Loss) -> Result<Report, Error> {

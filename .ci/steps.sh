@@ -1,0 +1,45 @@
+# What .ci/run is made of: `step` runs and times a command and keeps its log, `skip` notes what is not run and why,
+# `summary` prints a line for each, the tests' total last, and exits.
+logs=target/ci-logs
+rm -rf "$logs"
+mkdir -p "$logs"
+lines=()
+failed=0
+
+# step NAME COMMAND...: no step may take longer than 25 minutes, or read the terminal.
+step() {
+    local name=$1 log start outcome=ok
+    shift
+    log="$logs/${#lines[@]}.log"
+    start=$SECONDS
+    printf '\n==> %s: %s\n' "$name" "$*"
+    if ! timeout --kill-after=10 1500 "$@" </dev/null 2>&1 | tee "$log"; then
+        outcome=FAILED
+        failed=1
+    fi
+    lines+=("$(printf '%-7s %4d s  %s%s' "$outcome" $((SECONDS - start)) "$name" "$(counted ', %d tests' "$log")")")
+    [ "$outcome" = ok ]
+}
+
+skip() {
+    printf '\n==> skipped: %s: %s\n' "$1" "$2"
+    lines+=("$(printf 'skipped         %s: %s' "$1" "$2")")
+}
+
+# counted FORMAT LOG...: the tests that passed and failed, by cargo's lines; nothing if there are none.
+counted() {
+    local format=$1
+    shift
+    cat "$@" | awk -v format="$format" '
+        /^test result:/ { passed += $4; failed += $6; any = 1 }
+        END { if (any) printf(format, passed, failed) }'
+}
+
+summary() {
+    printf '\n==> summary, on %s\n' "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)"
+    printf '%s\n' "${lines[@]}"
+    sed -n 's/^test \(.*\) \.\.\. ignored, \(.*\)/skipped         test \1: \2/p' "$logs"/*.log | sort -u
+    echo "total   $SECONDS s"
+    counted '%d passed, %d failed\n' "$logs"/*.log
+    exit "$failed"
+}
