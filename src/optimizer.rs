@@ -214,6 +214,21 @@ impl Optimizer {
         self.set_settings(group, Settings { learning_rate, ..self.settings(group)? })
     }
 
+    /// Changes the threads from the next step on; no bit of the results depends on them.
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if they can't be had.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Threads};
+    /// Optimizer::new(Config::default())?.set_threads(Threads::One)?;
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_threads(&mut self, threads: Threads) -> Result<(), Error> {
+        self.crew = Crew::new(threads)?;
+        Ok(())
+    }
+
     fn unknown_group(&self, group: GroupId) -> Error {
         Error::UnknownGroup { group: group.0, groups: self.groups.len() }
     }

@@ -17,8 +17,9 @@ pub enum Threads {
     Pool(std::sync::Arc<rayon::ThreadPool>),
 }
 
-/// Elements above which a pool is woken for a step: waking it costs about as much as this many take on one thread.
-const WORTH_WAKING: usize = 1 << 19;
+/// Elements above which a pool is woken for a step. The step moves to another thread then, whose caches are cold: at a
+/// quarter of this, one tensor was 8 to 14 % slower than on the calling thread (`cargo bench --bench threads`).
+const WORTH_WAKING: usize = 1 << 21;
 
 /// Elements above which a step is divided where the calling thread belongs to the pool already.
 const WORTH_DIVIDING: usize = 1 << 17;

@@ -70,8 +70,7 @@ fn model_sizes() -> Vec<usize> {
     sizes.into_iter().filter(|size| *size <= largest()).collect()
 }
 
-fn run_model(backend: Backend, threads: Threads, state: StateType) -> (Vec<Bits>, Vec<Report>) {
-    let sizes = model_sizes();
+fn run_model(sizes: &[usize], backend: Backend, threads: Threads, state: StateType) -> (Vec<Bits>, Vec<Report>) {
     let names: Vec<String> = (0..sizes.len()).map(|i| format!("tensor {i}")).collect();
     let mut optimizer = Optimizer::new(Config { backend, threads, details: true, ..Config::default() }).unwrap();
     let settings = Settings { learning_rate: 0.2, weight_decay: 0.01, ..Settings::default() };
@@ -80,7 +79,7 @@ fn run_model(backend: Backend, threads: Threads, state: StateType) -> (Vec<Bits>
         optimizer.add_group(Settings { weight_decay: 0.0, ..settings }).unwrap(),
     ];
     let mut parameters: Vec<Vec<f32>> = Vec::new();
-    for (i, (name, size)) in names.iter().zip(&sizes).enumerate() {
+    for (i, (name, size)) in names.iter().zip(sizes).enumerate() {
         optimizer.add_tensor(name, *size, ElementType::F32, state, groups[i % 2]).unwrap();
         parameters.push(common::offset_vector(&random_vector(i as u64, *size, 1.0), 0));
     }
@@ -113,18 +112,35 @@ fn run_model(backend: Backend, threads: Threads, state: StateType) -> (Vec<Bits>
 
 #[test]
 fn every_number_of_threads() {
+    let sizes = model_sizes();
     for state in [StateType::Same, StateType::Bf16] {
-        let expected = run_model(Backend::scalar(), Threads::One, state);
-        assert_eq!(expected.1[2].stepped, model_sizes().iter().filter(|size| **size > 0).count());
+        let expected = run_model(&sizes, Backend::scalar(), Threads::One, state);
+        assert_eq!(expected.1[2].stepped, sizes.iter().filter(|size| **size > 0).count());
         for backend in backends() {
             for count in [1, 2, 7] {
-                let found = run_model(backend, Threads::Count(count), state);
+                let found = run_model(&sizes, backend, Threads::Count(count), state);
                 assert!(found == expected, "{} differs with {count} threads", backend.name());
                 // From inside, where less work is enough to be divided.
                 let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap());
-                let inside = pool.install(|| run_model(backend, Threads::Pool(pool.clone()), state));
+                let inside = pool.install(|| run_model(&sizes, backend, Threads::Pool(pool.clone()), state));
                 assert!(inside == expected, "{} differs inside a pool of {count} threads", backend.name());
             }
+        }
+    }
+}
+
+/// A step from outside of the pool is divided from 2²¹ elements on.
+#[test]
+fn a_pool_that_is_woken() {
+    let sizes = [(1 << 21) + 17, 1000];
+    if sizes[0] > 4 * largest() {
+        return println!("length {} is above four times KOALA_TEST_LARGEST: not tested", sizes[0]);
+    }
+    let expected = run_model(&sizes, Backend::portable(), Threads::One, StateType::Same);
+    for backend in backends() {
+        for count in [2, 7] {
+            let found = run_model(&sizes, backend, Threads::Count(count), StateType::Same);
+            assert!(found == expected, "{} differs with {count} threads", backend.name());
         }
     }
 }
