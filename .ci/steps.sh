@@ -17,7 +17,7 @@ step() {
         outcome=FAILED
         failed=1
     fi
-    lines+=("$(printf '%-7s %4d s  %s%s' "$outcome" $((SECONDS - start)) "$name" "$(counted ', %d tests' "$log")")")
+    lines+=("$(printf '%-7s %4d s  %s%s' "$outcome" $((SECONDS - start)) "$name" "$(counted ': %d passed, %d failed' "$log")")")
     [ "$outcome" = ok ]
 }
 
