@@ -17,7 +17,8 @@ step() {
         outcome=FAILED
         failed=1
     fi
-    lines+=("$(printf '%-7s %4d s  %s%s' "$outcome" $((SECONDS - start)) "$name" "$(counted ': %d passed, %d failed' "$log")")")
+    name+=$(counted ': %d passed, %d failed' "$log")
+    lines+=("$(printf '%-7s %4d s  %s' "$outcome" $((SECONDS - start)) "$name")")
     [ "$outcome" = ok ]
 }
 
