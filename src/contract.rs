@@ -10,9 +10,9 @@
 //! processor. Programs still differ because *which* operations are done, and in which order, is left to the compiler,
 //! the vector width or the thread count. So all of that is fixed:
 //!
-//! 1. **Elementwise arithmetic** is done in the *arithmetic type*: f64 for f64 parameters, f32 for all others. Each
-//!    multiply and each add is rounded by itself; a fused multiply-add is never used. The step is bound by memory,
-//!    so nothing is lost by it.
+//! 1. **Elementwise arithmetic** is done in the *arithmetic type*: f64 for f64 parameters, f32 for all others, in the
+//!    order in which `src/update.rs` writes it. Each multiply and each add is rounded by itself; a fused multiply-add is
+//!    never used. The step is bound by memory, so nothing is lost by it.
 //! 2. **Dot products** have a fixed shape, described below, through which no vector width and no thread shows.
 //! 3. **Scalars** are f64, computed in the order in which [`recursion`](crate::recursion) writes them. A coefficient
 //!    that multiplies a vector is rounded once to the arithmetic type.

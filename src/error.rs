@@ -126,6 +126,14 @@ impl Error {
     }
 }
 
+/// Whether each buffer has the length that it should have; the error is the first one's that has not.
+pub(crate) fn check_lengths<const N: usize>(expected: usize, buffers: [(&'static str, usize); N]) -> Result<(), Error> {
+    match buffers.into_iter().find(|(_, length)| *length != expected) {
+        Some((buffer, found)) => Err(Error::Length { tensor: String::new(), buffer, found, expected }),
+        None => Ok(()),
+    }
+}
+
 /// `tensor "name"`, or `the tensor` where it has none.
 struct Named<'a>(&'a str);
 

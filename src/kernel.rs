@@ -25,10 +25,10 @@ use crate::backend::Backend;
 use crate::contract::SKIP_GRADIENT_NORM;
 use crate::dots::{self, squares};
 use crate::element::Element;
-use crate::error::Error;
+use crate::error::{Error, check_lengths};
 use crate::recursion::{self, kept};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, at_least_zero};
-use crate::update::{self, Coefficients};
+use crate::update;
 
 /// Everything about a step but the tensor.
 #[derive(Clone, Copy, Debug)]
@@ -125,17 +125,16 @@ pub struct Buffers<'a, P, S> {
 
 impl<P: Element, S: Element> Buffers<'_, P, S> {
     fn validate(&self) -> Result<(), Error> {
-        let expected = self.parameters.len();
-        let lengths = [
-            ("gradient", self.gradient.len()),
-            ("state v", self.v.len()),
-            ("state h", self.h.len()),
-            ("half-precision copy", self.copy.as_ref().map_or(expected, HalfCopy::len)),
-        ];
-        match lengths.into_iter().find(|(_, length)| *length != expected) {
-            Some((buffer, found)) => Err(Error::Length { tensor: String::new(), buffer, found, expected }),
-            None => Ok(()),
-        }
+        let length = self.parameters.len();
+        check_lengths(
+            length,
+            [
+                ("gradient", self.gradient.len()),
+                ("state v", self.v.len()),
+                ("state h", self.h.len()),
+                ("half-precision copy", self.copy.as_ref().map_or(length, HalfCopy::len)),
+            ],
+        )
     }
 }
 
@@ -148,12 +147,12 @@ impl<P: Element, S: Element> Buffers<'_, P, S> {
 /// See the [module's example](self).
 pub fn step<P: Element, S: Element>(
     step: &Step,
-    mut buffers: Buffers<'_, P, S>,
+    buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
     step.validate()?;
     buffers.validate()?;
-    let plan = plan_tensor(step, false, &mut buffers, scalars);
+    let plan = plan_tensor(step, false, &buffers, scalars);
     if let Some(error) = error_of(step.policy, &plan, &buffers) {
         return Err(error);
     }
@@ -243,7 +242,7 @@ pub fn apply<P: Element, S: Element>(
 pub(crate) fn plan_tensor<P: Element, S: Element>(
     step: &Step,
     parallel: bool,
-    buffers: &mut Buffers<'_, P, S>,
+    buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Plan {
     let Step { backend, settings, measurement, .. } = step;
@@ -253,11 +252,17 @@ pub(crate) fn plan_tensor<P: Element, S: Element>(
     let dots = pass_1(*backend, parallel, settings.weight_decay, buffers, scalars);
     let mut plan = recursion::plan::<P::Arithmetic>(settings, step.policy.breakdown, *measurement, &dots, scalars);
     if step.norms {
-        plan.report.norms = Some(Norms {
-            gradient: squares(*backend, parallel, buffers.gradient).sqrt(),
-            measurement: dots.c.sqrt(),
-            parameters: squares(*backend, parallel, buffers.parameters).sqrt(),
-        });
+        // Those that pass 1 has taken are not taken again.
+        let decays = decays::<P>(settings.weight_decay);
+        let squares = |elements| squares(*backend, parallel, elements);
+        let gradient = match dots.gradient_squared {
+            Some(squared) => squared,
+            None if decays => squares(buffers.gradient),
+            None => dots.c,
+        };
+        let parameters = if decays { dots.t } else { squares(buffers.parameters) };
+        plan.report.norms =
+            Some(Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() });
     }
     plan
 }
@@ -273,15 +278,7 @@ pub(crate) fn apply_plan<P: Element, S: Element>(
     if !plan.report.outcome.is_step() {
         return;
     }
-    let round = P::Arithmetic::rounded;
-    let coefficients = Coefficients {
-        weight_decay: round(plan.coefficients.weight_decay),
-        keep: round(plan.coefficients.keep),
-        process_noise: round(plan.coefficients.process_noise),
-        mix: round(plan.coefficients.mix),
-        rate: round(plan.coefficients.rate),
-        initial_variance: plan.coefficients.initial_variance.map(round),
-    };
+    let coefficients = plan.coefficients.map(P::Arithmetic::rounded);
     let Buffers { parameters, gradient, v, h, copy } = buffers;
     update::update(backend, parallel, coefficients, update::Input { gradient, parameters, h, v, copy });
     *scalars = plan.scalars;
@@ -319,14 +316,22 @@ fn pass_1<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Dots {
-    let decay = P::Arithmetic::rounded(weight_decay);
+    let decays = decays::<P>(weight_decay);
     let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
-    let parameters: &[P] = if decay.to_f64() == 0.0 { &[] } else { buffers.parameters };
+    let parameters: &[P] = if decays { buffers.parameters } else { &[] };
     let input = dots::Input { gradient: buffers.gradient, parameters, h, v };
-    let [a, b, c, t] = dots::dots(backend, parallel, decay, input);
-    let long = is_long(c, weight_decay, t);
-    let gradient_squared = if long { None } else { Some(squares(backend, parallel, buffers.gradient)) };
+    let [a, b, c, t] = dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), input);
+    let gradient_squared = match is_long(c, weight_decay, t) {
+        true => None,
+        false if decays => Some(squares(backend, parallel, buffers.gradient)),
+        false => Some(c),
+    };
     Dots { a, b, c, t, gradient_squared }
+}
+
+/// Whether H differs from g: not where the weight decay is nothing in the arithmetic type.
+fn decays<P: Element>(weight_decay: f64) -> bool {
+    P::Arithmetic::rounded(weight_decay).to_f64() != 0.0
 }
 
 /// Whether ‖g‖ ≥ ‖H‖ − wd·‖θ‖ shows that the gradient is not to be skipped, with room for the rounding of all three.

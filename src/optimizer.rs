@@ -286,6 +286,7 @@ impl Optimizer {
             return Err(Error::NonFiniteLoss { mean: loss.mean, second_moment: loss.second_moment });
         }
         let noise = if finite { self.noise_rule.next(self.noise, loss) } else { self.noise };
+        // A loss of NaN keeps every tensor as it is.
         let measurement = Measurement { loss: if finite { loss.mean } else { f64::NAN }, noise };
 
         let step_of = |settings| Step {

@@ -16,6 +16,7 @@
 use crate::contract::SKIP_GRADIENT_NORM;
 use crate::element::Real;
 use crate::settings::{OnBreakdown, Settings, Variant};
+use crate::update::Coefficients;
 
 /// The scalars of one tensor's filter between two steps. All zero before the first one.
 #[repr(C)]
@@ -141,7 +142,8 @@ pub struct Measurement {
 pub struct Plan {
     pub(crate) report: TensorReport,
     pub(crate) scalars: Scalars,
-    pub(crate) coefficients: Multipliers,
+    /// Rounded to the arithmetic type already, and kept as f64, which holds them exactly.
+    pub(crate) coefficients: Coefficients<f64>,
     pub(crate) trouble: Option<Trouble>,
 }
 
@@ -169,17 +171,6 @@ impl Plan {
 pub(crate) struct Trouble {
     pub quantity: &'static str,
     pub value: f64,
-}
-
-/// What pass 2 multiplies vectors with, already rounded to the arithmetic type; kept as f64, which holds them exactly.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Multipliers {
-    pub weight_decay: f64,
-    pub keep: f64,
-    pub process_noise: f64,
-    pub mix: f64,
-    pub rate: f64,
-    pub initial_variance: Option<f64>,
 }
 
 /// Decides about one tensor, for arithmetic in `F`.
@@ -253,15 +244,9 @@ fn advance<F: Real>(
     let innovation_variance = (h_v + q * c) + measurement.noise;
     let rate = (settings.learning_rate * (measurement.loss + (0.5 * settings.weight_decay) * t)) / innovation_variance;
 
-    let round = |value| F::rounded(value).to_f64();
-    let coefficients = Multipliers {
-        weight_decay: round(settings.weight_decay),
-        keep: round(keep),
-        process_noise: round(q),
-        mix: round(mix),
-        rate: round(rate),
-        initial_variance: None,
-    };
+    let coefficients =
+        Coefficients { weight_decay: settings.weight_decay, keep, process_noise: q, mix, rate, initial_variance: None };
+    let coefficients = coefficients.map(|value| F::rounded(value).to_f64());
     let report = TensorReport { outcome, innovation_variance, alpha, lambda, w, norms: None };
     let names = ["α", "λ", "w", "H·v'", "the innovation variance S"];
     if let Some(trouble) = first_non_finite(names, [alpha, lambda, w, h_v, innovation_variance]) {
@@ -272,7 +257,7 @@ fn advance<F: Real>(
         let trouble = Some(Trouble { quantity: "the innovation variance S", value: innovation_variance });
         return Plan { report, trouble, ..Plan::default() };
     }
-    let Multipliers { weight_decay, keep, process_noise, mix, rate, .. } = coefficients;
+    let Coefficients { weight_decay, keep, process_noise, mix, rate, .. } = coefficients;
     let names = ["wd", "α − λ", "Q", "w − Q·λ", "η·L/S"];
     if let Some(trouble) = first_non_finite(names, [weight_decay, keep, process_noise, mix, rate]) {
         return kept(Outcome::NonFinite, Some(trouble));

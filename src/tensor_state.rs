@@ -232,8 +232,8 @@ pub(crate) struct PlanTensor<'a> {
 impl Task for PlanTensor<'_> {
     type Output = (Plan, Option<Error>);
 
-    fn run<P: Element, S: Element>(self, mut buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        let plan = kernel::plan_tensor(self.step, self.parallel, &mut buffers, scalars);
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        let plan = kernel::plan_tensor(self.step, self.parallel, &buffers, scalars);
         (plan, kernel::error_of(self.step.policy, &plan, &buffers))
     }
 }

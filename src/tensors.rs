@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 
 use crate::element::{Element, ElementType};
-use crate::error::Error;
+use crate::error::{Error, check_lengths};
 use crate::kernel::{HalfCopy, Outcome, Plan, Step};
 use crate::optimizer::Entry;
 use crate::settings::{OnNonFinite, Policy};
@@ -82,15 +82,14 @@ impl<'a> Tensor<'a> {
 
     pub(crate) fn check(&self, expected: usize, state: &TensorState) -> Result<(), Error> {
         state.check_type(self.element_type)?;
-        let lengths = [
-            ("parameters", self.len()),
-            ("gradient", self.gradient.len() / self.element_type.size()),
-            ("half-precision copy", self.copy.as_ref().map_or(expected, HalfCopy::len)),
-        ];
-        match lengths.into_iter().find(|(_, length)| *length != expected) {
-            Some((buffer, found)) => Err(Error::Length { tensor: String::new(), buffer, found, expected }),
-            None => Ok(()),
-        }
+        check_lengths(
+            expected,
+            [
+                ("parameters", self.len()),
+                ("gradient", self.gradient.len() / self.element_type.size()),
+                ("half-precision copy", self.copy.as_ref().map_or(expected, HalfCopy::len)),
+            ],
+        )
     }
 
     /// Calls `task` with the buffers in their own types: the one place where the parameters' type becomes a parameter.

@@ -20,8 +20,8 @@ use crate::threads::join;
 use crate::vector::{Operation, Vector, load, store};
 use crate::{Backend, HalfCopy};
 
-/// The numbers that vectors are multiplied with, in the arithmetic type.
-#[derive(Clone, Copy)]
+/// The numbers that vectors are multiplied with.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Coefficients<F> {
     /// wd
     pub weight_decay: F,
@@ -37,6 +37,20 @@ pub struct Coefficients<F> {
     pub initial_variance: Option<F>,
 }
 
+impl<F> Coefficients<F> {
+    /// The same numbers in another type.
+    pub fn map<G>(self, convert: impl Fn(F) -> G) -> Coefficients<G> {
+        Coefficients {
+            weight_decay: convert(self.weight_decay),
+            keep: convert(self.keep),
+            process_noise: convert(self.process_noise),
+            mix: convert(self.mix),
+            rate: convert(self.rate),
+            initial_variance: self.initial_variance.map(convert),
+        }
+    }
+}
+
 /// What is read and written: all of one length, `copy` if present too.
 pub struct Input<'a, P, S> {
     pub gradient: &'a [P],
@@ -47,6 +61,11 @@ pub struct Input<'a, P, S> {
 }
 
 impl<P, S> Input<'_, P, S> {
+    /// The same, without the copy.
+    fn reborrow(&mut self) -> Input<'_, P, S> {
+        Input { gradient: self.gradient, parameters: self.parameters, h: self.h, v: self.v, copy: None }
+    }
+
     fn split_at(self, middle: usize) -> (Self, Self) {
         let (gradient, gradient_rest) = self.gradient.split_at(middle);
         let (parameters, parameters_rest) = self.parameters.split_at_mut(middle);
@@ -85,10 +104,9 @@ pub fn update<P: Element, S: Element>(
     while !rest.gradient.is_empty() {
         let middle = rest.gradient.len().min(BLOCK);
         let (mut block, after) = rest.split_at(middle);
-        let copy = block.copy.take();
-        update_part(backend, coefficients, Input { copy: None, parameters: &mut *block.parameters, ..block });
+        update_part(backend, coefficients, block.reborrow());
         let parameters = &*block.parameters;
-        match copy {
+        match block.copy {
             Some(HalfCopy::Bf16(copy)) => backend.run(RoundedCopy::<P, bf16> { parameters, copy }),
             Some(HalfCopy::F16(copy)) => backend.run(RoundedCopy::<P, f16> { parameters, copy }),
             None => {}
@@ -103,34 +121,33 @@ fn update_part<P: Element, S: Element>(
     mut input: Input<'_, P, S>,
 ) {
     let decay = coefficients.weight_decay.to_f64() != 0.0;
-    if let Some(initial_variance) = coefficients.initial_variance {
-        let weight_decay = coefficients.weight_decay;
-        let Input { gradient, parameters, h, v, .. } = &mut input;
+    if coefficients.initial_variance.is_some() {
+        let input = input.reborrow();
         match decay {
-            true => backend.run(Beginning::<P, S, true> { initial_variance, weight_decay, gradient, parameters, h, v }),
-            false => {
-                backend.run(Beginning::<P, S, false> { initial_variance, weight_decay, gradient, parameters, h, v })
-            }
+            true => backend.run(Update::<P, S, true, true> { coefficients, input }),
+            false => backend.run(Update::<P, S, false, true> { coefficients, input }),
         }
     }
     match decay {
-        true => backend.run(Update::<P, S, true> { coefficients, input }),
-        false => backend.run(Update::<P, S, false> { coefficients, input }),
+        true => backend.run(Update::<P, S, true, false> { coefficients, input }),
+        false => backend.run(Update::<P, S, false, false> { coefficients, input }),
     }
 }
 
-/// Pass 2 over a part of a tensor. `DECAY`: H differs from g.
-struct Update<'a, P: Element, S, const DECAY: bool> {
+/// Pass 2 over a part of a tensor. `DECAY`: H differs from g. `BEGINNING`: only h = H and v = σ·H are written.
+struct Update<'a, P: Element, S, const DECAY: bool, const BEGINNING: bool> {
     coefficients: Coefficients<P::Arithmetic>,
     input: Input<'a, P, S>,
 }
 
-impl<P: Element, S: Element, const DECAY: bool> Operation<P::Arithmetic> for Update<'_, P, S, DECAY> {
+impl<P: Element, S: Element, const DECAY: bool, const BEGINNING: bool> Operation<P::Arithmetic>
+    for Update<'_, P, S, DECAY, BEGINNING>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector<P::Arithmetic>>(self, v: V) {
-        let update = RowUpdate::<P::Arithmetic, V, DECAY>::new(v, self.coefficients);
+        let update = RowUpdate::<P::Arithmetic, V, DECAY, BEGINNING>::new(v, self.coefficients);
         let (gradient_rows, gradient_tail) = self.input.gradient.as_chunks::<LANES>();
         let (parameters_rows, parameters_tail) = self.input.parameters.as_chunks_mut::<LANES>();
         let (h_rows, h_tail) = self.input.h.as_chunks_mut::<LANES>();
@@ -150,16 +167,17 @@ impl<P: Element, S: Element, const DECAY: bool> Operation<P::Arithmetic> for Upd
 }
 
 /// The coefficients in registers.
-struct RowUpdate<F: Real, V: Vector<F>, const DECAY: bool> {
+struct RowUpdate<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> {
     vector: V,
     weight_decay: V::Column,
     keep: V::Column,
     process_noise: V::Column,
     mix: V::Column,
     rate: V::Column,
+    initial_variance: V::Column,
 }
 
-impl<F: Real, V: Vector<F>, const DECAY: bool> RowUpdate<F, V, DECAY> {
+impl<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> RowUpdate<F, V, DECAY, BEGINNING> {
     #[inline(always)]
     fn new(v: V, coefficients: Coefficients<F>) -> Self {
         RowUpdate {
@@ -169,6 +187,7 @@ impl<F: Real, V: Vector<F>, const DECAY: bool> RowUpdate<F, V, DECAY> {
             process_noise: v.splat(coefficients.process_noise),
             mix: v.splat(coefficients.mix),
             rate: v.splat(coefficients.rate),
+            initial_variance: v.splat(coefficients.initial_variance.unwrap_or(F::zeroed())),
         }
     }
 
@@ -184,72 +203,19 @@ impl<F: Real, V: Vector<F>, const DECAY: bool> RowUpdate<F, V, DECAY> {
         for column in 0..LANES / V::WIDTH {
             let gradient = load(v, gradient_row, column);
             let parameters = load(v, parameters_row, column);
-            let (product, h) = (load(v, v_row, column), load(v, h_row, column));
             let measurement = if DECAY { v.add(gradient, v.mul(self.weight_decay, parameters)) } else { gradient };
+            if BEGINNING {
+                store(v, h_row, column, measurement);
+                store(v, v_row, column, v.mul(self.initial_variance, measurement));
+                continue;
+            }
+            let (product, h) = (load(v, v_row, column), load(v, h_row, column));
             let noise = v.mul(self.process_noise, measurement);
             let product = v.add(v.add(v.mul(self.keep, product), noise), v.mul(self.mix, h));
             let parameters = v.sub(parameters, v.mul(self.rate, v.add(product, noise)));
             store(v, v_row, column, product);
             store(v, h_row, column, measurement);
             store(v, parameters_row, column, parameters);
-        }
-    }
-}
-
-/// What stands in h and v before a first step: H and σ·H.
-struct Beginning<'a, P: Element, S, const DECAY: bool> {
-    initial_variance: P::Arithmetic,
-    weight_decay: P::Arithmetic,
-    gradient: &'a [P],
-    parameters: &'a [P],
-    h: &'a mut [S],
-    v: &'a mut [S],
-}
-
-impl<P: Element, S: Element, const DECAY: bool> Operation<P::Arithmetic> for Beginning<'_, P, S, DECAY> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector<P::Arithmetic>>(self, v: V) {
-        let (weight_decay, initial_variance) = (v.splat(self.weight_decay), v.splat(self.initial_variance));
-        let (gradient_rows, gradient_tail) = self.gradient.as_chunks::<LANES>();
-        let (parameters_rows, parameters_tail) = self.parameters.as_chunks::<LANES>();
-        let (h_rows, h_tail) = self.h.as_chunks_mut::<LANES>();
-        let (v_rows, v_tail) = self.v.as_chunks_mut::<LANES>();
-        for (((gradient, parameters), h_row), v_row) in
-            gradient_rows.iter().zip(parameters_rows).zip(h_rows).zip(v_rows)
-        {
-            Self::row(v, weight_decay, initial_variance, gradient, parameters, h_row, v_row);
-        }
-        if !gradient_tail.is_empty() {
-            let (gradient, parameters) = (padded(gradient_tail), padded(parameters_tail));
-            let (mut h_row, mut v_row) = ([S::zeroed(); LANES], [S::zeroed(); LANES]);
-            Self::row(v, weight_decay, initial_variance, &gradient, &parameters, &mut h_row, &mut v_row);
-            copy_tail(&h_row, h_tail);
-            copy_tail(&v_row, v_tail);
-        }
-    }
-}
-
-impl<P: Element, S: Element, const DECAY: bool> Beginning<'_, P, S, DECAY> {
-    #[inline(always)]
-    fn row<V: Vector<P::Arithmetic>>(
-        v: V,
-        weight_decay: V::Column,
-        initial_variance: V::Column,
-        gradient_row: &[P; LANES],
-        parameters_row: &[P; LANES],
-        h_row: &mut [S; LANES],
-        v_row: &mut [S; LANES],
-    ) {
-        for column in 0..LANES / V::WIDTH {
-            let gradient = load(v, gradient_row, column);
-            let measurement = match DECAY {
-                true => v.add(gradient, v.mul(weight_decay, load(v, parameters_row, column))),
-                false => gradient,
-            };
-            store(v, h_row, column, measurement);
-            store(v, v_row, column, v.mul(initial_variance, measurement));
         }
     }
 }
