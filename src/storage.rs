@@ -1,4 +1,7 @@
 //! Where state vectors live: zeroed memory on 64-byte boundaries, so that no load of a backend crosses a cache line.
+//!
+//! Large vectors are pages of their own, which nobody touches before the first step does: so they lie near the
+//! processor whose thread writes them first, and are no resident memory until then. The system is asked for huge pages.
 
 use crate::element::{Element, ElementType};
 
@@ -10,22 +13,67 @@ struct Line([u8; 64]);
 /// A vector of elements whose type is a value.
 #[derive(Clone, Debug)]
 pub(crate) struct Storage {
-    lines: Vec<Line>,
+    memory: Memory,
     length: usize,
     element_type: ElementType,
+}
+
+#[derive(Debug)]
+enum Memory {
+    Lines(Vec<Line>),
+    #[cfg(target_os = "linux")]
+    Pages(memmap2::MmapMut),
+}
+
+/// From this size on, huge pages are worth their while: two of them on x86-64.
+#[cfg(target_os = "linux")]
+const LARGE: usize = 4 << 20;
+
+impl Memory {
+    fn zeroed(bytes: usize) -> Option<Self> {
+        #[cfg(target_os = "linux")]
+        if bytes >= LARGE {
+            let pages = memmap2::MmapMut::map_anon(bytes).ok()?;
+            // Advice only: where the system has no huge pages, small ones do.
+            let _ = pages.advise(memmap2::Advice::HugePage);
+            return Some(Memory::Pages(pages));
+        }
+        bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(64)).ok().map(Memory::Lines)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            #[cfg(target_os = "linux")]
+            Memory::Pages(pages) => pages,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            #[cfg(target_os = "linux")]
+            Memory::Pages(pages) => pages,
+        }
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        let length = self.bytes().len();
+        // Without pages, the allocator has the last word, as for any clone.
+        let mut copy =
+            Memory::zeroed(length).unwrap_or_else(|| Memory::Lines(vec![Line([0; 64]); length.div_ceil(64)]));
+        copy.bytes_mut()[..length].copy_from_slice(self.bytes());
+        copy
+    }
 }
 
 impl Storage {
     /// `length` zeros, or `None` if there is no memory for them.
     pub fn zeroed(length: usize, element_type: ElementType) -> Option<Self> {
         let bytes = length.checked_mul(element_type.size())?;
-        let lines = bytemuck::allocation::try_zeroed_vec(bytes.div_ceil(64)).ok()?;
-        Some(Storage { lines, length, element_type })
-    }
-
-    /// No elements, no memory: what is left behind while the real one is lent.
-    pub const fn empty() -> Self {
-        Storage { lines: Vec::new(), length: 0, element_type: ElementType::F32 }
+        Some(Storage { memory: Memory::zeroed(bytes)?, length, element_type })
     }
 
     pub fn len(&self) -> usize {
@@ -37,21 +85,24 @@ impl Storage {
     }
 
     /// The elements; none if the type is not `T`.
+    #[inline]
     pub fn elements<T: Element>(&self) -> &[T] {
         debug_assert_eq!(T::TYPE, self.element_type);
         if T::TYPE != self.element_type {
             return &[];
         }
-        &bytemuck::cast_slice(&self.lines)[..self.length]
+        bytemuck::cast_slice(self.bytes())
     }
 
     /// The elements; none if the type is not `T`.
+    #[inline]
     pub fn elements_mut<T: Element>(&mut self) -> &mut [T] {
         debug_assert_eq!(T::TYPE, self.element_type);
         if T::TYPE != self.element_type {
             return &mut [];
         }
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.length]
+        let bytes = self.length * size_of::<T>();
+        bytemuck::cast_slice_mut(&mut self.memory.bytes_mut()[..bytes])
     }
 
     /// The elements, widened.
@@ -69,6 +120,56 @@ impl Storage {
 
     /// The elements' bytes, in the machine's order.
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.length * self.element_type.size()]
+        &self.memory.bytes()[..self.length * self.element_type.size()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line, a few pages, and pages of their own.
+    const LENGTHS: [usize; 5] = [0, 1, 5000, (1 << 20) - 1, (1 << 20) + 1];
+
+    #[test]
+    fn zeroed_aligned_and_of_that_length() {
+        for length in LENGTHS {
+            let storage = Storage::zeroed(length, ElementType::F32).unwrap();
+            assert_eq!(storage.elements::<f32>(), vec![0.0; length]);
+            assert_eq!(storage.bytes().len(), 4 * length);
+            assert!(length == 0 || storage.bytes().as_ptr().addr().is_multiple_of(64));
+        }
+        assert!(Storage::zeroed(usize::MAX, ElementType::F32).is_none());
+        assert!(Storage::zeroed(usize::MAX / 4, ElementType::F32).is_none());
+    }
+
+    #[test]
+    fn a_clone_is_another_vector_of_the_same_elements() {
+        for length in LENGTHS {
+            let mut storage = Storage::zeroed(length, ElementType::F32).unwrap();
+            storage
+                .elements_mut::<f32>()
+                .iter_mut()
+                .zip((0..=255_u8).cycle())
+                .for_each(|(element, i)| *element = i.into());
+            let clone = storage.clone();
+            assert_eq!(clone.elements::<f32>(), storage.elements::<f32>());
+            storage.elements_mut::<f32>().fill(-1.0);
+            assert!(clone.elements::<f32>().iter().all(|element| *element >= 0.0));
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn large_memory_is_not_touched_until_it_is_written() {
+        let resident_pages = || -> usize {
+            let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+            statm.split(' ').nth(1).unwrap().parse().unwrap()
+        };
+        let before = resident_pages();
+        let storage = Storage::zeroed(1 << 28, ElementType::F32).unwrap();
+        // Its pages are 2¹⁸, if they have 4 KiB; other tests touch some of theirs at the same time.
+        assert!(resident_pages() < before + (1 << 14));
+        assert_eq!(storage.len(), 1 << 28);
     }
 }
