@@ -52,6 +52,18 @@ impl Vector<f32> for Avx2 {
     }
 
     #[inline(always)]
+    fn load_part(self, part: &[f32], row: &mut [f32; LANES]) {
+        let (avx, avx2) = (self.0.avx, self.0.avx2);
+        let (lower, upper) = part.split_at(part.len().min(8));
+        *row = pulp::cast([lower, upper].map(|half| {
+            let length = avx._mm256_set1_epi32(half.len().min(8) as i32);
+            let mask = avx2._mm256_cmpgt_epi32(length, pulp::cast([0, 1, 2, 3, 4, 5, 6, 7]));
+            // SAFETY: the mask has as many ones as the slice has elements; what it leaves out is not read.
+            unsafe { avx._mm256_maskload_ps(half.as_ptr(), mask) }
+        }));
+    }
+
+    #[inline(always)]
     fn widen_add(self, lanes: &mut Lanes, column: usize, value: __m256) {
         let avx = self.0.avx;
         let lower = avx._mm256_cvtps_pd(avx._mm256_castps256_ps128(value));

@@ -51,6 +51,13 @@ impl Vector<f32> for Avx512 {
     }
 
     #[inline(always)]
+    fn load_part(self, part: &[f32], row: &mut [f32; LANES]) {
+        let mask = ((1_u32 << part.len().min(15)) - 1) as u16;
+        // SAFETY: the mask has as many bits as the slice has elements; what it leaves out is not read.
+        *row = pulp::cast(unsafe { self.0.avx512f._mm512_maskz_loadu_ps(mask, part.as_ptr()) });
+    }
+
+    #[inline(always)]
     fn widen_add(self, lanes: &mut Lanes, column: usize, value: __m512) {
         let avx512 = self.0.avx512f;
         let lower = avx512._mm512_cvtps_pd(avx512._mm512_castps512_ps256(value));
@@ -121,6 +128,21 @@ impl Vector<f64> for Avx512 {
     #[inline(always)]
     fn mul(self, a: __m512d, b: __m512d) -> __m512d {
         self.0.avx512f._mm512_mul_pd(a, b)
+    }
+
+    #[inline(always)]
+    fn load_part(self, part: &[f64], row: &mut [f64; LANES]) {
+        let mask = (1_u32 << part.len().min(15)) - 1;
+        let (lower, upper) = part.split_at(part.len().min(8));
+        let avx512 = self.0.avx512f;
+        // SAFETY: each mask has as many bits as its half has elements; what it leaves out is not read.
+        let halves = unsafe {
+            [
+                avx512._mm512_maskz_loadu_pd(mask as u8, lower.as_ptr()),
+                avx512._mm512_maskz_loadu_pd((mask >> 8) as u8, upper.as_ptr()),
+            ]
+        };
+        *row = pulp::cast(halves);
     }
 
     #[inline(always)]

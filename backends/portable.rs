@@ -71,7 +71,8 @@ impl Vector<f64> for Portable {
 }
 
 impl InstructionSet for Portable {
-    #[inline(always)]
+    // A function of its own, as every backend's loops are: it is called from many places.
+    #[inline(never)]
     fn vectorize<F: Real, O: Operation<F>>(self, operation: O) -> O::Output {
         F::run(self, operation)
     }

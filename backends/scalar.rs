@@ -57,7 +57,8 @@ vector!(f32);
 vector!(f64);
 
 impl InstructionSet for Scalar {
-    #[inline(always)]
+    // A function of its own, as every backend's loops are: it is called from many places.
+    #[inline(never)]
     fn vectorize<F: Real, O: Operation<F>>(self, operation: O) -> O::Output {
         F::run(self, operation)
     }

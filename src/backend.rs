@@ -229,7 +229,7 @@ impl Backend {
     }
 
     /// Runs a loop over vectors in a function that is compiled for this backend.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run<F: Real, O: Operation<F>>(self, operation: O) -> O::Output {
         match self.0 {
             Kind::Scalar(scalar) => scalar.vectorize(operation),

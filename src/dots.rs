@@ -50,33 +50,52 @@ impl<P, S> Input<'_, P, S> {
     }
 }
 
-/// The dots of a tensor of any length: the contract's tree over chunks, both halves at once if `parallel`.
+/// The dots of a tensor of any length.
+#[inline(always)]
 pub fn dots<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,
     input: Input<'_, P, S>,
 ) -> Sums {
-    let length = input.gradient.len();
-    if length <= CHUNK {
-        let (decay, first) = (!input.parameters.is_empty(), input.h.is_empty());
-        if first {
-            let Input { gradient, parameters, .. } = input;
-            let input = Input::<P, P> { gradient, parameters, h: &[], v: &[] };
-            return match decay {
-                true => backend.run(ChunkDots::<P, P, true, true> { weight_decay, input }),
-                false => backend.run(ChunkDots::<P, P, false, true> { weight_decay, input }),
-            };
-        }
-        return match decay {
-            true => backend.run(ChunkDots::<P, S, true, false> { weight_decay, input }),
-            false => backend.run(ChunkDots::<P, S, false, false> { weight_decay, input }),
-        };
+    match input.gradient.len() <= CHUNK {
+        true => chunk(backend, weight_decay, input),
+        false => divided(backend, parallel, weight_decay, input),
     }
-    let (left, right) = input.split_at(split_point(length));
+}
+
+/// The contract's tree over chunks, both halves at once if `parallel`.
+#[inline(never)]
+fn divided<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    weight_decay: P::Arithmetic,
+    input: Input<'_, P, S>,
+) -> Sums {
+    let (left, right) = input.split_at(split_point(input.gradient.len()));
     let (left, right) =
         join(parallel, || dots(backend, parallel, weight_decay, left), || dots(backend, parallel, weight_decay, right));
     add(left, right)
+}
+
+#[inline(always)]
+fn chunk<P: Element, S: Element>(backend: Backend, weight_decay: P::Arithmetic, input: Input<'_, P, S>) -> Sums {
+    if input.h.is_empty() {
+        let Input { gradient, parameters, .. } = input;
+        return first_chunk(backend, weight_decay, Input { gradient, parameters, h: &[], v: &[] });
+    }
+    match input.parameters.is_empty() {
+        false => backend.run(ChunkDots::<P, S, true, false> { weight_decay, input }),
+        true => backend.run(ChunkDots::<P, S, false, false> { weight_decay, input }),
+    }
+}
+
+#[inline(never)]
+fn first_chunk<P: Element>(backend: Backend, weight_decay: P::Arithmetic, input: Input<'_, P, P>) -> Sums {
+    match input.parameters.is_empty() {
+        false => backend.run(ChunkDots::<P, P, true, true> { weight_decay, input }),
+        true => backend.run(ChunkDots::<P, P, false, true> { weight_decay, input }),
+    }
 }
 
 /// The contract's sum of squares.
@@ -128,10 +147,10 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
             None
         } else {
             last = (
-                [padded(gradient)],
-                [if DECAY { padded(parameters) } else { [P::zeroed(); LANES] }],
-                [if FIRST { [S::zeroed(); LANES] } else { padded(h) }],
-                [if FIRST { [S::zeroed(); LANES] } else { padded(v) }],
+                [padded(vector, gradient)],
+                [if DECAY { padded(vector, parameters) } else { [P::zeroed(); LANES] }],
+                [if FIRST { [S::zeroed(); LANES] } else { padded(vector, h) }],
+                [if FIRST { [S::zeroed(); LANES] } else { padded(vector, v) }],
             );
             Some(Streams { gradient: &last.0, parameters: &last.1, h: &last.2, v: &last.3, ..streams })
         };
@@ -140,10 +159,15 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
         for block in 0..blocks {
             let first = block * BLOCK / LANES;
             let count = (streams.gradient.len() - first).min(BLOCK / LANES);
+            let is_last = block + 1 == blocks;
             // In one place, so that the loops below are compiled once.
-            tree.push(streams.slice(first, count).block(if block + 1 == blocks { &tail } else { &None }));
+            let sums = streams.slice(first, count).block(if is_last { &tail } else { &None });
+            if is_last {
+                return tree.finish(sums);
+            }
+            tree.push(sums);
         }
-        tree.sum()
+        [0.0; 4]
     }
 }
 
@@ -278,10 +302,10 @@ impl Tree {
         self.blocks += 1;
     }
 
+    /// The sum with the last block. On its own it is the sum, and never goes through memory.
     #[inline(always)]
-    fn sum(self) -> Sums {
-        let mut levels = (0..self.waiting.len()).filter(|level| self.blocks >> level & 1 == 1);
-        let Some(lowest) = levels.next() else { return [0.0; 4] };
-        levels.fold(self.waiting[lowest], |sums, level| add(self.waiting[level], sums))
+    fn finish(self, last: Sums) -> Sums {
+        let levels = (0..self.waiting.len()).filter(|level| self.blocks >> level & 1 == 1);
+        levels.fold(last, |sums, level| add(self.waiting[level], sums))
     }
 }

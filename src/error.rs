@@ -127,11 +127,13 @@ impl Error {
 }
 
 /// Whether each buffer has the length that it should have; the error is the first one's that has not.
+#[inline]
 pub(crate) fn check_lengths<const N: usize>(expected: usize, buffers: [(&'static str, usize); N]) -> Result<(), Error> {
-    match buffers.into_iter().find(|(_, length)| *length != expected) {
-        Some((buffer, found)) => Err(Error::Length { tensor: String::new(), buffer, found, expected }),
-        None => Ok(()),
+    let wrong = |(buffer, found)| Error::Length { tensor: String::new(), buffer, found, expected };
+    if buffers.iter().all(|(_, length)| *length == expected) {
+        return Ok(());
     }
+    buffers.into_iter().find(|(_, length)| *length != expected).map_or(Ok(()), |buffer| Err(wrong(buffer)))
 }
 
 /// `tensor "name"`, or `the tensor` where it has none.

@@ -19,6 +19,7 @@
 
 use half::{bf16, f16};
 
+pub use crate::exchange::{ExchangeBuffers, step_exchanging};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
 use crate::backend::Backend;
@@ -26,7 +27,7 @@ use crate::contract::SKIP_GRADIENT_NORM;
 use crate::dots::{self, squares};
 use crate::element::Element;
 use crate::error::{Error, check_lengths};
-use crate::recursion::{self, kept};
+use crate::recursion::{self, Trouble, kept};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, at_least_zero};
 use crate::update;
 
@@ -62,6 +63,7 @@ impl Step {
         }
     }
 
+    #[inline(always)]
     fn validate(&self) -> Result<(), Error> {
         self.settings.validate()?;
         // A noise of NaN or infinity is for the policy to judge.
@@ -145,19 +147,61 @@ impl<P: Element, S: Element> Buffers<'_, P, S> {
 /// policy makes an error. Nothing has been written then.
 ///
 /// See the [module's example](self).
+#[inline]
 pub fn step<P: Element, S: Element>(
     step: &Step,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
+    Ok(step_or_exchange(step, false, buffers, scalars)?.report)
+}
+
+/// A whole step.
+pub(crate) struct Done {
+    pub report: TensorReport,
+    /// Whether h was left as it is, for the gradient to take its place.
+    pub exchanged: bool,
+}
+
+#[inline(always)]
+pub(crate) fn step_or_exchange<P: Element, S: Element>(
+    step: &Step,
+    exchange: bool,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) -> Result<Done, Error> {
     step.validate()?;
     buffers.validate()?;
-    let plan = plan_tensor(step, false, &buffers, scalars);
-    if let Some(error) = error_of(step.policy, &plan, &buffers) {
-        return Err(error);
+    if step.settings.frozen {
+        return Ok(Done { report: kept(Outcome::Frozen, None).report, exchanged: false });
     }
-    apply_plan(step.backend, false, &plan, buffers, scalars);
-    Ok(plan.report)
+    let dots = pass_1(step.backend, false, step.settings.weight_decay, &buffers, scalars);
+    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
+        Some(plan) if !step.norms => {
+            let exchanged = apply_plan(step.backend, false, exchange, &plan, buffers, scalars);
+            Ok(Done { report: plan.report, exchanged })
+        }
+        _ => finish(step, exchange, dots, buffers, scalars),
+    }
+}
+
+/// The rest of a step after pass 1, whatever it is.
+#[cold]
+fn finish<P: Element, S: Element>(
+    step: &Step,
+    exchange: bool,
+    dots: Dots,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) -> Result<Done, Error> {
+    let plan = decide(step, false, dots, &buffers, scalars);
+    match error_of(step.policy, &plan, &buffers) {
+        Some(error) => Err(error),
+        None => {
+            let exchanged = apply_plan(step.backend, false, exchange, &plan, buffers, scalars);
+            Ok(Done { report: plan.report, exchanged })
+        }
+    }
 }
 
 /// Pass 1: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a tensor may be
@@ -202,7 +246,8 @@ pub fn plan<P: Element>(step: &Step, dots: &Dots, scalars: &Scalars) -> Result<P
     if step.settings.frozen {
         return Ok(kept(Outcome::Frozen, None));
     }
-    let plan = recursion::plan::<P::Arithmetic>(&step.settings, step.policy.breakdown, step.measurement, dots, scalars);
+    let Step { settings, policy, measurement, .. } = step;
+    let plan = recursion::plan::<P::Arithmetic>(settings, policy.breakdown, *measurement, *dots, *scalars);
     let no_buffers = Buffers::<P, P> { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
     match error_of(step.policy, &plan, &no_buffers) {
         Some(error) => Err(error),
@@ -234,65 +279,97 @@ pub fn apply<P: Element, S: Element>(
     scalars: &mut Scalars,
 ) -> Result<(), Error> {
     buffers.validate()?;
-    apply_plan(backend, false, plan, buffers, scalars);
+    apply_plan(backend, false, false, plan, buffers, scalars);
     Ok(())
 }
 
 /// Pass 1 and the recursion. The lengths and the settings are known to be good.
+#[inline(always)]
 pub(crate) fn plan_tensor<P: Element, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Plan {
-    let Step { backend, settings, measurement, .. } = step;
-    if settings.frozen {
+    if step.settings.frozen {
         return kept(Outcome::Frozen, None);
     }
-    let dots = pass_1(*backend, parallel, settings.weight_decay, buffers, scalars);
-    let mut plan = recursion::plan::<P::Arithmetic>(settings, step.policy.breakdown, *measurement, &dots, scalars);
+    let dots = pass_1(step.backend, parallel, step.settings.weight_decay, buffers, scalars);
+    decide(step, parallel, dots, buffers, scalars)
+}
+
+/// The recursion, and what the report is to have besides.
+#[inline(always)]
+fn decide<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    dots: Dots,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Plan {
+    let Step { settings, policy, measurement, .. } = step;
+    let mut plan = recursion::plan::<P::Arithmetic>(settings, policy.breakdown, *measurement, dots, *scalars);
     if step.norms {
-        // Those that pass 1 has taken are not taken again.
-        let decays = decays::<P>(settings.weight_decay);
-        let squares = |elements| squares(*backend, parallel, elements);
-        let gradient = match dots.gradient_squared {
-            Some(squared) => squared,
-            None if decays => squares(buffers.gradient),
-            None => dots.c,
-        };
-        let parameters = if decays { dots.t } else { squares(buffers.parameters) };
-        plan.report.norms =
-            Some(Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() });
+        plan.report.norms = Some(norms(step, parallel, buffers, dots));
     }
     plan
 }
 
-/// Pass 2. The lengths are known to be good.
+/// Those norms that pass 1 has taken are not taken again.
+#[inline(never)]
+fn norms<P: Element, S: Element>(step: &Step, parallel: bool, buffers: &Buffers<'_, P, S>, dots: Dots) -> Norms {
+    let decays = decays::<P>(step.settings.weight_decay);
+    let squares = |elements| squares(step.backend, parallel, elements);
+    let gradient = match dots.gradient_squared {
+        Some(squared) => squared,
+        None if decays => squares(buffers.gradient),
+        None => dots.c,
+    };
+    let parameters = if decays { dots.t } else { squares(buffers.parameters) };
+    Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() }
+}
+
+/// Pass 2. The lengths are known to be good. Says whether h was left as it is, for the gradient to take its place: where
+/// `exchange` allows it and H is the gradient.
+#[inline(always)]
 pub(crate) fn apply_plan<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
+    exchange: bool,
     plan: &Plan,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
-) {
+) -> bool {
     if !plan.report.outcome.is_step() {
-        return;
+        return false;
     }
     let coefficients = plan.coefficients.map(P::Arithmetic::rounded);
+    let exchange = exchange && P::TYPE == S::TYPE && plan.coefficients.weight_decay == 0.0;
     let Buffers { parameters, gradient, v, h, copy } = buffers;
-    update::update(backend, parallel, coefficients, update::Input { gradient, parameters, h, v, copy });
+    update::update(backend, parallel, coefficients, update::Input { gradient, parameters, h, v, copy, exchange });
     *scalars = plan.scalars;
+    exchange
 }
 
 /// The error that the policy makes of a plan, if it does.
+#[inline(always)]
 pub(crate) fn error_of<P: Element, S: Element>(
     policy: Policy,
     plan: &Plan,
     buffers: &Buffers<'_, P, S>,
 ) -> Option<Error> {
-    let trouble = plan.trouble?;
+    plan.trouble.and_then(|trouble| error_of_trouble(policy, plan.report.outcome, trouble, buffers))
+}
+
+#[cold]
+fn error_of_trouble<P: Element, S: Element>(
+    policy: Policy,
+    outcome: Outcome,
+    trouble: Trouble,
+    buffers: &Buffers<'_, P, S>,
+) -> Option<Error> {
     let tensor = String::new();
-    match plan.report.outcome {
+    match outcome {
         Outcome::NonFinite if policy.non_finite == OnNonFinite::Error => {
             let culprit = |elements: &[P]| elements.iter().map(|x| x.to_f64()).find(|x| !x.is_finite());
             let (quantity, value) = match (culprit(buffers.gradient), culprit(buffers.parameters)) {
@@ -309,6 +386,7 @@ pub(crate) fn error_of<P: Element, S: Element>(
     }
 }
 
+#[inline(always)]
 fn pass_1<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,

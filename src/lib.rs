@@ -38,6 +38,7 @@ mod backends;
 mod dots;
 mod element;
 mod error;
+mod exchange;
 mod optimizer;
 mod rows;
 mod settings;
@@ -47,6 +48,7 @@ mod tensors;
 mod threads;
 mod update;
 mod vector;
+mod walk;
 
 /// The README's code, so that the tests run it.
 #[cfg(doctest)]
@@ -56,6 +58,7 @@ pub struct Readme;
 pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
 pub use element::{Element, ElementType, Real};
 pub use error::Error;
+pub use exchange::Gradient;
 pub use half::{bf16, f16};
 pub use kernel::{HalfCopy, Outcome, Scalars, TensorReport};
 pub use optimizer::{Config, GroupId, Optimizer, Report};

@@ -8,8 +8,9 @@ use crate::error::Error;
 use crate::kernel::{Measurement, Outcome, Scalars, Step, TensorReport};
 use crate::settings::{Loss, Noise, OnNonFinite, Policy, Settings, at_least_zero};
 use crate::tensor_state::{StateType, TensorState};
-use crate::tensors::{self, Tensor};
+use crate::tensors::Tensor;
 use crate::threads::{Crew, Threads};
+use crate::walk::{Ordered, Walk};
 
 /// What an optimizer is made with.
 ///
@@ -100,6 +101,8 @@ pub struct Optimizer {
     crew: Crew,
     keep_details: bool,
     groups: Vec<Settings>,
+    /// What the tensors of each group are stepped with in the step that runs; kept so that a step does not allocate.
+    group_steps: Vec<Step>,
     entries: Vec<Entry>,
     by_name: HashMap<Box<str>, usize>,
     steps: u64,
@@ -112,7 +115,7 @@ pub struct Optimizer {
 pub(crate) struct Entry {
     name: Box<str>,
     length: usize,
-    group: usize,
+    pub(crate) group: usize,
     given_in_call: u64,
     pub(crate) state: TensorState,
 }
@@ -137,6 +140,7 @@ impl Optimizer {
             crew: Crew::new(config.threads)?,
             keep_details: config.details,
             groups: Vec::new(),
+            group_steps: Vec::new(),
             entries: Vec::new(),
             by_name: HashMap::new(),
             steps: 0,
@@ -159,6 +163,7 @@ impl Optimizer {
     pub fn add_group(&mut self, settings: Settings) -> Result<GroupId, Error> {
         settings.validate()?;
         self.groups.push(settings);
+        self.group_steps.reserve(self.groups.len());
         Ok(GroupId(self.groups.len() - 1))
     }
 
@@ -289,23 +294,26 @@ impl Optimizer {
         // A loss of NaN keeps every tensor as it is.
         let measurement = Measurement { loss: if finite { loss.mean } else { f64::NAN }, noise };
 
-        let step_of = |settings| Step {
-            backend: self.backend,
+        let (backend, policy, norms) = (self.backend, self.policy, self.keep_details);
+        self.group_steps.clear();
+        self.group_steps.extend(self.groups.iter().map(|&settings| Step {
+            backend,
             settings,
-            policy: self.policy,
+            policy,
             measurement,
-            norms: self.keep_details,
-        };
+            norms,
+        }));
         let elements = tensors.iter().map(Tensor::len).sum();
-        let mut lent = tensors::Lent::new(&mut self.entries, tensors);
-        for tensor in lent.tensors() {
-            tensor.step = Some(step_of(self.groups[tensor.group]));
-        }
-        let written = self.crew.run(elements, |parallel| tensors::step_all(self.policy, parallel, lent.tensors()))?;
+        let written = {
+            let ordered = Ordered::new(tensors);
+            let walk =
+                Walk { steps: &self.group_steps, first: 0, entries: &mut self.entries, tensors: ordered.tensors };
+            self.crew.run(elements, |parallel| walk.step(policy, parallel))?
+        };
 
         let mut report = Report { noise: self.noise, step: self.steps, ..Report::default() };
         self.details.clear();
-        for tensor in lent.tensors() {
+        for tensor in &*tensors {
             report.count(tensor.plan.report().outcome);
             if self.keep_details {
                 self.details.push(tensor.plan.report());
@@ -332,7 +340,7 @@ impl Optimizer {
             }
             entry.given_in_call = self.calls;
             tensor.check(entry.length, &entry.state).map_err(|error| error.of_tensor(tensor.name))?;
-            (tensor.entry, tensor.group) = (index, entry.group);
+            (tensor.entry, tensor.position) = (index, position);
         }
         Ok(())
     }

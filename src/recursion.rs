@@ -15,7 +15,7 @@
 
 use crate::contract::SKIP_GRADIENT_NORM;
 use crate::element::Real;
-use crate::settings::{OnBreakdown, Settings, Variant};
+use crate::settings::{OnBreakdown, Settings, Variant, all_finite};
 use crate::update::Coefficients;
 
 /// The scalars of one tensor's filter between two steps. All zero before the first one.
@@ -174,25 +174,58 @@ pub(crate) struct Trouble {
 }
 
 /// Decides about one tensor, for arithmetic in `F`.
+#[inline(always)]
 pub(crate) fn plan<F: Real>(
     settings: &Settings,
     on_breakdown: OnBreakdown,
     measurement: Measurement,
-    dots: &Dots,
-    scalars: &Scalars,
+    dots: Dots,
+    scalars: Scalars,
 ) -> Plan {
-    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
-    let inputs = [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b];
-    if let Some(trouble) = first_non_finite(names, inputs) {
+    usual::<F>(settings, measurement, dots, scalars)
+        .unwrap_or_else(|| unusual::<F>(settings, on_breakdown, measurement, dots, scalars))
+}
+
+/// The plan of nearly every step, if this is one of them. It stays in registers: to write it to memory and to read it
+/// again takes longer than the arithmetic.
+#[inline(always)]
+pub(crate) fn usual<F: Real>(
+    settings: &Settings,
+    measurement: Measurement,
+    dots: Dots,
+    scalars: Scalars,
+) -> Option<Plan> {
+    if scalars.steps == 0 || is_skipped(dots) {
+        return None;
+    }
+    let plan = advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars);
+    is_sound(&plan).then_some(plan)
+}
+
+#[inline(always)]
+fn is_skipped(dots: Dots) -> bool {
+    dots.c == 0.0 || dots.gradient_squared.is_some_and(|squared| squared.sqrt() < SKIP_GRADIENT_NORM)
+}
+
+/// The first step, or none, or a restart.
+#[cold]
+fn unusual<F: Real>(
+    settings: &Settings,
+    on_breakdown: OnBreakdown,
+    measurement: Measurement,
+    dots: Dots,
+    scalars: Scalars,
+) -> Plan {
+    if let Some(trouble) = input_trouble(measurement, dots) {
         return kept(Outcome::NonFinite, Some(trouble));
     }
-    if dots.c == 0.0 || dots.gradient_squared.is_some_and(|squared| squared.sqrt() < SKIP_GRADIENT_NORM) {
+    if is_skipped(dots) {
         return kept(Outcome::Skipped, None);
     }
     if scalars.steps == 0 {
         return first_step::<F>(settings, Outcome::FirstStep, measurement, dots, scalars);
     }
-    let plan = advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars);
+    let plan = examined(advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars));
     if plan.report.outcome == Outcome::Breakdown && on_breakdown == OnBreakdown::Restart {
         return first_step::<F>(settings, Outcome::Restarted, measurement, dots, scalars);
     }
@@ -204,32 +237,34 @@ fn first_step<F: Real>(
     settings: &Settings,
     outcome: Outcome,
     measurement: Measurement,
-    dots: &Dots,
-    scalars: &Scalars,
+    dots: Dots,
+    scalars: Scalars,
 ) -> Plan {
     let x = dots.c;
     let y = settings.initial_variance * x;
     let s = (y + settings.process_noise * x) + measurement.noise;
-    let dots = Dots { a: x, b: y, ..*dots };
+    let dots = Dots { a: x, b: y, ..dots };
     let scalars = Scalars { h_h: x, h_v: y, innovation_variance: s, steps: scalars.steps };
-    let mut plan = advance::<F>(settings, outcome, measurement, &dots, &scalars);
+    let plan = advance::<F>(settings, outcome, measurement, dots, scalars);
     let initial_variance = F::rounded(settings.initial_variance).to_f64();
-    plan.coefficients.initial_variance = Some(initial_variance);
-    match first_non_finite(["the initial variance σ"], [initial_variance]) {
-        Some(trouble) => kept(Outcome::NonFinite, Some(trouble)),
-        None => plan,
+    if let Some(trouble) = first_non_finite(["the initial variance σ"], [initial_variance]) {
+        return kept(Outcome::NonFinite, Some(trouble));
     }
+    let mut plan = examined(plan);
+    plan.coefficients.initial_variance = Some(initial_variance);
+    plan
 }
 
+#[inline(always)]
 fn advance<F: Real>(
     settings: &Settings,
     outcome: Outcome,
     measurement: Measurement,
-    dots: &Dots,
-    scalars: &Scalars,
+    dots: Dots,
+    scalars: Scalars,
 ) -> Plan {
-    let Dots { a, b, c, t, .. } = *dots;
-    let Scalars { h_h: x, h_v: y, innovation_variance: s, steps } = *scalars;
+    let Dots { a, b, c, t, .. } = dots;
+    let Scalars { h_h: x, h_v: y, innovation_variance: s, steps } = scalars;
     let q = settings.process_noise;
 
     let alpha = a / x;
@@ -246,27 +281,42 @@ fn advance<F: Real>(
 
     let coefficients =
         Coefficients { weight_decay: settings.weight_decay, keep, process_noise: q, mix, rate, initial_variance: None };
-    let coefficients = coefficients.map(|value| F::rounded(value).to_f64());
-    let report = TensorReport { outcome, innovation_variance, alpha, lambda, w, norms: None };
+    Plan {
+        report: TensorReport { outcome, innovation_variance, alpha, lambda, w, norms: None },
+        scalars: Scalars { h_h: c, h_v, innovation_variance, steps: steps + 1 },
+        coefficients: coefficients.map(|value| F::rounded(value).to_f64()),
+        trouble: None,
+    }
+}
+
+/// Whether a plan can be carried out, as far as can be seen at once. Every number that is not looked at here is a part of one that is, and would make
+/// it NaN or infinite with itself.
+#[inline(always)]
+fn is_sound(plan: &Plan) -> bool {
+    let Coefficients { weight_decay, keep, process_noise, mix, rate, .. } = plan.coefficients;
+    let s = plan.report.innovation_variance;
+    s > 0.0 && all_finite([s, weight_decay, keep, process_noise, mix, rate])
+}
+
+/// A plan with its soundness looked at closely: one that can't be carried out becomes one that leaves the tensor as it
+/// is, and says why.
+fn examined(plan: Plan) -> Plan {
+    let TensorReport { innovation_variance, alpha, lambda, w, .. } = plan.report;
     let names = ["α", "λ", "w", "H·v'", "the innovation variance S"];
-    if let Some(trouble) = first_non_finite(names, [alpha, lambda, w, h_v, innovation_variance]) {
+    let values = [alpha, lambda, w, plan.scalars.h_v, innovation_variance];
+    if let Some(trouble) = first_non_finite(names, values) {
         return kept(Outcome::NonFinite, Some(trouble));
     }
     if innovation_variance <= 0.0 {
-        let report = TensorReport { outcome: Outcome::Breakdown, ..report };
+        let report = TensorReport { outcome: Outcome::Breakdown, ..plan.report };
         let trouble = Some(Trouble { quantity: "the innovation variance S", value: innovation_variance });
         return Plan { report, trouble, ..Plan::default() };
     }
-    let Coefficients { weight_decay, keep, process_noise, mix, rate, .. } = coefficients;
+    let Coefficients { weight_decay, keep, process_noise, mix, rate, .. } = plan.coefficients;
     let names = ["wd", "α − λ", "Q", "w − Q·λ", "η·L/S"];
-    if let Some(trouble) = first_non_finite(names, [weight_decay, keep, process_noise, mix, rate]) {
-        return kept(Outcome::NonFinite, Some(trouble));
-    }
-    Plan {
-        report,
-        scalars: Scalars { h_h: c, h_v, innovation_variance, steps: steps + 1 },
-        coefficients,
-        trouble: None,
+    match first_non_finite(names, [weight_decay, keep, process_noise, mix, rate]) {
+        Some(trouble) => kept(Outcome::NonFinite, Some(trouble)),
+        None => plan,
     }
 }
 
@@ -275,13 +325,14 @@ pub(crate) fn kept(outcome: Outcome, trouble: Option<Trouble>) -> Plan {
     Plan { report: TensorReport { outcome, ..TensorReport::default() }, trouble, ..Plan::default() }
 }
 
-/// The first of some scalars that is NaN or infinite. Nearly always all of them are finite, which is quickly seen.
-#[inline]
+/// What of a step's input is NaN or infinite.
+fn input_trouble(measurement: Measurement, dots: Dots) -> Option<Trouble> {
+    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
+    first_non_finite(names, [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b])
+}
+
+/// The first of some scalars that is NaN or infinite.
 fn first_non_finite<const N: usize>(names: [&'static str; N], values: [f64; N]) -> Option<Trouble> {
-    let all_finite = values.iter().fold(0.0, |sum, value| sum + value * 0.0) == 0.0;
-    if all_finite {
-        return None;
-    }
     let trouble = names.into_iter().zip(values).find(|(_, value)| !value.is_finite());
     trouble.map(|(quantity, value)| Trouble { quantity, value })
 }

@@ -1,7 +1,8 @@
 //! Slices as rows of sixteen elements, and the last row that is not full.
 
 use crate::contract::LANES;
-use crate::element::Element;
+use crate::element::{Element, Real};
+use crate::vector::Vector;
 
 /// The full rows of the first `length` elements.
 #[inline(always)]
@@ -11,9 +12,14 @@ pub fn rows<T>(elements: &[T], length: usize) -> &[[T; LANES]] {
 
 /// The elements after the last full row, filled up with zeros.
 #[inline(always)]
-pub fn padded<T: Element>(elements: &[T]) -> [T; LANES] {
+pub fn padded<F: Real, V: Vector<F>, T: Element>(v: V, elements: &[T]) -> [T; LANES] {
+    let part = elements.as_chunks::<LANES>().1;
     let mut row = [T::zeroed(); LANES];
-    copy_tail(elements.as_chunks::<LANES>().1, &mut row);
+    if T::TYPE == F::TYPE {
+        v.load_part(bytemuck::cast_slice(part), bytemuck::cast_mut(&mut row));
+    } else {
+        copy_tail(part, &mut row);
+    }
     row
 }
 

@@ -59,7 +59,19 @@ impl Settings {
     /// let settings = koala_optim::Settings { process_noise: -1.0, ..Default::default() };
     /// assert_eq!(settings.validate().unwrap_err().to_string(), "the process noise is -1, expected a finite number, at least 0");
     /// ```
+    #[inline(always)]
     pub fn validate(&self) -> Result<(), Error> {
+        let Settings { learning_rate, weight_decay, initial_variance, process_noise, .. } = *self;
+        let none_negative =
+            learning_rate >= 0.0 && weight_decay >= 0.0 && initial_variance > 0.0 && process_noise >= 0.0;
+        match none_negative && all_finite([learning_rate, weight_decay, initial_variance, process_noise]) {
+            true => Ok(()),
+            false => self.validate_each(),
+        }
+    }
+
+    #[cold]
+    fn validate_each(&self) -> Result<(), Error> {
         at_least_zero("learning rate", self.learning_rate)?;
         at_least_zero("weight decay", self.weight_decay)?;
         above_zero("initial variance", self.initial_variance)?;
@@ -75,6 +87,13 @@ pub(crate) fn at_least_zero(setting: &'static str, value: f64) -> Result<(), Err
 pub(crate) fn above_zero(setting: &'static str, value: f64) -> Result<(), Error> {
     let good = value.is_finite() && value > 0.0;
     if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number above 0" }) }
+}
+
+/// Whether all of these are finite, with one comparison. A sum that overflows is taken for infinity, so a `false` may be
+/// wrong: whoever gets it has to look at each.
+#[inline(always)]
+pub(crate) fn all_finite<const N: usize>(values: [f64; N]) -> bool {
+    values.into_iter().sum::<f64>() * 0.0 == 0.0
 }
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.

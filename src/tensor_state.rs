@@ -4,7 +4,8 @@ use half::bf16;
 
 use crate::element::{Element, ElementType};
 use crate::error::Error;
-use crate::kernel::{self, Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
+use crate::exchange::Gradient;
+use crate::kernel::{self, Buffers, Done, HalfCopy, Plan, Scalars, Step, TensorReport};
 use crate::storage::Storage;
 
 /// What v and h are stored in.
@@ -72,12 +73,6 @@ impl TensorState {
         Ok(TensorState { scalars: Scalars::default(), v: zeroed()?, h: zeroed()?, parameters_type })
     }
 
-    /// What is left behind while the real one is lent.
-    pub(crate) const fn empty() -> Self {
-        let scalars = Scalars { h_h: 0.0, h_v: 0.0, innovation_variance: 0.0, steps: 0 };
-        TensorState { scalars, v: Storage::empty(), h: Storage::empty(), parameters_type: ElementType::F32 }
-    }
-
     /// Steps the parameters, and writes `copy` too if there is one. All of one length, that of the state.
     ///
     /// # Errors
@@ -93,7 +88,47 @@ impl TensorState {
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
         self.check_type(P::TYPE)?;
-        self.with_buffers(parameters, gradient, copy, WholeStep(step))
+        Ok(self.with_buffers(parameters, gradient, copy, WholeStep { step, exchange: false })?.report)
+    }
+
+    /// As [`step`](Self::step), and may take the gradient's memory in exchange for that of h, which then need not be
+    /// written: without weight decay, and with the state in the parameters' type. The gradient's elements are of no use
+    /// afterwards.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    ///
+    /// ```
+    /// use koala_optim::kernel::{Measurement, Step};
+    /// use koala_optim::{Gradient, StateType, TensorState};
+    ///
+    /// let (mut parameters, mut gradient) = ([1.0_f32, -2.0], Gradient::zeroed(2)?);
+    /// let mut state = TensorState::new::<f32>(2, StateType::Same)?;
+    /// gradient.copy_from_slice(&[0.25, 0.5]);
+    /// let step = Step::new(Measurement { loss: 0.7, noise: 1.0 });
+    /// state.step_exchanging(&step, &mut parameters, &mut gradient, None)?;
+    /// assert_eq!(state.h(), [0.25, 0.5]);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn step_exchanging<P: Element>(
+        &mut self,
+        step: &Step,
+        parameters: &mut [P],
+        gradient: &mut Gradient<P>,
+        copy: Option<HalfCopy<'_>>,
+    ) -> Result<TensorReport, Error> {
+        self.check_type(P::TYPE)?;
+        let done = self.with_buffers(parameters, gradient, copy, WholeStep { step, exchange: true })?;
+        if done.exchanged {
+            self.exchange(&mut gradient.storage);
+        }
+        Ok(done.report)
+    }
+
+    /// Lets a gradient take the place of h.
+    #[inline]
+    pub(crate) fn exchange(&mut self, gradient: &mut Storage) {
+        std::mem::swap(&mut self.h, gradient);
     }
 
     /// The next step will be a first step.
@@ -213,42 +248,49 @@ pub(crate) trait Task {
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
 }
 
-struct WholeStep<'a>(&'a Step);
+struct WholeStep<'a> {
+    step: &'a Step,
+    exchange: bool,
+}
 
 impl Task for WholeStep<'_> {
-    type Output = Result<TensorReport, Error>;
+    type Output = Result<Done, Error>;
 
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        kernel::step(self.0, buffers, scalars)
+        kernel::step_or_exchange(self.step, self.exchange, buffers, scalars)
     }
 }
 
-/// Pass 1 and the recursion: nothing is written.
+/// Pass 1 and the recursion: nothing is written but the plan.
 pub(crate) struct PlanTensor<'a> {
     pub step: &'a Step,
     pub parallel: bool,
+    pub plan: &'a mut Plan,
 }
 
 impl Task for PlanTensor<'_> {
-    type Output = (Plan, Option<Error>);
+    type Output = Option<Error>;
 
+    #[inline]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        let plan = kernel::plan_tensor(self.step, self.parallel, &buffers, scalars);
-        (plan, kernel::error_of(self.step.policy, &plan, &buffers))
+        *self.plan = kernel::plan_tensor(self.step, self.parallel, &buffers, scalars);
+        kernel::error_of(self.step.policy, self.plan, &buffers)
     }
 }
 
-/// Pass 2.
+/// Pass 2. The output says whether the gradient has to take the place of h.
 pub(crate) struct ApplyPlan<'a> {
     pub step: &'a Step,
     pub parallel: bool,
+    pub exchange: bool,
     pub plan: &'a Plan,
 }
 
 impl Task for ApplyPlan<'_> {
-    type Output = ();
+    type Output = bool;
 
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) {
-        kernel::apply_plan(self.step.backend, self.parallel, self.plan, buffers, scalars);
+    #[inline]
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
+        kernel::apply_plan(self.step.backend, self.parallel, self.exchange, self.plan, buffers, scalars)
     }
 }

@@ -1,17 +1,13 @@
-//! The tensors of one call of [`Optimizer::step`](crate::Optimizer::step): what the caller gives, and the walk over them.
+//! A tensor of one call of [`Optimizer::step`](crate::Optimizer::step): what the caller gives.
 
 use half::{bf16, f16};
 
 use crate::element::{Element, ElementType};
 use crate::error::{Error, check_lengths};
-use crate::kernel::{HalfCopy, Outcome, Plan, Step};
-use crate::optimizer::Entry;
-use crate::settings::{OnNonFinite, Policy};
+use crate::exchange::Gradient;
+use crate::kernel::{HalfCopy, Plan, Step};
+use crate::storage::Storage;
 use crate::tensor_state::{ApplyPlan, PlanTensor, Task, TensorState};
-use crate::threads::join;
-
-/// Tensors of fewer elements than this together are stepped by one thread, one after the other.
-const WORTH_A_TASK: usize = 1 << 16;
 
 /// The parameters and the gradient of one tensor, for one step.
 ///
@@ -25,16 +21,39 @@ const WORTH_A_TASK: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Tensor<'a> {
     pub(crate) name: &'a str,
+    given: Given<'a>,
+    // What a step keeps here while it runs: its place in the optimizer and in the caller's list, and its plan.
+    pub(crate) entry: usize,
+    pub(crate) position: usize,
+    pub(crate) plan: Plan,
+}
+
+/// The caller's buffers, their type a value.
+#[derive(Debug)]
+struct Given<'a> {
     element_type: ElementType,
     parameters: &'a mut [u8],
-    gradient: &'a [u8],
+    gradient: Source<'a>,
     copy: Option<HalfCopy<'a>>,
-    // What a step keeps here while it runs.
-    pub(crate) entry: usize,
-    pub(crate) group: usize,
-    pub(crate) step: Option<Step>,
-    pub(crate) plan: Plan,
-    state: TensorState,
+}
+
+/// Where a gradient is.
+#[derive(Debug)]
+enum Source<'a> {
+    /// In the caller's memory, which stays as it is.
+    Lent(&'a [u8]),
+    /// In memory that the filter may keep, for that of its h.
+    Exchanged(&'a mut Storage),
+}
+
+impl Source<'_> {
+    #[inline]
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Source::Lent(bytes) => bytes,
+            Source::Exchanged(storage) => storage.bytes(),
+        }
+    }
 }
 
 impl<'a> Tensor<'a> {
@@ -43,25 +62,34 @@ impl<'a> Tensor<'a> {
     ///
     /// See the [type's example](Self).
     pub fn new<P: Element>(name: &'a str, parameters: &'a mut [P], gradient: &'a [P]) -> Self {
-        Tensor {
-            name,
-            element_type: P::TYPE,
-            parameters: bytemuck::cast_slice_mut(parameters),
-            gradient: bytemuck::cast_slice(gradient),
-            copy: None,
-            entry: 0,
-            group: 0,
-            step: None,
-            plan: Plan::default(),
-            state: TensorState::empty(),
-        }
+        Self::with_source(name, parameters, Source::Lent(bytemuck::cast_slice(gradient)))
+    }
+
+    /// As [`new`](Self::new), with a gradient whose memory the filter may take in exchange for that of its h, which then
+    /// need not be written: without weight decay, and with the state in the parameters' type. The gradient's elements
+    /// are of no use after the step.
+    ///
+    /// ```
+    /// use koala_optim::{Gradient, Tensor};
+    /// let (mut parameters, mut gradient) = ([1.0_f32, 2.0], Gradient::zeroed(2)?);
+    /// let tensor = Tensor::exchanging("weight", &mut parameters, &mut gradient);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn exchanging<P: Element>(name: &'a str, parameters: &'a mut [P], gradient: &'a mut Gradient<P>) -> Self {
+        Self::with_source(name, parameters, Source::Exchanged(&mut gradient.storage))
+    }
+
+    fn with_source<P: Element>(name: &'a str, parameters: &'a mut [P], gradient: Source<'a>) -> Self {
+        let parameters = bytemuck::cast_slice_mut(parameters);
+        let given = Given { element_type: P::TYPE, parameters, gradient, copy: None };
+        Tensor { name, given, entry: 0, position: 0, plan: Plan::default() }
     }
 
     /// Also writes the new parameters here, rounded to bf16, when the tensor steps.
     ///
     /// See the [type's example](Self).
     pub fn with_bf16_copy(mut self, copy: &'a mut [bf16]) -> Self {
-        self.copy = Some(HalfCopy::Bf16(copy));
+        self.given.copy = Some(HalfCopy::Bf16(copy));
         self
     }
 
@@ -72,133 +100,61 @@ impl<'a> Tensor<'a> {
     /// let tensor = koala_optim::Tensor::new("bias", &mut parameters, &[0.1]).with_f16_copy(&mut copy);
     /// ```
     pub fn with_f16_copy(mut self, copy: &'a mut [f16]) -> Self {
-        self.copy = Some(HalfCopy::F16(copy));
+        self.given.copy = Some(HalfCopy::F16(copy));
         self
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.parameters.len() / self.element_type.size()
+        self.given.parameters.len() / self.given.element_type.size()
     }
 
     pub(crate) fn check(&self, expected: usize, state: &TensorState) -> Result<(), Error> {
-        state.check_type(self.element_type)?;
+        state.check_type(self.given.element_type)?;
         check_lengths(
             expected,
             [
                 ("parameters", self.len()),
-                ("gradient", self.gradient.len() / self.element_type.size()),
-                ("half-precision copy", self.copy.as_ref().map_or(expected, HalfCopy::len)),
+                ("gradient", self.given.gradient.bytes().len() / self.given.element_type.size()),
+                ("half-precision copy", self.given.copy.as_ref().map_or(expected, HalfCopy::len)),
             ],
         )
     }
 
-    /// Calls `task` with the buffers in their own types: the one place where the parameters' type becomes a parameter.
-    fn with_buffers<T: Task>(&mut self, task: T) -> T::Output {
-        fn call<P: Element, T: Task>(tensor: &mut Tensor<'_>, task: T) -> T::Output {
-            let parameters = bytemuck::cast_slice_mut::<u8, P>(tensor.parameters);
-            let copy = tensor.copy.as_mut().map(HalfCopy::reborrow);
-            tensor.state.with_buffers(parameters, bytemuck::cast_slice(tensor.gradient), copy, task)
-        }
-        match self.element_type {
-            ElementType::F32 => call::<f32, T>(self, task),
-            ElementType::F64 => call::<f64, T>(self, task),
-            ElementType::Bf16 => call::<bf16, T>(self, task),
-            ElementType::F16 => call::<f16, T>(self, task),
-        }
-    }
-
-    fn plan(&mut self, parallel: bool) -> Result<(), Error> {
-        let Some(step) = self.step else { return Ok(()) };
-        let (plan, error) = self.with_buffers(PlanTensor { step: &step, parallel });
-        self.plan = plan;
-        match error {
+    /// Pass 1 and the recursion: nothing is written but the plan.
+    pub(crate) fn plan(&mut self, state: &mut TensorState, step: &Step, parallel: bool) -> Result<(), Error> {
+        match self.given.with_buffers(state, PlanTensor { step, parallel, plan: &mut self.plan }) {
             Some(error) => Err(error.of_tensor(self.name)),
             None => Ok(()),
         }
     }
 
-    fn apply(&mut self, parallel: bool) {
-        if let Some(step) = self.step {
-            let plan = self.plan;
-            self.with_buffers(ApplyPlan { step: &step, parallel, plan: &plan });
+    /// Pass 2.
+    pub(crate) fn apply(&mut self, state: &mut TensorState, step: &Step, parallel: bool) {
+        let exchange = matches!(self.given.gradient, Source::Exchanged(_));
+        let exchanged = self.given.with_buffers(state, ApplyPlan { step, parallel, exchange, plan: &self.plan });
+        if let Source::Exchanged(gradient) = &mut self.given.gradient
+            && exchanged
+        {
+            state.exchange(gradient);
         }
     }
 }
 
-/// The states of some tensors, moved from the optimizer to the tensors for the length of a step, so that each can be
-/// worked on by itself; moved back when this is dropped, whatever happens.
-pub(crate) struct Lent<'l, 'a> {
-    entries: &'l mut [Entry],
-    tensors: &'l mut [Tensor<'a>],
-}
-
-impl<'l, 'a> Lent<'l, 'a> {
-    pub fn new(entries: &'l mut [Entry], tensors: &'l mut [Tensor<'a>]) -> Self {
-        let mut lent = Lent { entries, tensors };
-        lent.exchange();
-        lent
-    }
-
-    pub fn tensors(&mut self) -> &mut [Tensor<'a>] {
-        self.tensors
-    }
-
-    fn exchange(&mut self) {
-        for tensor in self.tensors.iter_mut() {
-            std::mem::swap(&mut tensor.state, &mut self.entries[tensor.entry].state);
+impl Given<'_> {
+    /// Calls `task` with the buffers in their own types: the one place where the parameters' type becomes a parameter.
+    fn with_buffers<T: Task>(&mut self, state: &mut TensorState, task: T) -> T::Output {
+        match self.element_type {
+            ElementType::F32 => self.call::<f32, T>(state, task),
+            ElementType::F64 => self.call::<f64, T>(state, task),
+            ElementType::Bf16 => self.call::<bf16, T>(state, task),
+            ElementType::F16 => self.call::<f16, T>(state, task),
         }
     }
-}
 
-impl Drop for Lent<'_, '_> {
-    fn drop(&mut self) {
-        self.exchange();
+    #[inline]
+    fn call<P: Element, T: Task>(&mut self, state: &mut TensorState, task: T) -> T::Output {
+        let parameters = bytemuck::cast_slice_mut::<u8, P>(self.parameters);
+        let copy = self.copy.as_mut().map(HalfCopy::reborrow);
+        state.with_buffers(parameters, bytemuck::cast_slice(self.gradient.bytes()), copy, task)
     }
-}
-
-/// Steps the tensors, and says whether anything may have been written. If one tensor's trouble can keep all as they
-/// are, pass 1 goes over all of them before anything is written; otherwise a tensor is finished while it is in the
-/// cache.
-pub(crate) fn step_all(policy: Policy, parallel: bool, tensors: &mut [Tensor<'_>]) -> Result<bool, Error> {
-    if !policy.is_atomic() {
-        each(parallel, tensors, &|tensor, parallel| {
-            tensor.plan(parallel)?;
-            tensor.apply(parallel);
-            Ok(())
-        })?;
-        return Ok(true);
-    }
-    each(parallel, tensors, &Tensor::plan)?;
-    let non_finite = tensors.iter().any(|tensor| tensor.plan.report().outcome == Outcome::NonFinite);
-    if non_finite && policy.non_finite == OnNonFinite::KeepAll {
-        tensors.iter_mut().for_each(|tensor| tensor.plan.withhold());
-        return Ok(false);
-    }
-    each(parallel, tensors, &|tensor, parallel| {
-        tensor.apply(parallel);
-        Ok(())
-    })?;
-    Ok(true)
-}
-
-/// Does `work` on each tensor. If `parallel`, the list is halved by its elements, so that threads take whole tensors
-/// first; what is left of them helps with the chunks of a large one. The error is the first tensor's, in their order.
-fn each<'a, W>(parallel: bool, tensors: &mut [Tensor<'a>], work: &W) -> Result<(), Error>
-where
-    W: Fn(&mut Tensor<'a>, bool) -> Result<(), Error> + Sync,
-{
-    let total: usize = if parallel { tensors.iter().map(Tensor::len).sum() } else { 0 };
-    if tensors.len() <= 1 || total < WORTH_A_TASK {
-        let parallel = parallel && total >= WORTH_A_TASK;
-        return tensors.iter_mut().try_for_each(|tensor| work(tensor, parallel));
-    }
-    let mut before = 0;
-    let middle = tensors.iter().position(|tensor| {
-        before += tensor.len();
-        before * 2 >= total
-    });
-    let middle = middle.unwrap_or(0).clamp(1, tensors.len() - 1);
-    let (left, right) = tensors.split_at_mut(middle);
-    let (left, right) = join(parallel, || each(parallel, left, work), || each(parallel, right, work));
-    left.and(right)
 }

@@ -9,6 +9,7 @@
 //! ```
 //!
 //! On a first step h = H and v = σ·H are written before it, rounded to the state's type; it is then like any other.
+//! Where the gradient's memory becomes the new h, which it can without weight decay, h' is not written.
 
 use half::{bf16, f16};
 
@@ -19,6 +20,9 @@ use crate::rows::{copy_tail, padded};
 use crate::threads::join;
 use crate::vector::{Operation, Vector, load, store};
 use crate::{Backend, HalfCopy};
+
+/// Elements from which on it pays to begin at a cache line.
+const WORTH_PEELING: usize = 256;
 
 /// The numbers that vectors are multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,55 +55,81 @@ impl<F> Coefficients<F> {
     }
 }
 
-/// What is read and written: all of one length, `copy` if present too.
+/// What is read and written: all of one length, `copy` if present too. With `exchange`, h is only read.
 pub struct Input<'a, P, S> {
     pub gradient: &'a [P],
     pub parameters: &'a mut [P],
     pub h: &'a mut [S],
     pub v: &'a mut [S],
     pub copy: Option<HalfCopy<'a>>,
+    pub exchange: bool,
 }
 
 impl<P, S> Input<'_, P, S> {
     /// The same, without the copy.
     fn reborrow(&mut self) -> Input<'_, P, S> {
-        Input { gradient: self.gradient, parameters: self.parameters, h: self.h, v: self.v, copy: None }
+        let Input { gradient, exchange, .. } = *self;
+        Input { gradient, parameters: self.parameters, h: self.h, v: self.v, copy: None, exchange }
     }
 
     fn split_at(self, middle: usize) -> (Self, Self) {
+        let exchange = self.exchange;
         let (gradient, gradient_rest) = self.gradient.split_at(middle);
         let (parameters, parameters_rest) = self.parameters.split_at_mut(middle);
         let (h, h_rest) = self.h.split_at_mut(middle);
         let (v, v_rest) = self.v.split_at_mut(middle);
         let (copy, copy_rest) = self.copy.map(|copy| copy.split_at(middle)).unzip();
         (
-            Input { gradient, parameters, h, v, copy },
-            Input { gradient: gradient_rest, parameters: parameters_rest, h: h_rest, v: v_rest, copy: copy_rest },
+            Input { gradient, parameters, h, v, copy, exchange },
+            Input {
+                gradient: gradient_rest,
+                parameters: parameters_rest,
+                h: h_rest,
+                v: v_rest,
+                copy: copy_rest,
+                exchange,
+            },
         )
     }
 }
 
 /// Updates a tensor of any length, in chunks, several at once if `parallel`.
+#[inline(always)]
 pub fn update<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
     coefficients: Coefficients<P::Arithmetic>,
     input: Input<'_, P, S>,
 ) {
-    let length = input.gradient.len();
-    if length > CHUNK {
-        let (left, right) = input.split_at(split_point(length));
-        join(
-            parallel,
-            || update(backend, parallel, coefficients, left),
-            || update(backend, parallel, coefficients, right),
-        );
-        return;
+    if input.gradient.len() > CHUNK {
+        divided(backend, parallel, coefficients, input);
+    } else if input.copy.is_none() {
+        update_part(backend, coefficients, input);
+    } else {
+        update_and_copy(backend, coefficients, input);
     }
-    if input.copy.is_none() {
-        return update_part(backend, coefficients, input);
-    }
-    // Block by block, so that the new parameters are copied while they are in the first cache.
+}
+
+#[inline(never)]
+fn divided<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    coefficients: Coefficients<P::Arithmetic>,
+    input: Input<'_, P, S>,
+) {
+    let middle = split_point(input.gradient.len());
+    let (left, right) = input.split_at(middle);
+    // The end first: pass 1 has just been there, so it is what the cache holds of a tensor that is larger than it.
+    join(parallel, || update(backend, parallel, coefficients, right), || update(backend, parallel, coefficients, left));
+}
+
+/// Block by block, so that the new parameters are copied while they are in the first cache.
+#[inline(never)]
+fn update_and_copy<P: Element, S: Element>(
+    backend: Backend,
+    coefficients: Coefficients<P::Arithmetic>,
+    input: Input<'_, P, S>,
+) {
     let mut rest = input;
     while !rest.gradient.is_empty() {
         let middle = rest.gradient.len().min(BLOCK);
@@ -115,59 +145,90 @@ pub fn update<P: Element, S: Element>(
     }
 }
 
+#[inline(always)]
 fn update_part<P: Element, S: Element>(
     backend: Backend,
     coefficients: Coefficients<P::Arithmetic>,
     mut input: Input<'_, P, S>,
 ) {
-    let decay = coefficients.weight_decay.to_f64() != 0.0;
     if coefficients.initial_variance.is_some() {
-        let input = input.reborrow();
-        match decay {
-            true => backend.run(Update::<P, S, true, true> { coefficients, input }),
-            false => backend.run(Update::<P, S, false, true> { coefficients, input }),
-        }
+        begin(backend, coefficients, input.reborrow());
     }
-    match decay {
-        true => backend.run(Update::<P, S, true, false> { coefficients, input }),
-        false => backend.run(Update::<P, S, false, false> { coefficients, input }),
+    match (coefficients.weight_decay.to_f64() != 0.0, input.exchange) {
+        (true, _) => backend.run(Update::<P, S, DECAYED> { coefficients, input }),
+        (false, false) => backend.run(Update::<P, S, PLAIN> { coefficients, input }),
+        (false, true) => backend.run(Update::<P, S, EXCHANGED> { coefficients, input }),
     }
 }
 
-/// Pass 2 over a part of a tensor. `DECAY`: H differs from g. `BEGINNING`: only h = H and v = σ·H are written.
-struct Update<'a, P: Element, S, const DECAY: bool, const BEGINNING: bool> {
+#[inline(never)]
+fn begin<P: Element, S: Element>(backend: Backend, coefficients: Coefficients<P::Arithmetic>, input: Input<'_, P, S>) {
+    match coefficients.weight_decay.to_f64() != 0.0 {
+        true => backend.run(Update::<P, S, BEGINNING_DECAYED> { coefficients, input }),
+        false => backend.run(Update::<P, S, BEGINNING> { coefficients, input }),
+    }
+}
+
+// The kinds of pass 2, each compiled on its own.
+/// H = g, and h' = H is written.
+const PLAIN: u8 = 0;
+/// H = g + wd·θ.
+const DECAYED: u8 = 1;
+/// H = g, and h' is not written.
+const EXCHANGED: u8 = 2;
+/// H = g, and only h = H and v = σ·H are written.
+const BEGINNING: u8 = 3;
+/// H = g + wd·θ, and only h = H and v = σ·H are written.
+const BEGINNING_DECAYED: u8 = 4;
+
+/// Pass 2 over a part of a tensor.
+struct Update<'a, P: Element, S, const KIND: u8> {
     coefficients: Coefficients<P::Arithmetic>,
     input: Input<'a, P, S>,
 }
 
-impl<P: Element, S: Element, const DECAY: bool, const BEGINNING: bool> Operation<P::Arithmetic>
-    for Update<'_, P, S, DECAY, BEGINNING>
-{
+impl<P: Element, S: Element, const KIND: u8> Operation<P::Arithmetic> for Update<'_, P, S, KIND> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector<P::Arithmetic>>(self, v: V) {
-        let update = RowUpdate::<P::Arithmetic, V, DECAY, BEGINNING>::new(v, self.coefficients);
-        let (gradient_rows, gradient_tail) = self.input.gradient.as_chunks::<LANES>();
-        let (parameters_rows, parameters_tail) = self.input.parameters.as_chunks_mut::<LANES>();
-        let (h_rows, h_tail) = self.input.h.as_chunks_mut::<LANES>();
-        let (v_rows, v_tail) = self.input.v.as_chunks_mut::<LANES>();
+        let update = RowUpdate::<P::Arithmetic, V, KIND>::new(v, self.coefficients);
+        let Input { gradient, parameters, h, v, .. } = self.input;
+        let peeled = misalignment(gradient, parameters, h, v);
+        let (gradient_head, gradient) = gradient.split_at(peeled);
+        let (parameters_head, parameters) = parameters.split_at_mut(peeled);
+        let (h_head, h) = h.split_at_mut(peeled);
+        let (v_head, v) = v.split_at_mut(peeled);
+        if peeled > 0 {
+            update.part_of_row(gradient_head, parameters_head, h_head, v_head);
+        }
+        let (gradient_rows, gradient_tail) = gradient.as_chunks::<LANES>();
+        let (parameters_rows, parameters_tail) = parameters.as_chunks_mut::<LANES>();
+        let (h_rows, h_tail) = h.as_chunks_mut::<LANES>();
+        let (v_rows, v_tail) = v.as_chunks_mut::<LANES>();
         for (((gradient, parameters), h), v) in gradient_rows.iter().zip(parameters_rows).zip(h_rows).zip(v_rows) {
             update.row(gradient, parameters, h, v);
         }
         if !gradient_tail.is_empty() {
-            let gradient = padded(gradient_tail);
-            let (mut parameters, mut h, mut v) = (padded(parameters_tail), padded(h_tail), padded(v_tail));
-            update.row(&gradient, &mut parameters, &mut h, &mut v);
-            copy_tail(&parameters, parameters_tail);
-            copy_tail(&h, h_tail);
-            copy_tail(&v, v_tail);
+            update.part_of_row(gradient_tail, parameters_tail, h_tail, v_tail);
         }
     }
 }
 
+/// How many elements lie before the first cache line that begins with one, if that is the same in all four vectors: rows
+/// that begin there cross no line, which pays from some length on. (Pass 1 can't begin there: its sums are by index.)
+#[inline(always)]
+fn misalignment<P, S>(gradient: &[P], parameters: &[P], h: &[S], v: &[S]) -> usize {
+    let row = size_of::<[P; LANES]>().min(64);
+    let before = |address: usize| address.wrapping_neg() % row;
+    let bytes = before(parameters.as_ptr().addr());
+    let all = [gradient.as_ptr().addr(), h.as_ptr().addr(), v.as_ptr().addr()];
+    let in_step = size_of::<P>() == size_of::<S>() && all.into_iter().all(|address| before(address) == bytes);
+    if bytes != 0 && in_step && parameters.len() >= WORTH_PEELING { bytes / size_of::<P>() } else { 0 }
+}
+
 /// The coefficients in registers.
-struct RowUpdate<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> {
+struct RowUpdate<F: Real, V: Vector<F>, const KIND: u8> {
     vector: V,
     weight_decay: V::Column,
     keep: V::Column,
@@ -177,7 +238,10 @@ struct RowUpdate<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool
     initial_variance: V::Column,
 }
 
-impl<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> RowUpdate<F, V, DECAY, BEGINNING> {
+impl<F: Real, V: Vector<F>, const KIND: u8> RowUpdate<F, V, KIND> {
+    const DECAY: bool = matches!(KIND, DECAYED | BEGINNING_DECAYED);
+    const BEGINNING: bool = matches!(KIND, BEGINNING | BEGINNING_DECAYED);
+
     #[inline(always)]
     fn new(v: V, coefficients: Coefficients<F>) -> Self {
         RowUpdate {
@@ -189,6 +253,25 @@ impl<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> RowUpdate<
             rate: v.splat(coefficients.rate),
             initial_variance: v.splat(coefficients.initial_variance.unwrap_or(F::zeroed())),
         }
+    }
+
+    /// Fewer elements than a row.
+    #[inline(always)]
+    fn part_of_row<P: Element<Arithmetic = F>, S: Element>(
+        &self,
+        gradient_part: &[P],
+        parameters_part: &mut [P],
+        h_part: &mut [S],
+        v_part: &mut [S],
+    ) {
+        let vector = self.vector;
+        let gradient = padded(vector, gradient_part);
+        let mut parameters = padded(vector, parameters_part);
+        let (mut h, mut v) = (padded(vector, h_part), padded(vector, v_part));
+        self.row(&gradient, &mut parameters, &mut h, &mut v);
+        copy_tail(&parameters, parameters_part);
+        copy_tail(&h, h_part);
+        copy_tail(&v, v_part);
     }
 
     #[inline(always)]
@@ -203,8 +286,9 @@ impl<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> RowUpdate<
         for column in 0..LANES / V::WIDTH {
             let gradient = load(v, gradient_row, column);
             let parameters = load(v, parameters_row, column);
-            let measurement = if DECAY { v.add(gradient, v.mul(self.weight_decay, parameters)) } else { gradient };
-            if BEGINNING {
+            let measurement =
+                if Self::DECAY { v.add(gradient, v.mul(self.weight_decay, parameters)) } else { gradient };
+            if Self::BEGINNING {
                 store(v, h_row, column, measurement);
                 store(v, v_row, column, v.mul(self.initial_variance, measurement));
                 continue;
@@ -214,7 +298,9 @@ impl<F: Real, V: Vector<F>, const DECAY: bool, const BEGINNING: bool> RowUpdate<
             let product = v.add(v.add(v.mul(self.keep, product), noise), v.mul(self.mix, h));
             let parameters = v.sub(parameters, v.mul(self.rate, v.add(product, noise)));
             store(v, v_row, column, product);
-            store(v, h_row, column, measurement);
+            if KIND != EXCHANGED {
+                store(v, h_row, column, measurement);
+            }
             store(v, parameters_row, column, parameters);
         }
     }
@@ -238,7 +324,7 @@ impl<P: Element, T: Element> Operation<P::Arithmetic> for RoundedCopy<'_, P, T> 
                 store(v, copy, column, load(v, row, column));
             }
         }
-        let (row, mut copy) = (padded(self.parameters), [T::zeroed(); LANES]);
+        let (row, mut copy) = (padded(v, self.parameters), [T::zeroed(); LANES]);
         for column in 0..LANES / V::WIDTH {
             store(v, &mut copy, column, load(v, &row, column));
         }

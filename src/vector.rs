@@ -7,6 +7,7 @@ use half::{bf16, f16};
 
 use crate::contract::LANES;
 use crate::element::{Element, ElementType, Real};
+use crate::rows::copy_tail;
 
 /// The sixteen float64 sums that a block's runs are added to. Aligned: AVX2 keeps them in memory and pays for a split.
 #[repr(align(64))]
@@ -42,6 +43,13 @@ pub trait Vector<F: Real>: Copy {
 
     fn load(self, row: &[F; LANES], column: usize) -> Self::Column;
     fn store(self, row: &mut [F; LANES], column: usize, value: Self::Column);
+
+    /// Copies fewer than sixteen elements into a row of zeros. A backend that can load them at once should: a row that is
+    /// written in pieces and read as a whole has to wait until the pieces have left the processor.
+    #[inline(always)]
+    fn load_part(self, part: &[F], row: &mut [F; LANES]) {
+        copy_tail(part, row);
+    }
 
     /// Adds a column to its float64 lanes.
     fn widen_add(self, lanes: &mut Lanes, column: usize, value: Self::Column);

@@ -1,0 +1,104 @@
+//! Gradients whose memory becomes the filter's h, so that h need not be written: the kernel's step with exchange, and
+//! memory for gradients that optimizers can take.
+
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport, step_or_exchange};
+use crate::storage::Storage;
+
+/// The buffers of one tensor whose gradient may become the new h, all of one length and type: see [`step_exchanging`].
+#[derive(Debug)]
+pub struct ExchangeBuffers<'b, 'a, P> {
+    /// θ: read and written.
+    pub parameters: &'b mut [P],
+    /// g: read; after a step without weight decay, the old h.
+    pub gradient: &'b mut &'a mut [P],
+    /// v: read (but for a first step) and written.
+    pub v: &'b mut [P],
+    /// h: read (but for a first step) and written; after a step without weight decay, what was the gradient.
+    pub h: &'b mut &'a mut [P],
+    /// Written with the new parameters, where there is one and the step is taken.
+    pub copy: Option<HalfCopy<'b>>,
+}
+
+/// As [`step`], for a caller who does not need the gradient afterwards. Without weight decay the new h is the gradient
+/// itself; so `gradient` and `h` change places, and h is not written: 24 bytes per f32 parameter move in pass 2 instead
+/// of 28. With weight decay both stay where they are. Either way `h` is the state afterwards, and what `gradient` holds
+/// is of no use: write the next gradient there.
+///
+/// # Errors
+/// As [`step`]; nothing has been written or exchanged then.
+///
+/// ```
+/// use koala_optim::kernel::{ExchangeBuffers, Measurement, Scalars, Step, step_exchanging};
+///
+/// let (mut parameters, mut v, mut scalars) = ([1.0_f32, -2.0], [0.0; 2], Scalars::default());
+/// let (mut one, mut other) = ([0.1, 0.2], [0.0; 2]);
+/// let (mut gradient, mut h) = (&mut one[..], &mut other[..]);
+/// let buffers = ExchangeBuffers {
+///     parameters: &mut parameters, gradient: &mut gradient, v: &mut v, h: &mut h, copy: None,
+/// };
+/// step_exchanging(&Step::new(Measurement { loss: 0.7, noise: 1.0 }), buffers, &mut scalars)?;
+/// assert_eq!(h, [0.1, 0.2]);
+/// gradient.copy_from_slice(&[0.3, 0.4]);
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+pub fn step_exchanging<P: Element>(
+    step: &Step,
+    buffers: ExchangeBuffers<'_, '_, P>,
+    scalars: &mut Scalars,
+) -> Result<TensorReport, Error> {
+    let ExchangeBuffers { parameters, gradient, v, h, copy } = buffers;
+    let done =
+        step_or_exchange(step, true, Buffers { parameters, gradient: &**gradient, v, h: &mut **h, copy }, scalars)?;
+    if done.exchanged {
+        std::mem::swap(gradient, h);
+    }
+    Ok(done.report)
+}
+
+/// A gradient in memory of its own, which a step may exchange for the filter's old h:
+/// [`Tensor::exchanging`](crate::Tensor::exchanging), [`TensorState::step_exchanging`](crate::TensorState::step_exchanging).
+/// It is a slice of elements on a 64-byte boundary. After a step it holds what is of no use.
+///
+/// ```
+/// let mut gradient = koala_optim::Gradient::<f32>::zeroed(3)?;
+/// gradient.copy_from_slice(&[0.1, 0.2, -0.3]);
+/// assert_eq!(gradient[1], 0.2);
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Gradient<P> {
+    pub(crate) storage: Storage,
+    element: PhantomData<P>,
+}
+
+impl<P: Element> Gradient<P> {
+    /// `length` zeros.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if there is none for them.
+    ///
+    /// See the [type's example](Self).
+    pub fn zeroed(length: usize) -> Result<Self, Error> {
+        let memory = Error::Memory { tensor: String::new(), elements: length };
+        Ok(Gradient { storage: Storage::zeroed(length, P::TYPE).ok_or(memory)?, element: PhantomData })
+    }
+}
+
+impl<P: Element> Deref for Gradient<P> {
+    type Target = [P];
+
+    fn deref(&self) -> &[P] {
+        self.storage.elements()
+    }
+}
+
+impl<P: Element> DerefMut for Gradient<P> {
+    fn deref_mut(&mut self) -> &mut [P] {
+        self.storage.elements_mut()
+    }
+}

@@ -1,0 +1,166 @@
+//! The walk over the tensors of one step: which are worked on together, which by several threads, and in which order.
+
+use crate::error::Error;
+use crate::kernel::{Outcome, Step};
+use crate::optimizer::Entry;
+use crate::settings::{OnNonFinite, Policy};
+use crate::tensors::Tensor;
+use crate::threads::join;
+
+/// Tensors of fewer elements than this together are stepped by one thread, one after the other.
+const WORTH_A_TASK: usize = 1 << 16;
+
+/// A tensor from this length on has all threads to itself: two of them at once would have to share the last cache.
+const WORTH_ALL_THREADS: usize = 1 << 17;
+
+/// Elements of small tensors that are planned together and then written together, while they are in the first cache:
+/// what one of them waits for, another makes use of.
+const BATCH: usize = 1 << 11;
+
+/// Tensors, in the order of their entries.
+pub(crate) struct Walk<'w, 'a> {
+    /// What the tensors of each group are stepped with.
+    pub steps: &'w [Step],
+    /// The optimizer's entries from this number on.
+    pub first: usize,
+    pub entries: &'w mut [Entry],
+    pub tensors: &'w mut [Tensor<'a>],
+}
+
+impl<'w, 'a> Walk<'w, 'a> {
+    /// Steps the tensors, and says whether anything may have been written. If one tensor's trouble can keep all as
+    /// they are, pass 1 goes over all of them before anything is written; otherwise a tensor is finished while it is
+    /// in the cache.
+    pub fn step(mut self, policy: Policy, parallel: bool) -> Result<bool, Error> {
+        if !policy.is_atomic() {
+            self.divided(parallel, &|walk, parallel| walk.plan_and_apply(parallel))?;
+            return Ok(true);
+        }
+        self.reborrow().divided(parallel, &|mut walk, parallel| walk.plan(parallel))?;
+        let non_finite = self.tensors.iter().any(|tensor| tensor.plan.report().outcome == Outcome::NonFinite);
+        if non_finite && policy.non_finite == OnNonFinite::KeepAll {
+            self.tensors.iter_mut().for_each(|tensor| tensor.plan.withhold());
+            return Ok(false);
+        }
+        self.divided(parallel, &|mut walk, parallel| {
+            walk.apply(parallel);
+            Ok(())
+        })?;
+        Ok(true)
+    }
+
+    /// Divides the tensors among the threads: a long one is worked on by all of them, shorter ones are taken whole.
+    fn divided<W>(self, parallel: bool, work: &W) -> Result<(), Error>
+    where
+        W: Fn(Walk<'_, 'a>, bool) -> Result<(), Error> + Sync,
+    {
+        if !parallel {
+            return work(self, false);
+        }
+        let is_long = |tensor: &Tensor| tensor.len() >= WORTH_ALL_THREADS;
+        let mut rest = self;
+        while let Some(first) = rest.tensors.first() {
+            if is_long(first) {
+                let (long, after) = rest.split_at(1);
+                work(long, true)?;
+                rest = after;
+            } else {
+                let count = rest.tensors.iter().position(is_long).unwrap_or(rest.tensors.len());
+                let (short, after) = rest.split_at(count);
+                short.halved(work)?;
+                rest = after;
+            }
+        }
+        Ok(())
+    }
+
+    /// Halves the list by its elements until a part is too small for that. The error is the first tensor's.
+    fn halved<W>(self, work: &W) -> Result<(), Error>
+    where
+        W: Fn(Walk<'_, 'a>, bool) -> Result<(), Error> + Sync,
+    {
+        let total: usize = self.tensors.iter().map(Tensor::len).sum();
+        if self.tensors.len() <= 1 || total < WORTH_A_TASK {
+            return work(self, false);
+        }
+        let mut before = 0;
+        let middle = self.tensors.iter().position(|tensor| {
+            before += tensor.len();
+            before * 2 >= total
+        });
+        let middle = middle.unwrap_or(0).clamp(1, self.tensors.len() - 1);
+        let (left, right) = self.split_at(middle);
+        let (left, right) = join(true, || left.halved(work), || right.halved(work));
+        left.and(right)
+    }
+
+    /// Both passes, batch by batch.
+    fn plan_and_apply(self, parallel: bool) -> Result<(), Error> {
+        let mut rest = self;
+        while !rest.tensors.is_empty() {
+            let mut elements = 0;
+            let count = rest.tensors.iter().position(|tensor| {
+                elements += tensor.len();
+                elements > BATCH
+            });
+            let count = count.unwrap_or(rest.tensors.len()).max(1);
+            let (mut batch, after) = rest.split_at(count);
+            batch.plan(parallel)?;
+            batch.apply(parallel);
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn plan(&mut self, parallel: bool) -> Result<(), Error> {
+        self.tensors.iter_mut().try_for_each(|tensor| {
+            let entry = &mut self.entries[tensor.entry - self.first];
+            tensor.plan(&mut entry.state, &self.steps[entry.group], parallel)
+        })
+    }
+
+    fn apply(&mut self, parallel: bool) {
+        for tensor in self.tensors.iter_mut() {
+            let entry = &mut self.entries[tensor.entry - self.first];
+            tensor.apply(&mut entry.state, &self.steps[entry.group], parallel);
+        }
+    }
+
+    fn reborrow(&mut self) -> Walk<'_, 'a> {
+        Walk { steps: self.steps, first: self.first, entries: self.entries, tensors: self.tensors }
+    }
+
+    fn split_at(self, count: usize) -> (Self, Self) {
+        let Walk { steps, first, entries, tensors } = self;
+        let (tensors, tensors_after) = tensors.split_at_mut(count);
+        let middle = tensors_after.first().map_or(entries.len(), |tensor| tensor.entry - first);
+        let (entries, entries_after) = entries.split_at_mut(middle);
+        let after = Walk { steps, first: first + middle, entries: entries_after, tensors: tensors_after };
+        (Walk { steps, first, entries, tensors }, after)
+    }
+}
+
+/// The caller's tensors in the order of their entries, as they nearly always are; in their own again when this is
+/// dropped, whatever happens.
+pub(crate) struct Ordered<'o, 'a> {
+    pub tensors: &'o mut [Tensor<'a>],
+    moved: bool,
+}
+
+impl<'o, 'a> Ordered<'o, 'a> {
+    pub fn new(tensors: &'o mut [Tensor<'a>]) -> Self {
+        let moved = !tensors.is_sorted_by_key(|tensor| tensor.entry);
+        if moved {
+            tensors.sort_unstable_by_key(|tensor| tensor.entry);
+        }
+        Ordered { tensors, moved }
+    }
+}
+
+impl Drop for Ordered<'_, '_> {
+    fn drop(&mut self) {
+        if self.moved {
+            self.tensors.sort_unstable_by_key(|tensor| tensor.position);
+        }
+    }
+}
