@@ -2,6 +2,7 @@
 //! set, and the operations of [`Vector`](crate::vector::Vector) in it; everything else is written once, in `src/`.
 
 pub mod portable;
+pub mod prefetch;
 pub mod scalar;
 
 #[cfg(target_arch = "x86_64")]

@@ -29,16 +29,8 @@ pub struct Input<'a, P, S> {
     pub v: &'a [S],
 }
 
-impl<P, S> Clone for Input<'_, P, S> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<P, S> Copy for Input<'_, P, S> {}
-
 impl<P, S> Input<'_, P, S> {
-    fn split_at(self, middle: usize) -> (Self, Self) {
+    fn split_at(&self, middle: usize) -> (Self, Self) {
         let (gradient, gradient_rest) = self.gradient.split_at(middle);
         let (parameters, parameters_rest) = self.parameters.split_at(middle.min(self.parameters.len()));
         let (h, h_rest) = self.h.split_at(middle.min(self.h.len()));
@@ -56,7 +48,7 @@ pub fn dots<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,
-    input: Input<'_, P, S>,
+    input: &Input<'_, P, S>,
 ) -> Sums {
     match input.gradient.len() <= CHUNK {
         true => chunk(backend, weight_decay, input),
@@ -70,19 +62,19 @@ fn divided<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,
-    input: Input<'_, P, S>,
+    input: &Input<'_, P, S>,
 ) -> Sums {
     let (left, right) = input.split_at(split_point(input.gradient.len()));
-    let (left, right) =
-        join(parallel, || dots(backend, parallel, weight_decay, left), || dots(backend, parallel, weight_decay, right));
+    let dots = |input: &Input<'_, P, S>| dots(backend, parallel, weight_decay, input);
+    let (left, right) = join(parallel, || dots(&left), || dots(&right));
     add(left, right)
 }
 
 #[inline(always)]
-fn chunk<P: Element, S: Element>(backend: Backend, weight_decay: P::Arithmetic, input: Input<'_, P, S>) -> Sums {
+fn chunk<P: Element, S: Element>(backend: Backend, weight_decay: P::Arithmetic, input: &Input<'_, P, S>) -> Sums {
     if input.h.is_empty() {
-        let Input { gradient, parameters, .. } = input;
-        return first_chunk(backend, weight_decay, Input { gradient, parameters, h: &[], v: &[] });
+        let Input { gradient, parameters, .. } = *input;
+        return first_chunk(backend, weight_decay, &Input { gradient, parameters, h: &[], v: &[] });
     }
     match input.parameters.is_empty() {
         false => backend.run(ChunkDots::<P, S, true, false> { weight_decay, input }),
@@ -91,7 +83,7 @@ fn chunk<P: Element, S: Element>(backend: Backend, weight_decay: P::Arithmetic, 
 }
 
 #[inline(never)]
-fn first_chunk<P: Element>(backend: Backend, weight_decay: P::Arithmetic, input: Input<'_, P, P>) -> Sums {
+fn first_chunk<P: Element>(backend: Backend, weight_decay: P::Arithmetic, input: &Input<'_, P, P>) -> Sums {
     match input.parameters.is_empty() {
         false => backend.run(ChunkDots::<P, P, true, true> { weight_decay, input }),
         true => backend.run(ChunkDots::<P, P, false, true> { weight_decay, input }),
@@ -101,7 +93,7 @@ fn first_chunk<P: Element>(backend: Backend, weight_decay: P::Arithmetic, input:
 /// The contract's sum of squares.
 pub fn squares<P: Element>(backend: Backend, parallel: bool, elements: &[P]) -> f64 {
     let input = Input::<P, P> { gradient: elements, parameters: &[], h: &[], v: &[] };
-    dots(backend, parallel, P::Arithmetic::rounded(0.0), input)[2]
+    dots(backend, parallel, P::Arithmetic::rounded(0.0), &input)[2]
 }
 
 /// Where the contract's tree divides `length` elements: after the largest power of two of chunks below them.
@@ -118,10 +110,11 @@ fn add(mut left: Sums, right: Sums) -> Sums {
     left
 }
 
-/// The dots of at most a chunk. `DECAY`: θ is read; `FIRST`: h and v are not.
+/// The dots of at most a chunk. `DECAY`: θ is read; `FIRST`: h and v are not. The input is lent: a copy of what has just
+/// been written would have to wait for it.
 struct ChunkDots<'a, P: Element, S, const DECAY: bool, const FIRST: bool> {
     weight_decay: P::Arithmetic,
-    input: Input<'a, P, S>,
+    input: &'a Input<'a, P, S>,
 }
 
 impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::Arithmetic>
@@ -131,7 +124,7 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
 
     #[inline(always)]
     fn run<V: Vector<P::Arithmetic>>(self, vector: V) -> Sums {
-        let Input { gradient, parameters, h, v } = self.input;
+        let Input { gradient, parameters, h, v } = *self.input;
         let length = gradient.len();
         let streams = Streams::<P, S, V, DECAY, FIRST> {
             vector,
@@ -154,7 +147,8 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
             );
             Some(Streams { gradient: &last.0, parameters: &last.1, h: &last.2, v: &last.3, ..streams })
         };
-        let mut tree = Tree::new();
+        // A single block needs none.
+        let mut tree = None;
         let blocks = length.div_ceil(BLOCK);
         for block in 0..blocks {
             let first = block * BLOCK / LANES;
@@ -163,9 +157,9 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
             // In one place, so that the loops below are compiled once.
             let sums = streams.slice(first, count).block(if is_last { &tail } else { &None });
             if is_last {
-                return tree.finish(sums);
+                return tree.map_or(sums, |tree: Tree| tree.finish(sums));
             }
-            tree.push(sums);
+            tree.get_or_insert_with(Tree::new).push(sums);
         }
         [0.0; 4]
     }
@@ -302,7 +296,7 @@ impl Tree {
         self.blocks += 1;
     }
 
-    /// The sum with the last block. On its own it is the sum, and never goes through memory.
+    /// The sum with the last block.
     #[inline(always)]
     fn finish(self, last: Sums) -> Sums {
         let levels = (0..self.waiting.len()).filter(|level| self.blocks >> level & 1 == 1);

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport, step_or_exchange};
+use crate::kernel::{Buffers, HalfCopy, Manner, Scalars, Step, TensorReport, exchanges, step_in_manner};
 use crate::storage::Storage;
 
 /// The buffers of one tensor whose gradient may become the new h, all of one length and type: see [`step_exchanging`].
@@ -52,12 +52,12 @@ pub fn step_exchanging<P: Element>(
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
     let ExchangeBuffers { parameters, gradient, v, h, copy } = buffers;
-    let done =
-        step_or_exchange(step, true, Buffers { parameters, gradient: &**gradient, v, h: &mut **h, copy }, scalars)?;
-    if done.exchanged {
+    let buffers = Buffers { parameters, gradient: &**gradient, v, h: &mut **h, copy };
+    let report = step_in_manner(step, Manner { exchange: true, ..Manner::default() }, buffers, scalars)?;
+    if exchanges::<P, P>(step.settings.weight_decay, report.outcome) {
         std::mem::swap(gradient, h);
     }
-    Ok(done.report)
+    Ok(report)
 }
 
 /// A gradient in memory of its own, which a step may exchange for the filter's old h:

@@ -153,35 +153,43 @@ pub fn step<P: Element, S: Element>(
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
-    Ok(step_or_exchange(step, false, buffers, scalars)?.report)
+    step_in_manner(step, Manner::default(), buffers, scalars)
 }
 
-/// A whole step.
-pub(crate) struct Done {
-    pub report: TensorReport,
-    /// Whether h was left as it is, for the gradient to take its place.
-    pub exchanged: bool,
+/// How a step is to be taken, which no bit of its results depends on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// By several threads.
+    pub parallel: bool,
+    /// Without writing h where the gradient is to take its place: see [`exchanges`].
+    pub exchange: bool,
+}
+
+/// Whether a step lets the gradient take the place of h, if it may: where H is the gradient.
+#[inline(always)]
+pub(crate) fn exchanges<P: Element, S: Element>(weight_decay: f64, outcome: Outcome) -> bool {
+    P::TYPE == S::TYPE && !decays::<P>(weight_decay) && outcome.is_step()
 }
 
 #[inline(always)]
-pub(crate) fn step_or_exchange<P: Element, S: Element>(
+pub(crate) fn step_in_manner<P: Element, S: Element>(
     step: &Step,
-    exchange: bool,
+    manner: Manner,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
-) -> Result<Done, Error> {
+) -> Result<TensorReport, Error> {
     step.validate()?;
     buffers.validate()?;
     if step.settings.frozen {
-        return Ok(Done { report: kept(Outcome::Frozen, None).report, exchanged: false });
+        return Ok(kept(Outcome::Frozen, None).report);
     }
-    let dots = pass_1(step.backend, false, step.settings.weight_decay, &buffers, scalars);
+    let dots = pass_1(step.backend, manner.parallel, step.settings.weight_decay, &buffers, scalars);
     match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
         Some(plan) if !step.norms => {
-            let exchanged = apply_plan(step.backend, false, exchange, &plan, buffers, scalars);
-            Ok(Done { report: plan.report, exchanged })
+            apply_plan(step.backend, manner, &plan, buffers, scalars);
+            Ok(plan.report)
         }
-        _ => finish(step, exchange, dots, buffers, scalars),
+        _ => finish(step, manner, dots, buffers, scalars),
     }
 }
 
@@ -189,17 +197,17 @@ pub(crate) fn step_or_exchange<P: Element, S: Element>(
 #[cold]
 fn finish<P: Element, S: Element>(
     step: &Step,
-    exchange: bool,
+    manner: Manner,
     dots: Dots,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
-) -> Result<Done, Error> {
-    let plan = decide(step, false, dots, &buffers, scalars);
+) -> Result<TensorReport, Error> {
+    let plan = decide(step, manner.parallel, dots, &buffers, scalars);
     match error_of(step.policy, &plan, &buffers) {
         Some(error) => Err(error),
         None => {
-            let exchanged = apply_plan(step.backend, false, exchange, &plan, buffers, scalars);
-            Ok(Done { report: plan.report, exchanged })
+            apply_plan(step.backend, manner, &plan, buffers, scalars);
+            Ok(plan.report)
         }
     }
 }
@@ -279,27 +287,33 @@ pub fn apply<P: Element, S: Element>(
     scalars: &mut Scalars,
 ) -> Result<(), Error> {
     buffers.validate()?;
-    apply_plan(backend, false, false, plan, buffers, scalars);
+    apply_plan(backend, Manner::default(), plan, buffers, scalars);
     Ok(())
 }
 
-/// Pass 1 and the recursion. The lengths and the settings are known to be good.
+/// Pass 1 and the recursion, whose plan is written where it is to be: it is large for a result. The lengths and the
+/// settings are known to be good.
 #[inline(always)]
 pub(crate) fn plan_tensor<P: Element, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
-) -> Plan {
+    plan: &mut Plan,
+) {
     if step.settings.frozen {
-        return kept(Outcome::Frozen, None);
+        *plan = kept(Outcome::Frozen, None);
+        return;
     }
     let dots = pass_1(step.backend, parallel, step.settings.weight_decay, buffers, scalars);
-    decide(step, parallel, dots, buffers, scalars)
+    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
+        Some(usual) if !step.norms => *plan = usual,
+        _ => *plan = decide(step, parallel, dots, buffers, scalars),
+    }
 }
 
-/// The recursion, and what the report is to have besides.
-#[inline(always)]
+/// The recursion, and what the report is to have besides, in any case.
+#[cold]
 fn decide<P: Element, S: Element>(
     step: &Step,
     parallel: bool,
@@ -329,26 +343,24 @@ fn norms<P: Element, S: Element>(step: &Step, parallel: bool, buffers: &Buffers<
     Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() }
 }
 
-/// Pass 2. The lengths are known to be good. Says whether h was left as it is, for the gradient to take its place: where
-/// `exchange` allows it and H is the gradient.
+/// Pass 2. The lengths are known to be good.
 #[inline(always)]
 pub(crate) fn apply_plan<P: Element, S: Element>(
     backend: Backend,
-    parallel: bool,
-    exchange: bool,
+    manner: Manner,
     plan: &Plan,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
-) -> bool {
+) {
     if !plan.report.outcome.is_step() {
-        return false;
+        return;
     }
     let coefficients = plan.coefficients.map(P::Arithmetic::rounded);
-    let exchange = exchange && P::TYPE == S::TYPE && plan.coefficients.weight_decay == 0.0;
+    let exchange = manner.exchange && exchanges::<P, S>(plan.coefficients.weight_decay, plan.report.outcome);
     let Buffers { parameters, gradient, v, h, copy } = buffers;
-    update::update(backend, parallel, coefficients, update::Input { gradient, parameters, h, v, copy, exchange });
+    let mut input = update::Input { gradient, parameters, h, v, exchange };
+    update::update(backend, manner.parallel, &coefficients, &mut input, copy);
     *scalars = plan.scalars;
-    exchange
 }
 
 /// The error that the policy makes of a plan, if it does.
@@ -398,7 +410,7 @@ fn pass_1<P: Element, S: Element>(
     let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
     let parameters: &[P] = if decays { buffers.parameters } else { &[] };
     let input = dots::Input { gradient: buffers.gradient, parameters, h, v };
-    let [a, b, c, t] = dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), input);
+    let [a, b, c, t] = dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), &input);
     let gradient_squared = match is_long(c, weight_decay, t) {
         true => None,
         false if decays => Some(squares(backend, parallel, buffers.gradient)),

@@ -5,7 +5,7 @@ use half::bf16;
 use crate::element::{Element, ElementType};
 use crate::error::Error;
 use crate::exchange::Gradient;
-use crate::kernel::{self, Buffers, Done, HalfCopy, Plan, Scalars, Step, TensorReport};
+use crate::kernel::{self, Buffers, HalfCopy, Manner, Plan, Scalars, Step, TensorReport};
 use crate::storage::Storage;
 
 /// What v and h are stored in.
@@ -88,7 +88,7 @@ impl TensorState {
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
         self.check_type(P::TYPE)?;
-        Ok(self.with_buffers(parameters, gradient, copy, WholeStep { step, exchange: false })?.report)
+        Ok(self.with_buffers(parameters, gradient, copy, WholeStep { step, manner: Manner::default() })?.0)
     }
 
     /// As [`step`](Self::step), and may take the gradient's memory in exchange for that of h, which then need not be
@@ -118,11 +118,12 @@ impl TensorState {
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
         self.check_type(P::TYPE)?;
-        let done = self.with_buffers(parameters, gradient, copy, WholeStep { step, exchange: true })?;
-        if done.exchanged {
+        let manner = Manner { exchange: true, ..Manner::default() };
+        let (report, exchanges) = self.with_buffers(parameters, gradient, copy, WholeStep { step, manner })?;
+        if exchanges {
             self.exchange(&mut gradient.storage);
         }
-        Ok(done.report)
+        Ok(report)
     }
 
     /// Lets a gradient take the place of h.
@@ -216,6 +217,8 @@ impl TensorState {
     }
 
     /// Calls `task` with the buffers in their own types: the one place where the state's type becomes a parameter.
+    /// Inlined, as all on this way is: arguments that are written to memory have to be waited for.
+    #[inline(always)]
     pub(crate) fn with_buffers<P: Element, T: Task>(
         &mut self,
         parameters: &mut [P],
@@ -230,6 +233,7 @@ impl TensorState {
         }
     }
 
+    #[inline(always)]
     fn call<P: Element, S: Element, T: Task>(
         &mut self,
         parameters: &mut [P],
@@ -248,16 +252,18 @@ pub(crate) trait Task {
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
 }
 
+/// A whole step. The output says too whether the gradient has to take the place of h, if that was offered.
 struct WholeStep<'a> {
     step: &'a Step,
-    exchange: bool,
+    manner: Manner,
 }
 
 impl Task for WholeStep<'_> {
-    type Output = Result<Done, Error>;
+    type Output = Result<(TensorReport, bool), Error>;
 
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        kernel::step_or_exchange(self.step, self.exchange, buffers, scalars)
+        let report = kernel::step_in_manner(self.step, self.manner, buffers, scalars)?;
+        Ok((report, kernel::exchanges::<P, S>(self.step.settings.weight_decay, report.outcome)))
     }
 }
 
@@ -271,26 +277,27 @@ pub(crate) struct PlanTensor<'a> {
 impl Task for PlanTensor<'_> {
     type Output = Option<Error>;
 
-    #[inline]
+    #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        *self.plan = kernel::plan_tensor(self.step, self.parallel, &buffers, scalars);
+        kernel::plan_tensor(self.step, self.parallel, &buffers, scalars, self.plan);
         kernel::error_of(self.step.policy, self.plan, &buffers)
     }
 }
 
-/// Pass 2. The output says whether the gradient has to take the place of h.
+/// Pass 2. The output says whether the gradient has to take the place of h, if that was offered.
 pub(crate) struct ApplyPlan<'a> {
     pub step: &'a Step,
-    pub parallel: bool,
-    pub exchange: bool,
+    pub manner: Manner,
     pub plan: &'a Plan,
 }
 
 impl Task for ApplyPlan<'_> {
     type Output = bool;
 
-    #[inline]
+    #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
-        kernel::apply_plan(self.step.backend, self.parallel, self.exchange, self.plan, buffers, scalars)
+        let ApplyPlan { step, manner, plan } = self;
+        kernel::apply_plan(step.backend, manner, plan, buffers, scalars);
+        kernel::exchanges::<P, S>(step.settings.weight_decay, plan.report().outcome)
     }
 }

@@ -2,10 +2,11 @@
 
 use half::{bf16, f16};
 
+use crate::backends::prefetch::prefetch;
 use crate::element::{Element, ElementType};
 use crate::error::{Error, check_lengths};
 use crate::exchange::Gradient;
-use crate::kernel::{HalfCopy, Plan, Step};
+use crate::kernel::{HalfCopy, Manner, Plan, Step};
 use crate::storage::Storage;
 use crate::tensor_state::{ApplyPlan, PlanTensor, Task, TensorState};
 
@@ -120,6 +121,15 @@ impl<'a> Tensor<'a> {
         )
     }
 
+    /// Asks for the beginnings of the buffers to be brought into the cache.
+    #[inline]
+    pub(crate) fn prefetch(&self, state: &TensorState) {
+        let [v, h] = state.bytes();
+        for buffer in [&*self.given.parameters, self.given.gradient.bytes(), v, h] {
+            prefetch(buffer);
+        }
+    }
+
     /// Pass 1 and the recursion: nothing is written but the plan.
     pub(crate) fn plan(&mut self, state: &mut TensorState, step: &Step, parallel: bool) -> Result<(), Error> {
         match self.given.with_buffers(state, PlanTensor { step, parallel, plan: &mut self.plan }) {
@@ -130,10 +140,10 @@ impl<'a> Tensor<'a> {
 
     /// Pass 2.
     pub(crate) fn apply(&mut self, state: &mut TensorState, step: &Step, parallel: bool) {
-        let exchange = matches!(self.given.gradient, Source::Exchanged(_));
-        let exchanged = self.given.with_buffers(state, ApplyPlan { step, parallel, exchange, plan: &self.plan });
+        let manner = Manner { parallel, exchange: matches!(self.given.gradient, Source::Exchanged(_)) };
+        let exchanges = self.given.with_buffers(state, ApplyPlan { step, manner, plan: &self.plan });
         if let Source::Exchanged(gradient) = &mut self.given.gradient
-            && exchanged
+            && exchanges
         {
             state.exchange(gradient);
         }
@@ -142,6 +152,7 @@ impl<'a> Tensor<'a> {
 
 impl Given<'_> {
     /// Calls `task` with the buffers in their own types: the one place where the parameters' type becomes a parameter.
+    #[inline(always)]
     fn with_buffers<T: Task>(&mut self, state: &mut TensorState, task: T) -> T::Output {
         match self.element_type {
             ElementType::F32 => self.call::<f32, T>(state, task),
@@ -151,7 +162,7 @@ impl Given<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn call<P: Element, T: Task>(&mut self, state: &mut TensorState, task: T) -> T::Output {
         let parameters = bytemuck::cast_slice_mut::<u8, P>(self.parameters);
         let copy = self.copy.as_mut().map(HalfCopy::reborrow);

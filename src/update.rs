@@ -55,58 +55,44 @@ impl<F> Coefficients<F> {
     }
 }
 
-/// What is read and written: all of one length, `copy` if present too. With `exchange`, h is only read.
+/// What is read and written: all of one length. With `exchange`, h is only read.
 pub struct Input<'a, P, S> {
     pub gradient: &'a [P],
     pub parameters: &'a mut [P],
     pub h: &'a mut [S],
     pub v: &'a mut [S],
-    pub copy: Option<HalfCopy<'a>>,
     pub exchange: bool,
 }
 
 impl<P, S> Input<'_, P, S> {
-    /// The same, without the copy.
-    fn reborrow(&mut self) -> Input<'_, P, S> {
-        let Input { gradient, exchange, .. } = *self;
-        Input { gradient, parameters: self.parameters, h: self.h, v: self.v, copy: None, exchange }
-    }
-
-    fn split_at(self, middle: usize) -> (Self, Self) {
+    fn split_at(&mut self, middle: usize) -> (Input<'_, P, S>, Input<'_, P, S>) {
         let exchange = self.exchange;
         let (gradient, gradient_rest) = self.gradient.split_at(middle);
         let (parameters, parameters_rest) = self.parameters.split_at_mut(middle);
         let (h, h_rest) = self.h.split_at_mut(middle);
         let (v, v_rest) = self.v.split_at_mut(middle);
-        let (copy, copy_rest) = self.copy.map(|copy| copy.split_at(middle)).unzip();
         (
-            Input { gradient, parameters, h, v, copy, exchange },
-            Input {
-                gradient: gradient_rest,
-                parameters: parameters_rest,
-                h: h_rest,
-                v: v_rest,
-                copy: copy_rest,
-                exchange,
-            },
+            Input { gradient, parameters, h, v, exchange },
+            Input { gradient: gradient_rest, parameters: parameters_rest, h: h_rest, v: v_rest, exchange },
         )
     }
 }
 
-/// Updates a tensor of any length, in chunks, several at once if `parallel`.
+/// Updates a tensor of any length, in chunks, several at once if `parallel`. `copy`, if there is one, has its length too.
 #[inline(always)]
 pub fn update<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
-    coefficients: Coefficients<P::Arithmetic>,
-    input: Input<'_, P, S>,
+    coefficients: &Coefficients<P::Arithmetic>,
+    input: &mut Input<'_, P, S>,
+    copy: Option<HalfCopy<'_>>,
 ) {
     if input.gradient.len() > CHUNK {
-        divided(backend, parallel, coefficients, input);
-    } else if input.copy.is_none() {
-        update_part(backend, coefficients, input);
+        divided(backend, parallel, coefficients, input, copy);
+    } else if let Some(copy) = copy {
+        update_and_copy(backend, coefficients, input, copy);
     } else {
-        update_and_copy(backend, coefficients, input);
+        update_part(backend, coefficients, input);
     }
 }
 
@@ -114,45 +100,51 @@ pub fn update<P: Element, S: Element>(
 fn divided<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
-    coefficients: Coefficients<P::Arithmetic>,
-    input: Input<'_, P, S>,
+    coefficients: &Coefficients<P::Arithmetic>,
+    input: &mut Input<'_, P, S>,
+    copy: Option<HalfCopy<'_>>,
 ) {
     let middle = split_point(input.gradient.len());
-    let (left, right) = input.split_at(middle);
+    let (mut left, mut right) = input.split_at(middle);
+    let (copy, copy_rest) = copy.map(|copy| copy.split_at(middle)).unzip();
     // The end first: pass 1 has just been there, so it is what the cache holds of a tensor that is larger than it.
-    join(parallel, || update(backend, parallel, coefficients, right), || update(backend, parallel, coefficients, left));
+    join(
+        parallel,
+        || update(backend, parallel, coefficients, &mut right, copy_rest),
+        || update(backend, parallel, coefficients, &mut left, copy),
+    );
 }
 
 /// Block by block, so that the new parameters are copied while they are in the first cache.
 #[inline(never)]
 fn update_and_copy<P: Element, S: Element>(
     backend: Backend,
-    coefficients: Coefficients<P::Arithmetic>,
-    input: Input<'_, P, S>,
+    coefficients: &Coefficients<P::Arithmetic>,
+    input: &mut Input<'_, P, S>,
+    copy: HalfCopy<'_>,
 ) {
-    let mut rest = input;
-    while !rest.gradient.is_empty() {
-        let middle = rest.gradient.len().min(BLOCK);
-        let (mut block, after) = rest.split_at(middle);
-        update_part(backend, coefficients, block.reborrow());
-        let parameters = &*block.parameters;
-        match block.copy {
-            Some(HalfCopy::Bf16(copy)) => backend.run(RoundedCopy::<P, bf16> { parameters, copy }),
-            Some(HalfCopy::F16(copy)) => backend.run(RoundedCopy::<P, f16> { parameters, copy }),
-            None => {}
-        }
-        rest = after;
+    let middle = input.gradient.len().min(BLOCK);
+    let (mut block, mut rest) = input.split_at(middle);
+    let (copy, copy_rest) = copy.split_at(middle);
+    update_part(backend, coefficients, &mut block);
+    let parameters = &*block.parameters;
+    match copy {
+        HalfCopy::Bf16(copy) => backend.run(RoundedCopy::<P, bf16> { parameters, copy }),
+        HalfCopy::F16(copy) => backend.run(RoundedCopy::<P, f16> { parameters, copy }),
+    }
+    if !rest.gradient.is_empty() {
+        update_and_copy(backend, coefficients, &mut rest, copy_rest);
     }
 }
 
 #[inline(always)]
 fn update_part<P: Element, S: Element>(
     backend: Backend,
-    coefficients: Coefficients<P::Arithmetic>,
-    mut input: Input<'_, P, S>,
+    coefficients: &Coefficients<P::Arithmetic>,
+    input: &mut Input<'_, P, S>,
 ) {
     if coefficients.initial_variance.is_some() {
-        begin(backend, coefficients, input.reborrow());
+        begin(backend, coefficients, input);
     }
     match (coefficients.weight_decay.to_f64() != 0.0, input.exchange) {
         (true, _) => backend.run(Update::<P, S, DECAYED> { coefficients, input }),
@@ -162,7 +154,11 @@ fn update_part<P: Element, S: Element>(
 }
 
 #[inline(never)]
-fn begin<P: Element, S: Element>(backend: Backend, coefficients: Coefficients<P::Arithmetic>, input: Input<'_, P, S>) {
+fn begin<P: Element, S: Element>(
+    backend: Backend,
+    coefficients: &Coefficients<P::Arithmetic>,
+    input: &mut Input<'_, P, S>,
+) {
     match coefficients.weight_decay.to_f64() != 0.0 {
         true => backend.run(Update::<P, S, BEGINNING_DECAYED> { coefficients, input }),
         false => backend.run(Update::<P, S, BEGINNING> { coefficients, input }),
@@ -182,12 +178,12 @@ const BEGINNING: u8 = 3;
 const BEGINNING_DECAYED: u8 = 4;
 
 /// Pass 2 over a part of a tensor.
-struct Update<'a, P: Element, S, const KIND: u8> {
-    coefficients: Coefficients<P::Arithmetic>,
-    input: Input<'a, P, S>,
+struct Update<'a, 'b, P: Element, S, const KIND: u8> {
+    coefficients: &'a Coefficients<P::Arithmetic>,
+    input: &'a mut Input<'b, P, S>,
 }
 
-impl<P: Element, S: Element, const KIND: u8> Operation<P::Arithmetic> for Update<'_, P, S, KIND> {
+impl<P: Element, S: Element, const KIND: u8> Operation<P::Arithmetic> for Update<'_, '_, P, S, KIND> {
     type Output = ();
 
     #[inline(always)]
@@ -243,7 +239,7 @@ impl<F: Real, V: Vector<F>, const KIND: u8> RowUpdate<F, V, KIND> {
     const BEGINNING: bool = matches!(KIND, BEGINNING | BEGINNING_DECAYED);
 
     #[inline(always)]
-    fn new(v: V, coefficients: Coefficients<F>) -> Self {
+    fn new(v: V, coefficients: &Coefficients<F>) -> Self {
         RowUpdate {
             vector: v,
             weight_decay: v.splat(coefficients.weight_decay),

@@ -112,11 +112,18 @@ impl<'w, 'a> Walk<'w, 'a> {
         Ok(())
     }
 
+    /// While a tensor is planned, the beginning of the next is on its way into the cache: it would be waited for
+    /// otherwise, since a processor does not look as far ahead as a whole step.
     fn plan(&mut self, parallel: bool) -> Result<(), Error> {
-        self.tensors.iter_mut().try_for_each(|tensor| {
+        for i in 0..self.tensors.len() {
+            if let Some(next) = self.tensors.get(i + 1) {
+                next.prefetch(&self.entries[next.entry - self.first].state);
+            }
+            let tensor = &mut self.tensors[i];
             let entry = &mut self.entries[tensor.entry - self.first];
-            tensor.plan(&mut entry.state, &self.steps[entry.group], parallel)
-        })
+            tensor.plan(&mut entry.state, &self.steps[entry.group], parallel)?;
+        }
+        Ok(())
     }
 
     fn apply(&mut self, parallel: bool) {
