@@ -26,7 +26,7 @@ pub const TYPES: [Types; 5] = [
 pub const COLUMNS: [&str; 5] = ["pass-1-decay", "pass-2-decay", "pass-1", "pass-2", "step-of-7"];
 
 /// Every pass runs on tensors of both, so that what a call costs at any length can be subtracted.
-const LENGTHS: [usize; 2] = [128, 640];
+const LENGTHS: [usize; 2] = [128, 384];
 
 /// How many parts [`run_parts`] marks: two for each column, one of which is subtracted from the other.
 pub const COUNTS: usize = 2 * COLUMNS.len();
