@@ -71,6 +71,13 @@ pub trait Element: bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync + s
     /// assert_eq!(bf16::rounded(just_above_the_middle).to_f64(), 1.0 + 2.0_f64.powi(-7));
     /// ```
     fn rounded(value: f64) -> Self;
+
+    /// The same of an f32, for loops that a compiler can make vectors of.
+    #[doc(hidden)]
+    #[inline(always)]
+    fn rounded_f32(value: f32) -> Self {
+        Self::rounded(value.into())
+    }
 }
 
 /// A type that arithmetic is done in. Sealed: f32 and f64.
@@ -109,7 +116,7 @@ macro_rules! real {
 }
 
 macro_rules! half_precision {
-    ($type:ident, $name:ident, $to_f32:expr) => {
+    ($type:ident, $name:ident, $to_f32:expr, $from_f32:expr) => {
         impl sealed::Sealed for $type {}
 
         impl Element for $type {
@@ -126,18 +133,39 @@ macro_rules! half_precision {
             fn rounded(value: f64) -> Self {
                 $type::from_f32(round_to_odd(value))
             }
+
+            #[inline(always)]
+            fn rounded_f32(value: f32) -> Self {
+                $from_f32(value)
+            }
         }
     };
 }
 
 real!(f32, F32);
 real!(f64, F64);
-half_precision!(bf16, Bf16, |value: bf16| f32::from_bits(u32::from(value.to_bits()) << 16));
-half_precision!(f16, F16, f16_to_f32);
+half_precision!(bf16, Bf16, |value: bf16| f32::from_bits(u32::from(value.to_bits()) << 16), bf16_from_f32);
+half_precision!(f16, F16, f16_to_f32, f16_from_f32);
+
+/// Without a branch, so that a loop over it becomes vectors.
+#[inline(always)]
+fn bf16_from_f32(value: f32) -> bf16 {
+    let bits = value.to_bits();
+    let upper = bits >> 16;
+    // To nearest, ties to even: the carry out of the lower half rounds the upper one.
+    let rounded = bits.wrapping_add(0x7fff + (upper & 1)) >> 16;
+    // A NaN must not be carried into a number.
+    bf16::from_bits(if value.is_nan() { upper | 0x40 } else { rounded } as u16)
+}
 
 #[inline(never)]
 fn f16_to_f32(value: f16) -> f32 {
     value.to_f32()
+}
+
+#[inline(never)]
+fn f16_from_f32(value: f32) -> f16 {
+    f16::from_f32(value)
 }
 
 /// The f32 at or next to `value` whose last bit says whether anything was lost. Rounding that to bf16 or f16 gives
@@ -175,6 +203,23 @@ mod tests {
         assert_eq!(T::rounded(1e300).to_f64(), f64::INFINITY);
         assert_eq!(T::rounded(-1e-300).to_f64().to_bits(), (-0.0f64).to_bits());
         assert!(T::rounded(f64::NAN).to_f64().is_nan());
+    }
+
+    /// From f32 as from f64: at every value of bf16, around every middle between two of them, and at what is no number.
+    #[test]
+    fn from_f32_as_from_f64() {
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let value = f32::from_bits(upper << 16 | lower);
+                let (bf16_bits, f16_bits) = (bf16::rounded_f32(value).to_bits(), f16::rounded_f32(value).to_bits());
+                if value.is_nan() {
+                    assert!(bf16::rounded_f32(value).is_nan() && f16::rounded_f32(value).is_nan());
+                } else {
+                    assert_eq!(bf16_bits, bf16::rounded(value.into()).to_bits(), "{value:e}");
+                    assert_eq!(f16_bits, f16::rounded(value.into()).to_bits(), "{value:e}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -135,6 +135,9 @@ fn narrow<F: Real, V: Vector<F>, T: Element>(v: V, row: &mut [T; LANES], column:
     let mut wide = [F::zeroed(); LANES];
     v.store(&mut wide, column, value);
     for lane in column * V::WIDTH..(column + 1) * V::WIDTH {
-        row[lane] = T::rounded(wide[lane].to_f64());
+        row[lane] = match F::TYPE {
+            ElementType::F32 => T::rounded_f32(wide[lane].to_f64() as f32),
+            _ => T::rounded(wide[lane].to_f64()),
+        };
     }
 }
