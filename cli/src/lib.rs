@@ -1,6 +1,7 @@
 //! The parts of the `koala` command, as a library so that tests can reach them.
 
 pub mod baselines;
+pub mod bench;
 pub mod check;
 pub mod digits;
 pub mod idx;

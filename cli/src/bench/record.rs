@@ -3,10 +3,17 @@
 //! Times are nanoseconds a call, sizes are bytes or elements as the name says. Every [`Figure`] is a median over rounds in
 //! which everything that it is compared with was measured in turn.
 
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// The schema's name; a later one that can't be read by this code has another.
 pub const SCHEMA: &str = "koala-bench-1";
+
+/// A figure whose quartiles are further apart than this part of it says nothing, and is shown as noisy.
+pub const NOISE_BOUND: f64 = 0.25;
 
 /// One run of `koala bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +40,22 @@ pub struct Record {
     pub models: Vec<Model>,
     /// Which backend to use.
     pub advice: Advice,
+}
+
+impl Record {
+    /// The record in that file.
+    pub fn read(path: &Path) -> Result<Self> {
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Versioned {
+            schema: String,
+        }
+        let named = || path.display().to_string();
+        let text = fs::read_to_string(path).with_context(named)?;
+        let Versioned { schema } = serde_json::from_str(&text).with_context(named)?;
+        ensure!(schema == SCHEMA, "{}: its schema is `{schema}`; this version reads `{SCHEMA}`", path.display());
+        serde_json::from_str(&text).with_context(named)
+    }
 }
 
 /// The machine.
