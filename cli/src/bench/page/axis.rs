@@ -56,7 +56,10 @@ impl Axis {
         let values: Vec<(f64, String)> = match self.scale {
             Scale::Zero => {
                 let step = round_step(self.high / most as f64);
-                (0..=(self.high / step) as usize).map(|i| step * i as f64).map(|value| (value, text::short(value))).collect()
+                (0..=(self.high / step) as usize)
+                    .map(|i| step * i as f64)
+                    .map(|value| (value, text::short(value)))
+                    .collect()
             }
             Scale::Decades => {
                 let span = self.high - self.low;
@@ -72,7 +75,11 @@ impl Axis {
             }
         };
         let inside = |value: &f64| (self.low..=self.high).contains(&transformed(self.scale, *value));
-        values.into_iter().filter(|(value, _)| inside(value)).map(|(value, label)| (self.position(value), label)).collect()
+        values
+            .into_iter()
+            .filter(|(value, _)| inside(value))
+            .map(|(value, label)| (self.position(value), label))
+            .collect()
     }
 
     /// The whole exponents, thinned out.
@@ -104,7 +111,8 @@ mod tests {
     /// Whatever the values are, ticks are few and lie on the axis.
     #[test]
     fn any_values_make_an_axis() {
-        let values = [&[][..], &[0.0], &[1.0], &[1e-300, 1e300], &[5e-324, f64::MAX], &[3.0, 3.1], &[f64::NAN, f64::INFINITY]];
+        let values =
+            [&[][..], &[0.0], &[1.0], &[1e-300, 1e300], &[5e-324, f64::MAX], &[3.0, 3.1], &[f64::NAN, f64::INFINITY]];
         for values in values {
             for axis in [Axis::from_zero, Axis::decades, Axis::octaves].map(|make| make(values.iter().copied())) {
                 for most in [4, 7, 12] {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::record::{Kind, Record};
 use super::axis::Axis;
 use super::text;
-use super::view::{Look, Mark, footprint, is_noisy};
+use super::view::{Look, Mark, distinct, footprint, is_noisy};
 
 /// A line.
 pub(crate) struct Series {
@@ -22,7 +22,19 @@ pub(crate) struct Point {
     pub(crate) spread: f64,
 }
 
+impl Series {
+    /// With its points in order.
+    pub(crate) fn new(name: &str, look: Look, mut points: Vec<Point>) -> Series {
+        points.sort_by_key(|point| point.parameters);
+        Series { name: name.to_owned(), look, points }
+    }
+}
+
 impl Point {
+    pub(crate) fn new(parameters: usize, value: f64, spread: f64) -> Point {
+        Point { parameters, value, spread }
+    }
+
     fn is_drawn(&self) -> bool {
         self.parameters > 0 && self.value.is_finite() && self.value > 0.0
     }
@@ -211,6 +223,24 @@ fn path(frame: &Frame, points: impl Iterator<Item = (usize, f64)>) -> String {
         format!("{command}{:.1} {:.1}", frame.x(parameters as f64), frame.y(value))
     };
     points.enumerate().map(place).collect()
+}
+
+/// The lines of some panels and what they are.
+pub(crate) fn legend<'a>(series: impl Iterator<Item = &'a Series>) -> Markup {
+    let drawn = series.filter(|series| series.points.iter().any(Point::is_drawn));
+    html! {
+        ul class="legend" {
+            @for (name, look) in distinct(drawn.map(|series| (&series.name, series.look))) {
+                li {
+                    svg viewBox="0 0 30 12" aria-hidden="true" {
+                        path class=(format!("line {}", look.class)) d="M1 6H29" {}
+                        g class=(format!("point {}", look.class)) { path d=(mark(look.mark, 15.0, 6.0)) {} }
+                    }
+                    (name)
+                }
+            }
+        }
+    }
 }
 
 /// The outline of a mark around a point.

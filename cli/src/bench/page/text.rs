@@ -71,16 +71,16 @@ pub(crate) fn kind(kind: &Kind) -> String {
     format!("{}{state}{decay}", kind.parameters)
 }
 
-/// How much longer than the best: in percent as long as that is easily understood.
+/// A predicate for what takes longer than the best: in percent as long as that is easily understood.
 pub(crate) fn slower(ratio: f64) -> String {
     if !ratio.is_finite() {
-        NONE.to_owned()
+        "was not measured".to_owned()
     } else if (1.0..1.005).contains(&ratio) {
-        "as fast".to_owned()
+        "is as fast".to_owned()
     } else if (1.0..1.995).contains(&ratio) {
-        format!("{:.0} % slower", (ratio - 1.0) * 100.0)
+        format!("is {:.0} % slower", (ratio - 1.0) * 100.0)
     } else {
-        format!("{} × the time", number(ratio))
+        format!("takes {} × the time", number(ratio))
     }
 }
 
@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn figures_are_short() {
-        let numbers = [(0.0, "0"), (0.00123, "0.00123"), (1.0, "1.00"), (26.04, "26.0"), (1234.5, "1234"), (1e300, "1.00e300")];
+        let numbers =
+            [(0.0, "0"), (0.00123, "0.00123"), (1.0, "1.00"), (26.04, "26.0"), (1234.5, "1234"), (1e300, "1.00e300")];
         numbers.iter().for_each(|(value, text)| assert_eq!(number(*value), *text));
         let times = [(0.5, "0.500 ns"), (999.0, "999 ns"), (1500.0, "1.50 µs"), (2.5e7, "25.0 ms"), (3e9, "3.00 s")];
         times.iter().for_each(|(value, text)| assert_eq!(duration(*value), *text));
@@ -98,6 +99,9 @@ mod tests {
         lengths.iter().for_each(|(count, text)| assert_eq!(length(*count), *text));
         assert_eq!(bytes(96 << 10), "96 KiB");
         assert_eq!(bytes(u64::MAX), "1.68e7 TiB");
-        assert_eq!((slower(1.0), slower(1.034), slower(4.2)), ("as fast".into(), "3 % slower".into(), "4.20 × the time".into()));
+        assert_eq!(
+            (slower(1.0), slower(1.034), slower(4.2)),
+            ("is as fast".into(), "is 3 % slower".into(), "takes 4.20 × the time".into())
+        );
     }
 }

@@ -47,6 +47,11 @@ pub(crate) fn letter(index: usize) -> String {
     letter.map_or_else(|| (index + 1).to_string(), |letter| letter.to_ascii_uppercase().to_string())
 }
 
+/// What stands before a title that says whose it is, if there are several.
+pub(crate) fn prefix(records: &[Record], index: usize) -> String {
+    if records.len() > 1 { format!("{}: ", letter(index)) } else { String::new() }
+}
+
 /// f32 with weight decay: what is shown first.
 pub(crate) fn main_kind() -> Kind {
     Kind { parameters: "f32".to_owned(), state: "f32".to_owned(), weight_decay: true }
@@ -106,4 +111,28 @@ pub(crate) fn is_noisy(spread: f64) -> bool {
 /// GB/s.
 pub(crate) fn bandwidth(bytes_per_parameter: f64, parameters: usize, time: &Figure) -> f64 {
     bytes_per_parameter * parameters as f64 / time.nanoseconds
+}
+
+/// All levels of the machine, from the first cache to memory.
+pub(crate) fn levels(record: &Record) -> Vec<String> {
+    let caches = record.processor.caches.iter().map(|cache| format!("L{}", cache.level));
+    distinct(caches.chain(["memory".to_owned()]))
+}
+
+/// The measured length that stands for a level: the longest that leaves half of the cache free, or the longest of all
+/// in memory.
+pub(crate) fn typical(record: &Record, kind: &Kind, at: &str) -> Option<usize> {
+    let lengths = || limits(record, kind, Part::Pass1).map(|limit| limit.parameters);
+    let within = |length: &usize| level(record, kind, *length) == at;
+    let half = |length: &usize| at == "memory" || level(record, kind, length.saturating_mul(2)) == at;
+    lengths().filter(within).filter(half).max().or_else(|| lengths().filter(within).min())
+}
+
+/// 1 thread, or all of them.
+pub(crate) fn threads(record: &Record, threads: usize) -> String {
+    match threads {
+        1 => "1 thread".to_owned(),
+        all if all == record.processor.threads => format!("all {all} threads"),
+        some => format!("{some} threads"),
+    }
 }
