@@ -1,11 +1,10 @@
-//! Axes: where a value lies between two ends, and where the ticks are.
+//! Logarithmic axes: where a value lies between two ends, and where the ticks are.
 
 use super::text;
 
 /// How values are laid out.
 #[derive(Clone, Copy, PartialEq)]
 enum Scale {
-    Zero,
     Decades,
     Octaves,
 }
@@ -18,18 +17,12 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// Linear, from zero.
-    pub(crate) fn from_zero(values: impl Iterator<Item = f64>) -> Axis {
-        let high = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
-        Axis { scale: Scale::Zero, low: 0.0, high: if high > 0.0 { (high * 1.08).clamp(1e-300, 1e308) } else { 1.0 } }
-    }
-
-    /// Logarithmic, with round decimal numbers.
+    /// With round decimal numbers.
     pub(crate) fn decades(values: impl Iterator<Item = f64>) -> Axis {
         Axis::logarithmic(Scale::Decades, values, (1.0, 10.0), 0.5)
     }
 
-    /// Logarithmic, with powers of two: lengths.
+    /// With powers of two: lengths.
     pub(crate) fn octaves(values: impl Iterator<Item = f64>) -> Axis {
         Axis::logarithmic(Scale::Octaves, values, (64.0, 16_777_216.0), 3.0)
     }
@@ -54,16 +47,13 @@ impl Axis {
     /// Positions and labels, about as many as wanted at most.
     pub(crate) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
         let values: Vec<(f64, String)> = match self.scale {
-            Scale::Zero => {
-                let step = round_step(self.high / most as f64);
-                (0..=(self.high / step) as usize)
-                    .map(|i| step * i as f64)
-                    .map(|value| (value, text::short(value)))
-                    .collect()
-            }
             Scale::Decades => {
                 let span = self.high - self.low;
-                let factors: &[f64] = if 3.0 * span <= most as f64 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+                let factors: &[f64] = match most as f64 / span {
+                    6.0.. => &[1.0, 1.5, 2.0, 3.0, 5.0, 7.0],
+                    3.0.. => &[1.0, 2.0, 5.0],
+                    _ => &[1.0],
+                };
                 self.powers(most)
                     .flat_map(|power| factors.iter().map(move |factor| factor * 10_f64.powf(power)))
                     .map(|value| (value, text::short(value)))
@@ -92,16 +82,9 @@ impl Axis {
 
 fn transformed(scale: Scale, value: f64) -> f64 {
     match scale {
-        Scale::Zero => value,
         Scale::Decades => value.log10(),
         Scale::Octaves => value.log2(),
     }
-}
-
-/// The least of 1, 2 and 5 times a power of ten that is no less.
-fn round_step(least: f64) -> f64 {
-    let power = 10_f64.powf(least.log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * power).find(|step| *step >= least).unwrap_or(10.0 * power)
 }
 
 #[cfg(test)]
@@ -114,7 +97,7 @@ mod tests {
         let values =
             [&[][..], &[0.0], &[1.0], &[1e-300, 1e300], &[5e-324, f64::MAX], &[3.0, 3.1], &[f64::NAN, f64::INFINITY]];
         for values in values {
-            for axis in [Axis::from_zero, Axis::decades, Axis::octaves].map(|make| make(values.iter().copied())) {
+            for axis in [Axis::decades, Axis::octaves].map(|make| make(values.iter().copied())) {
                 for most in [4, 7, 12] {
                     let ticks = axis.ticks(most);
                     assert!(ticks.len() <= 2 * most, "{values:?}: {ticks:?}");
@@ -129,7 +112,6 @@ mod tests {
     #[test]
     fn ticks_are_round() {
         let labels = |axis: Axis| axis.ticks(7).into_iter().map(|(_, label)| label).collect::<Vec<_>>().join(" ");
-        assert_eq!(labels(Axis::from_zero([0.0, 1.9].into_iter())), "0 0.5 1 1.5 2");
         assert_eq!(labels(Axis::decades([4.0, 210.0].into_iter())), "5 10 20 50 100 200");
         assert_eq!(labels(Axis::octaves([64.0, 16_777_216.0].into_iter())), "64 512 4 Ki 32 Ki 256 Ki 2 Mi 16 Mi");
     }

@@ -25,10 +25,11 @@ pub(crate) struct Group {
 pub(crate) fn panel(title: &str, groups: &[Group]) -> Markup {
     let values = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.nanoseconds);
     let longest = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
+    let noted = groups.iter().flat_map(|group| &group.bars).any(|bar| bar.note.is_some());
     html! {
         figure {
             figcaption { b { (title) } }
-            table class="bars" {
+            table class=(if noted { "bars noted" } else { "bars" }) {
                 @for group in groups.iter().filter(|group| !group.bars.is_empty()) {
                     tbody {
                         tr { th colspan="2" class="group" scope="rowgroup" { (group.title) } }

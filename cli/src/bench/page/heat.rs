@@ -65,7 +65,7 @@ fn cell(pass: Option<&Pass>) -> Markup {
     }
     let depth = (share.clamp(0.0, 1.0) * 100.0).round();
     html! {
-        td class=(if depth >= 60.0 { "deep" } else { "pale" }) style=(format!("--share:{depth}%"))
+        td class=(if depth >= 85.0 { "deep" } else { "pale" }) style=(format!("--share:{depth}%"))
             title=(format!("spread {}", text::percent(spread))) { (text::percent(share).replace(' ', "")) }
     }
 }

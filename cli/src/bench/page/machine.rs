@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::record::{Part, Record};
 use super::models::ratio;
 use super::text;
-use super::view::{is_noisy, letter, main_kind, passes, typical};
+use super::view::{backend, is_noisy, letter, main_kind, passes, typical};
 
 /// One card of every machine.
 pub(crate) fn cards(records: &[Record]) -> Markup {
@@ -61,7 +61,7 @@ fn advice(record: &Record) -> Markup {
     let others = enumerated(others.collect());
     html! {
         p class="advice" {
-            "Use " b { (advice.backend) }
+            "Use " b class=(backend(&advice.backend).class) { (advice.backend) }
             @if others.is_empty() { "." } @else { ": " (others) "." }
         }
         @for sentence in [reached(record), compared(record)].into_iter().flatten() { p { (sentence) } }

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::record::{Model, Record, Small};
+use super::super::record::{Figure, Model, Record, Small};
 use super::bars::{Bar, Group, panel};
 use super::text;
 use super::view::{backend, distinct, is_noisy, prefix, threads};
@@ -33,7 +33,7 @@ fn small_groups(records: &[Record], length: usize) -> Vec<Group> {
     let mut groups = Vec::new();
     for (i, record) in records.iter().enumerate() {
         let of = || record.small.iter().filter(|small| small.parameters == length);
-        let bar = |small: &Small, figure: super::super::record::Figure| Bar {
+        let bar = |small: &Small, figure: Figure| Bar {
             label: small.backend.clone(),
             class: backend(&small.backend).class.to_owned(),
             nanoseconds: figure.nanoseconds,
@@ -106,5 +106,5 @@ fn bar(model: &Model) -> Bar {
 pub(crate) fn ratio(model: &Model) -> Option<String> {
     let ratio = model.ratio_to_adamw.filter(|ratio| ratio.is_finite())?;
     let noisy = is_noisy(model.ratio_spread.unwrap_or(0.0));
-    Some(if noisy { text::NOISY.to_owned() } else { format!("{} × AdamW", text::number(ratio)) })
+    Some(if noisy { text::NOISY.to_owned() } else { text::ratio(ratio) + " AdamW" })
 }

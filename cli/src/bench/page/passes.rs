@@ -3,7 +3,6 @@
 use maud::{Markup, html};
 
 use super::super::record::{Kind, Part, Record};
-use super::axis::Axis;
 use super::plot::{Frame, Point, Series, Size, legend, panel};
 use super::view::{LIMIT, backend, bandwidth, distinct, limits, main_kind, other_kinds, passes, prefix};
 use super::{heat, text};
@@ -20,7 +19,7 @@ pub(crate) fn section(records: &[Record]) -> Markup {
         section {
             h2 { "Bandwidth of both passes" }
             p { "One thread, f32 with weight decay. Pass 1 takes the dots and only reads; pass 2 updates. The dashed line
-                is the same streams without arithmetic: no step can be faster. Stripes show where the tensor's four
+                is the same streams without arithmetic: hardly anything can be faster. Stripes show where the tensor's four
                 arrays lie." }
             (legend(drawn.iter().flat_map(|panel| &panel.series)))
             div class="two" { @for panel in &drawn { (panel.markup) } }
@@ -59,7 +58,7 @@ fn panels(records: &[Record], kinds: &[Kind], size: Size) -> Vec<Drawn> {
             }
         }
     }
-    let frame = Frame::around(all.iter().flat_map(|(.., series)| series), |v| Axis::decades(v), "GB/s", size);
+    let frame = Frame::around(all.iter().flat_map(|(.., series)| series), "GB/s", size);
     all.into_iter()
         .map(|(title, record, kind, series)| Drawn {
             markup: panel(&title, &frame, &series, Some((record, kind))),

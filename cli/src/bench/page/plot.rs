@@ -39,6 +39,10 @@ impl Point {
         self.parameters > 0 && self.value.is_finite() && self.value > 0.0
     }
 
+    fn place(&self) -> (usize, f64) {
+        (self.parameters, self.value)
+    }
+
     /// The quartiles, about.
     fn low(&self) -> f64 {
         self.value / (1.0 + 0.5 * self.spread.max(0.0))
@@ -65,15 +69,10 @@ pub(crate) struct Frame {
 
 impl Frame {
     /// Around all of these.
-    pub(crate) fn around<'a>(
-        all: impl Iterator<Item = &'a Series> + Clone,
-        values: fn(&mut dyn Iterator<Item = f64>) -> Axis,
-        unit: &'static str,
-        size: Size,
-    ) -> Frame {
+    pub(crate) fn around<'a>(all: impl Iterator<Item = &'a Series> + Clone, unit: &'static str, size: Size) -> Frame {
         let points = all.flat_map(|series| &series.points).filter(|point| point.is_drawn());
         let lengths = Axis::octaves(points.clone().map(|point| point.parameters as f64));
-        Frame { lengths, values: values(&mut points.map(|point| point.value)), unit, size }
+        Frame { lengths, values: Axis::decades(points.map(|point| point.value)), unit, size }
     }
 
     fn layout(&self) -> Layout {
@@ -192,10 +191,11 @@ fn line(frame: &Frame, series: &Series) -> Markup {
     let points: Vec<&Point> = series.points.iter().filter(|point| point.is_drawn()).collect();
     let class = series.look.class;
     html! {
-        @for pair in points.windows(2) {
-            @let noisy = pair.iter().any(|point| is_noisy(point.spread));
-            path class=(format!("line {class}{}", if noisy { " noisy" } else { "" }))
-                d=(path(frame, pair.iter().map(|point| (point.parameters, point.value)))) {}
+        @for run in points.chunk_by(|a, b| is_quiet(a, b)).filter(|run| run.len() > 1) {
+            path class=(format!("line {class}")) d=(path(frame, run.iter().map(|point| point.place()))) {}
+        }
+        @for pair in points.windows(2).filter(|pair| !is_quiet(pair[0], pair[1])) {
+            path class=(format!("line {class} noisy")) d=(path(frame, pair.iter().map(|point| point.place()))) {}
         }
         @for point in points {
             @let (x, y) = (frame.x(point.parameters as f64), frame.y(point.value));
@@ -207,6 +207,10 @@ fn line(frame: &Frame, series: &Series) -> Markup {
             }
         }
     }
+}
+
+fn is_quiet(a: &Point, b: &Point) -> bool {
+    !is_noisy(a.spread) && !is_noisy(b.spread)
 }
 
 fn hover(frame: &Frame, name: &str, point: &Point) -> String {
@@ -251,7 +255,7 @@ pub(crate) fn mark(mark: Mark, x: f64, y: f64) -> String {
         Mark::Square => start(-3.0, -3.0) + "h6v6h-6Z",
         Mark::Triangle => start(0.0, -4.0) + "l4 7h-8Z",
         Mark::Diamond => start(0.0, -4.5) + "l4.5 4.5l-4.5 4.5l-4.5 -4.5Z",
-        Mark::Cross => start(-1.2, -4.0) + "h2.4v2.8h2.8v2.4h-2.8v2.8h-2.4v-2.8h-2.8v-2.4h2.8Z",
+        Mark::Cross => start(-1.5, -4.5) + "h3v3h3v3h-3v3h-3v-3h-3v-3h3Z",
         Mark::None => start(-1.0, -1.0) + "h2v2h-2Z",
     }
 }

@@ -75,7 +75,7 @@ fn processor(
 /// A spread that looks like one, and is too large now and then.
 fn figure(nanoseconds: f64) -> Figure {
     let wave = (nanoseconds * 7919.0).sin().abs();
-    Figure { nanoseconds, spread: if wave > 0.97 { 0.4 } else { 0.02 + 0.08 * wave }, rounds: 41 }
+    Figure { nanoseconds, spread: if wave > 0.995 { 0.4 } else { 0.02 + 0.08 * wave }, rounds: 41 }
 }
 
 impl Machine {

@@ -4,40 +4,45 @@ use maud::{Markup, html};
 
 use super::super::compare::Comparison;
 use super::super::record::{Part, Record};
-use super::axis::Axis;
 use super::passes::{limit_points, points};
-use super::plot::{Frame, Series, Size, legend, panel};
+use super::plot::{Frame, Point, Series, Size, legend, panel};
 use super::steps::costs;
 use super::view::{letter, main_kind, numbered};
 
-/// The plots that compare, and the figures as tables.
+/// The plots that compare: two in a row, in one frame.
 pub(crate) fn section(records: &[Record]) -> Markup {
-    let parts = [Part::Pass1, Part::Pass2];
-    let reached = parts.map(|part| lines(records, |record| points(record, &main_kind(), part, &record.advice.backend)));
-    let limits = parts.map(|part| lines(records, |record| limit_points(record, &main_kind(), part)));
-    let steps = lines(records, |record| costs(record, &main_kind(), &record.advice.backend));
-    let frame = |series: &[Vec<Series>], unit| {
-        Frame::around(series.iter().flatten(), |values| Axis::decades(values), unit, Size::Large)
+    let kind = main_kind();
+    let limit = |part| lines(records, |record| limit_points(record, &kind, part));
+    let pass = |part| lines(records, |record| points(record, &kind, part, &record.advice.backend));
+    let step = |threads: fn(&Record) -> usize| {
+        lines(records, |record| costs(record, &kind, &record.advice.backend, threads(record)))
     };
-    let (limit, backend) = (frame(&limits, "GB/s"), frame(&reached, "GB/s"));
-    let step = Frame::around(steps.iter(), |values| Axis::decades(values), "ns per parameter", Size::Large);
+    let [first, second] = [Part::Pass1, Part::Pass2];
+    let rows = [
+        ("GB/s", [("streaming limit of pass 1", limit(first)), ("streaming limit of pass 2", limit(second))]),
+        ("GB/s", [("pass 1", pass(first)), ("pass 2", pass(second))]),
+        (
+            "ns per parameter",
+            [("step, one thread", step(|_| 1)), ("step, all threads", step(|record| record.processor.threads))],
+        ),
+    ];
     html! {
         section {
             h2 { "Side by side" }
-            p { "One thread, f32 with weight decay, the backend that is advised for each machine." }
-            (legend(steps.iter().chain(&reached[0])))
+            p { "f32 with weight decay, the backend that is advised for each machine; one thread unless it says
+                otherwise." }
+            (legend(rows.iter().flat_map(|(_, row)| row).flat_map(|(_, series)| series)))
             div class="two" {
-                (panel("streaming limit of pass 1", &limit, &limits[0], None))
-                (panel("streaming limit of pass 2", &limit, &limits[1], None))
-                (panel("pass 1", &backend, &reached[0], None))
-                (panel("pass 2", &backend, &reached[1], None))
-                (panel("step", &step, &steps, None))
+                @for (unit, row) in &rows {
+                    @let frame = Frame::around(row.iter().flat_map(|(_, series)| series), unit, Size::Large);
+                    @for (title, series) in row { (panel(title, &frame, series, None)) }
+                }
             }
         }
     }
 }
 
-fn lines(records: &[Record], points: impl Fn(&Record) -> Vec<super::plot::Point>) -> Vec<Series> {
+fn lines(records: &[Record], points: impl Fn(&Record) -> Vec<Point>) -> Vec<Series> {
     let name = |(i, record): (usize, &Record)| format!("{}: {}", letter(i), record.advice.backend);
     let series = |(i, record)| Series::new(&name((i, record)), numbered(i), points(record));
     records.iter().enumerate().map(series).collect()

@@ -3,10 +3,9 @@
 use maud::{Markup, html};
 
 use super::super::record::{Kind, Part, Pass, Record};
-use super::axis::Axis;
 use super::plot::{Frame, Point, Series, Size, legend, panel};
 use super::text;
-use super::view::{LIMIT, backend, distinct, main_kind, numbered, other_kinds, passes, prefix};
+use super::view::{LIMIT, backend, distinct, main_kind, numbered, other_kinds, prefix};
 
 /// One plot of each, of every machine.
 pub(crate) fn section(records: &[Record]) -> Markup {
@@ -14,60 +13,70 @@ pub(crate) fn section(records: &[Record]) -> Markup {
         section {
             h2 { "What a step costs" }
             div class="two" {
-                div {
+                div class="plots" {
                     h3 { "By backend" }
                     p { "f32 with weight decay, one thread." }
-                    (plots(records, by_backend, |values| Axis::decades(values), "ns per parameter"))
+                    (plots(records, by_backend, "ns per parameter"))
                 }
-                div {
+                div class="plots" {
                     h3 { "By type" }
                     p { "The backend that is advised, one thread." }
-                    (plots(records, by_kind, |values| Axis::decades(values), "ns per parameter"))
+                    (plots(records, by_kind, "ns per parameter"))
+                }
+                @if records.iter().any(|record| record.processor.threads > 1) {
+                    div class="plots" {
+                        h3 { "With all threads" }
+                        p { "f32 with weight decay." }
+                        (plots(records, with_all_threads, "ns per parameter"))
+                    }
+                    div class="plots" {
+                        h3 { "What all threads gain" }
+                        p { "How many times as fast they are as one. Dashed: what the memory itself gains in pass 2." }
+                        (plots(records, speed_up, "× one thread"))
+                    }
                 }
             }
-            h3 { "What all threads gain" }
-            p { "How many times as fast all threads are as one; the dashed line is what the memory itself gains in
-                pass 2." }
-            div class="two" { (plots(records, speed_up, |values| Axis::from_zero(values), "× one thread")) }
         }
     }
 }
 
-fn plots(
-    records: &[Record],
-    series: fn(&Record) -> Vec<Series>,
-    axis: fn(&mut dyn Iterator<Item = f64>) -> Axis,
-    unit: &'static str,
-) -> Markup {
+fn plots(records: &[Record], series: fn(&Record) -> Vec<Series>, unit: &'static str) -> Markup {
     let all: Vec<Vec<Series>> = records.iter().map(series).collect();
-    let frame = Frame::around(all.iter().flatten(), axis, unit, Size::Large);
+    let frame = Frame::around(all.iter().flatten(), unit, Size::Large);
     html! {
-        div {
-            (legend(all.iter().flatten()))
-            @for (i, (record, series)) in records.iter().zip(&all).enumerate() {
-                (panel(&format!("{}step", prefix(records, i)), &frame, series, Some((record, &main_kind()))))
-            }
+        (legend(all.iter().flatten()))
+        @for (i, (record, series)) in records.iter().zip(&all).enumerate() {
+            (panel(&format!("{}step", prefix(records, i)), &frame, series, Some((record, &main_kind()))))
         }
     }
 }
 
 /// The cost of a step in ns per parameter.
-pub(crate) fn costs(record: &Record, kind: &Kind, backend: &str) -> Vec<Point> {
-    let steps = passes(record, kind, Part::Step).filter(|pass| pass.backend == backend && pass.parameters > 0);
+pub(crate) fn costs(record: &Record, kind: &Kind, backend: &str, threads: usize) -> Vec<Point> {
+    let steps = record.passes.iter().filter(|pass| pass.part == Part::Step && pass.kind == *kind);
+    let steps = steps.filter(|pass| pass.threads == threads && pass.backend == backend && pass.parameters > 0);
     let cost = |pass: &Pass| pass.time.nanoseconds / pass.parameters as f64;
     steps.map(|pass| Point::new(pass.parameters, cost(pass), pass.time.spread)).collect()
 }
 
 fn by_backend(record: &Record) -> Vec<Series> {
+    every_backend(record, 1)
+}
+
+fn with_all_threads(record: &Record) -> Vec<Series> {
+    every_backend(record, record.processor.threads)
+}
+
+fn every_backend(record: &Record, threads: usize) -> Vec<Series> {
     let kind = main_kind();
-    let names = distinct(passes(record, &kind, Part::Step).map(|pass| &pass.backend));
-    names.into_iter().map(|name| Series::new(name, backend(name), costs(record, &kind, name))).collect()
+    let names = distinct(record.passes.iter().map(|pass| &pass.backend));
+    names.into_iter().map(|name| Series::new(name, backend(name), costs(record, &kind, name, threads))).collect()
 }
 
 fn by_kind(record: &Record) -> Vec<Series> {
     let kinds = std::iter::once(main_kind()).chain(other_kinds(std::slice::from_ref(record)));
     let series = |(i, kind): (usize, Kind)| {
-        Series::new(&text::kind(&kind), numbered(i), costs(record, &kind, &record.advice.backend))
+        Series::new(&text::kind(&kind), numbered(i), costs(record, &kind, &record.advice.backend, 1))
     };
     kinds.enumerate().map(series).filter(|series| !series.points.is_empty()).collect()
 }

@@ -71,6 +71,11 @@ pub(crate) fn kind(kind: &Kind) -> String {
     format!("{}{state}{decay}", kind.parameters)
 }
 
+/// How many times something: two decimals are enough.
+pub(crate) fn ratio(ratio: f64) -> String {
+    if (0.01..1.0).contains(&ratio) { format!("{ratio:.2} ×") } else { format!("{} ×", number(ratio)) }
+}
+
 /// A predicate for what takes longer than the best: in percent as long as that is easily understood.
 pub(crate) fn slower(ratio: f64) -> String {
     if !ratio.is_finite() {
@@ -80,7 +85,7 @@ pub(crate) fn slower(ratio: f64) -> String {
     } else if (1.0..1.995).contains(&ratio) {
         format!("is {:.0} % slower", (ratio - 1.0) * 100.0)
     } else {
-        format!("takes {} × the time", number(ratio))
+        format!("takes {} the time", self::ratio(ratio))
     }
 }
 

@@ -27,8 +27,8 @@ const LOOKS: [Look; 6] = [
     Look { class: "vermilion", mark: Mark::Square },
     Look { class: "green", mark: Mark::Triangle },
     Look { class: "orange", mark: Mark::Diamond },
-    Look { class: "sky", mark: Mark::Cross },
-    Look { class: "purple", mark: Mark::Circle },
+    Look { class: "purple", mark: Mark::Cross },
+    Look { class: "sky", mark: Mark::Circle },
 ];
 
 /// The same on every page, whatever else is shown.
