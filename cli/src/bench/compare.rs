@@ -39,8 +39,8 @@ pub(crate) fn comparisons(records: &[Record]) -> Vec<Comparison> {
 }
 
 fn header(first: &str, records: &[Record]) -> Vec<String> {
-    let names = records.iter().enumerate().map(|(i, record)| match records.len() {
-        1 => record.processor.name.clone(),
+    let names = records.iter().enumerate().map(|(i, _)| match records.len() {
+        1 => "this machine".to_owned(),
         _ => letter(i),
     });
     std::iter::once(first.to_owned()).chain(names).collect()
@@ -123,7 +123,7 @@ fn steps(records: &[Record]) -> Comparison {
     let mut header = vec!["parameters".to_owned()];
     for (i, record) in records.iter().enumerate() {
         for at_once in distinct(shown(record).map(|pass| pass.threads)) {
-            header.push(format!("{}{}", prefix(records, i), threads(record, at_once)));
+            header.push(format!("{}{}", prefix(records, i), threads(at_once)));
             columns.push((record, at_once));
         }
     }
@@ -145,11 +145,8 @@ fn steps(records: &[Record]) -> Comparison {
 /// Models are compared by one thread and by all threads, however many those are.
 fn models(records: &[Record]) -> Comparison {
     let label = |record: &Record, model: &Model| {
-        let threads = match model.threads {
-            1 => "1 thread".to_owned(),
-            all if all == record.processor.threads => "all threads".to_owned(),
-            some => format!("{some} threads"),
-        };
+        let is_all = model.threads > 1 && model.threads == record.processor.threads;
+        let threads = if is_all { "all threads".to_owned() } else { threads(model.threads) };
         let state = model.backend.as_ref().map_or(String::new(), |_| format!(", {} state", model.state));
         format!("{}: {}{state}, {threads}", model.name, model.optimizer)
     };

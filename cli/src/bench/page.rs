@@ -3,6 +3,7 @@
 pub(crate) mod axis;
 mod bars;
 mod heat;
+mod legend;
 mod machine;
 pub(crate) mod models;
 mod passes;
@@ -49,7 +50,9 @@ pub fn page(records: &[Record]) -> Result<String> {
                 (models::models(records))
                 section {
                     h2 { "The main figures" }
-                    (side_by_side::figures(&comparisons(records)))
+                    div class=(if records.len() > 1 { "one" } else { "two" }) {
+                        (side_by_side::figures(&comparisons(records)))
+                    }
                 }
                 (footer(records))
             }

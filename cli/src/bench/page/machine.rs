@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use super::super::record::{Part, Record};
 use super::models::ratio;
 use super::text;
-use super::view::{backend, is_noisy, letter, main_kind, passes, typical};
+use super::view::{backend, is_noisy, letter, main_kind, passes, threads, typical};
 
 /// One card of every machine.
 pub(crate) fn cards(records: &[Record]) -> Markup {
@@ -50,8 +50,8 @@ fn advice(record: &Record) -> Markup {
     let advice = &record.advice;
     if let Some(noise) = &advice.noise {
         return html! {
-            p class="advice noisy" { b { "Too noisy to judge." } }
-            p { (noise) @if !advice.backend.is_empty() { " The least times were those of " (advice.backend) "." } }
+            p class="advice noisy" { b { "Too noisy to judge" } ": " (noise.trim_end_matches('.')) "." }
+            @if !advice.backend.is_empty() { p { "The least times were those of " (advice.backend) "." } }
         };
     }
     if advice.backend.is_empty() {
@@ -64,7 +64,7 @@ fn advice(record: &Record) -> Markup {
             "Use " b class=(backend(&advice.backend).class) { (advice.backend) }
             @if others.is_empty() { "." } @else { ": " (others) "." }
         }
-        @for sentence in [reached(record), compared(record)].into_iter().flatten() { p { (sentence) } }
+        @for sentence in [reached(record), compared(record), quick(record)].into_iter().flatten() { p { (sentence) } }
     }
 }
 
@@ -85,9 +85,16 @@ fn reached(record: &Record) -> Option<String> {
 /// What the largest model takes in comparison with AdamW, with all threads.
 fn compared(record: &Record) -> Option<String> {
     let models = record.models.iter().filter(|model| model.backend.as_ref() == Some(&record.advice.backend));
-    let models = models.filter(|model| model.state == "f32" && !model.ratio_spread.is_none_or(is_noisy));
+    let models = models.filter(|model| {
+        model.state == "f32" && !model.ratio_spread.is_none_or(is_noisy) && !is_noisy(model.time.spread)
+    });
     let model = models.max_by_key(|model| (model.parameters, model.threads))?;
-    Some(format!("A step of {} takes {} ({}).", model.name, text::duration(model.time.nanoseconds), ratio(model)?))
+    let time = text::duration(model.time.nanoseconds);
+    Some(format!("A step of {} with {} takes {time}, {}.", model.name, threads(model.threads), ratio(model)?))
+}
+
+fn quick(record: &Record) -> Option<String> {
+    record.quick.then(|| "This was a quick run: a full one tells more.".to_owned())
 }
 
 /// a, b and c.

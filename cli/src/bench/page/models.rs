@@ -79,7 +79,7 @@ fn model_groups(records: &[Record], name: &str) -> Vec<Group> {
         let of = || record.models.iter().filter(|model| model.name == name);
         for at_once in distinct(of().map(|model| model.threads)) {
             groups.push(Group {
-                title: format!("{}{}", prefix(records, i), threads(record, at_once)),
+                title: format!("{}{}", prefix(records, i), threads(at_once)),
                 bars: of().filter(|model| model.threads == at_once).map(bar).collect(),
             });
         }

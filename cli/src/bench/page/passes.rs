@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::super::record::{Kind, Part, Record};
-use super::plot::{Frame, Point, Series, Size, legend, panel};
+use super::legend::legend;
+use super::plot::{Frame, Point, Series, Size, panel};
 use super::view::{LIMIT, backend, bandwidth, distinct, limits, main_kind, other_kinds, passes, prefix};
 use super::{heat, text};
 

@@ -4,8 +4,9 @@ use maud::{Markup, html};
 
 use super::super::record::{Kind, Record};
 use super::axis::Axis;
+use super::legend::mark;
 use super::text;
-use super::view::{Look, Mark, distinct, footprint, is_noisy};
+use super::view::{Look, footprint, is_noisy};
 
 /// A line.
 pub(crate) struct Series {
@@ -35,7 +36,7 @@ impl Point {
         Point { parameters, value, spread }
     }
 
-    fn is_drawn(&self) -> bool {
+    pub(crate) fn is_drawn(&self) -> bool {
         self.parameters > 0 && self.value.is_finite() && self.value > 0.0
     }
 
@@ -227,35 +228,4 @@ fn path(frame: &Frame, points: impl Iterator<Item = (usize, f64)>) -> String {
         format!("{command}{:.1} {:.1}", frame.x(parameters as f64), frame.y(value))
     };
     points.enumerate().map(place).collect()
-}
-
-/// The lines of some panels and what they are.
-pub(crate) fn legend<'a>(series: impl Iterator<Item = &'a Series>) -> Markup {
-    let drawn = series.filter(|series| series.points.iter().any(Point::is_drawn));
-    html! {
-        ul class="legend" {
-            @for (name, look) in distinct(drawn.map(|series| (&series.name, series.look))) {
-                li {
-                    svg viewBox="0 0 30 12" aria-hidden="true" {
-                        path class=(format!("line {}", look.class)) d="M1 6H29" {}
-                        g class=(format!("point {}", look.class)) { path d=(mark(look.mark, 15.0, 6.0)) {} }
-                    }
-                    (name)
-                }
-            }
-        }
-    }
-}
-
-/// The outline of a mark around a point.
-pub(crate) fn mark(mark: Mark, x: f64, y: f64) -> String {
-    let start = |dx: f64, dy: f64| format!("M{:.1} {:.1}", x + dx, y + dy);
-    match mark {
-        Mark::Circle => start(-3.5, 0.0) + "a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0Z",
-        Mark::Square => start(-3.0, -3.0) + "h6v6h-6Z",
-        Mark::Triangle => start(0.0, -4.0) + "l4 7h-8Z",
-        Mark::Diamond => start(0.0, -4.5) + "l4.5 4.5l-4.5 4.5l-4.5 -4.5Z",
-        Mark::Cross => start(-1.5, -4.5) + "h3v3h3v3h-3v3h-3v-3h-3v-3h3Z",
-        Mark::None => start(-1.0, -1.0) + "h2v2h-2Z",
-    }
 }

@@ -4,8 +4,9 @@ use maud::{Markup, html};
 
 use super::super::compare::Comparison;
 use super::super::record::{Part, Record};
+use super::legend::legend;
 use super::passes::{limit_points, points};
-use super::plot::{Frame, Point, Series, Size, legend, panel};
+use super::plot::{Frame, Point, Series, Size, panel};
 use super::steps::costs;
 use super::view::{letter, main_kind, numbered};
 
@@ -52,8 +53,8 @@ fn lines(records: &[Record], points: impl Fn(&Record) -> Vec<Point>) -> Vec<Seri
 pub(crate) fn figures(tables: &[Comparison]) -> Markup {
     html! {
         @for table in tables {
-            h3 { (table.title) }
             div class="wide" {
+                h3 { (table.title) }
                 table class="figures" {
                     thead { tr { @for cell in &table.header { th scope="col" { (cell) } } } }
                     tbody {

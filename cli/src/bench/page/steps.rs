@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use super::super::record::{Kind, Part, Pass, Record};
-use super::plot::{Frame, Point, Series, Size, legend, panel};
+use super::legend::legend;
+use super::plot::{Frame, Point, Series, Size, panel};
 use super::text;
 use super::view::{LIMIT, backend, distinct, main_kind, numbered, other_kinds, prefix};
 

@@ -16,11 +16,10 @@ pub(crate) enum Mark {
     Triangle,
     Diamond,
     Cross,
-    None,
 }
 
-/// Dashed, without marks.
-pub(crate) const LIMIT: Look = Look { class: "limit", mark: Mark::None };
+/// Dashed, and marked only where it is noisy.
+pub(crate) const LIMIT: Look = Look { class: "limit", mark: Mark::Circle };
 
 const LOOKS: [Look; 6] = [
     Look { class: "blue", mark: Mark::Circle },
@@ -104,8 +103,7 @@ pub(crate) fn level(record: &Record, kind: &Kind, parameters: usize) -> String {
 }
 
 pub(crate) fn is_noisy(spread: f64) -> bool {
-    // A spread that is no number is no good either.
-    !(spread <= NOISE_BOUND)
+    spread > NOISE_BOUND || spread.is_nan()
 }
 
 /// GB/s.
@@ -128,11 +126,6 @@ pub(crate) fn typical(record: &Record, kind: &Kind, at: &str) -> Option<usize> {
     lengths().filter(within).filter(half).max().or_else(|| lengths().filter(within).min())
 }
 
-/// 1 thread, or all of them.
-pub(crate) fn threads(record: &Record, threads: usize) -> String {
-    match threads {
-        1 => "1 thread".to_owned(),
-        all if all == record.processor.threads => format!("all {all} threads"),
-        some => format!("{some} threads"),
-    }
+pub(crate) fn threads(count: usize) -> String {
+    if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
 }
