@@ -11,5 +11,6 @@ pub mod method;
 pub mod network;
 pub mod output;
 pub mod plot;
+pub mod processor;
 pub mod run;
 pub mod train;

@@ -38,6 +38,12 @@ pub struct Record {
     pub small: Vec<Small>,
     /// The step of whole models.
     pub models: Vec<Model>,
+    /// One very long tensor, where there was memory and time for it.
+    #[serde(default)]
+    pub long: Option<Long>,
+    /// What was not measured, and why.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// Which backend to use.
     pub advice: Advice,
 }
@@ -158,6 +164,10 @@ pub struct Pass {
     pub share_of_limit: Option<f64>,
     /// The ratios' quartile distance.
     pub share_spread: Option<f64>,
+    /// For several threads, which are a pool: `time` is for a caller that belongs to the pool; this for one that does
+    /// not, where the optimizer decides whether waking the pool pays.
+    #[serde(default)]
+    pub from_outside: Option<Figure>,
 }
 
 /// The whole step of a small tensor of f32 with weight decay, one thread.
@@ -196,6 +206,27 @@ pub struct Model {
     pub ratio_to_adamw: Option<f64>,
     /// The ratios' quartile distance.
     pub ratio_spread: Option<f64>,
+}
+
+/// The whole step of one very long tensor of f32 with weight decay, one thread.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Long {
+    /// The backend's name.
+    pub backend: String,
+    /// The tensor's length.
+    pub parameters: usize,
+    /// Of a step.
+    pub time: Figure,
+    /// The length of the one that it is compared with.
+    pub shorter_parameters: usize,
+    /// Of a step of that one.
+    pub shorter_time: Figure,
+    /// The time per parameter over that of the shorter one, the median of the rounds' ratios.
+    pub ratio: f64,
+    /// What its four vectors take.
+    pub vectors_bytes: u64,
+    /// By how much the process grew for it.
+    pub resident_bytes: u64,
 }
 
 /// What to do on this machine.
