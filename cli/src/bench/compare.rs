@@ -6,7 +6,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::page::models::ratio;
 use super::page::text;
 use super::page::view::{
-    bandwidth, distinct, is_noisy, letter, levels, limits, main_kind, passes, prefix, threads, typical,
+    bandwidth, distinct, is_noisy, letter, levels, limits, main_kind, most_threads, passes, prefix, threads, typical,
 };
 use super::record::{Figure, Model, Part, Pass, Record};
 
@@ -145,7 +145,7 @@ fn steps(records: &[Record]) -> Comparison {
 /// Models are compared by one thread and by all threads, however many those are.
 fn models(records: &[Record]) -> Comparison {
     let label = |record: &Record, model: &Model| {
-        let is_all = model.threads > 1 && model.threads == record.processor.threads;
+        let is_all = model.threads > 1 && model.threads == most_threads(record);
         let threads = if is_all { "all threads".to_owned() } else { threads(model.threads) };
         let state = model.backend.as_ref().map_or(String::new(), |_| format!(", {} state", model.state));
         format!("{}: {}{state}, {threads}", model.name, model.optimizer)
@@ -163,7 +163,7 @@ fn models(records: &[Record]) -> Comparison {
         row(label, records, |record| {
             let (_, time, ratio) = shown(record).into_iter().find(|(other, ..)| other == label)?;
             let ratio = ratio.map_or(String::new(), |ratio| format!(" ({ratio})"));
-            unless_noisy(time.spread, format!("{}{ratio}", text::duration(time.nanoseconds)))
+            Some(unless_noisy(time.spread, text::duration(time.nanoseconds))? + &ratio)
         })
     });
     let rows = rows.collect();

@@ -15,6 +15,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 pub(crate) mod text;
+mod threads;
 pub(crate) mod view;
 
 use anyhow::{Result, ensure};
@@ -81,6 +82,7 @@ fn footer(records: &[Record]) -> Markup {
                 p {
                     (prefix(records, i)) "koala-optim " (record.version) ", " (record.date) ", "
                     @if record.quick { "a quick run of " } @else { "a run of " } (text::duration(record.seconds * 1e9)) "."
+                    @if !record.left_out.is_empty() { " Left out: " (record.left_out.join("; ")) "." }
                 }
             }
         }

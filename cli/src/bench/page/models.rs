@@ -102,9 +102,11 @@ fn bar(model: &Model) -> Bar {
     Bar { label, class, nanoseconds: time.nanoseconds, spread: time.spread, note }
 }
 
-/// How many times the AdamW-shaped pass it takes.
+/// How many times the AdamW-shaped pass it takes; a ratio within rounds can be quiet where the time is noisy.
 pub(crate) fn ratio(model: &Model) -> Option<String> {
     let ratio = model.ratio_to_adamw.filter(|ratio| ratio.is_finite())?;
-    let noisy = is_noisy(model.ratio_spread.unwrap_or(0.0));
-    Some(if noisy { text::NOISY.to_owned() } else { text::ratio(ratio) + " AdamW" })
+    if !is_noisy(model.ratio_spread.unwrap_or(0.0)) {
+        return Some(text::ratio(ratio) + " AdamW");
+    }
+    (!is_noisy(model.time.spread)).then(|| format!("ratio {}", text::NOISY))
 }

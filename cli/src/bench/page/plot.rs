@@ -104,7 +104,7 @@ struct Layout {
     bottom: f64,
 }
 
-/// The plot, or nothing if there is nothing to draw.
+/// The plot, or that there is nothing to draw.
 pub(crate) fn panel(title: &str, frame: &Frame, series: &[Series], caches: Option<(&Record, &Kind)>) -> Markup {
     if !series.iter().any(|series| series.points.iter().any(Point::is_drawn)) {
         return html! { figure { figcaption { b { (title) } " was not measured." } } };
@@ -126,7 +126,7 @@ pub(crate) fn panel(title: &str, frame: &Frame, series: &[Series], caches: Optio
 
 fn grid(frame: &Frame) -> Markup {
     let Layout { left, top, right, bottom, .. } = frame.layout();
-    let most = if frame.size == Size::Large { 10 } else { 5 };
+    let most = if frame.size == Size::Large { 12 } else { 5 };
     html! {
         @for (position, label) in frame.values.ticks(7) {
             @let y = bottom - position * (bottom - top);

@@ -1,6 +1,8 @@
 //! Records to test with, made up: a server of two threads, a laptop of another architecture, and one with nothing.
 
-use super::super::record::{Advice, Cache, Figure, Kind, Limit, Model, Part, Pass, Processor, Record, SCHEMA, Small};
+use super::super::record::{
+    Advice, Cache, Figure, Kind, Limit, Long, Model, Part, Pass, Processor, Record, SCHEMA, Small,
+};
 use super::view::footprint;
 
 /// What a made-up machine reaches: GB/s by level, and each backend's most, in elements per nanosecond.
@@ -51,6 +53,8 @@ pub(crate) fn empty() -> Record {
         passes: Vec::new(),
         small: Vec::new(),
         models: Vec::new(),
+        long: None,
+        left_out: Vec::new(),
         advice: Advice { backend: String::new(), slower_by: Vec::new(), noise: None },
     }
 }
@@ -104,7 +108,7 @@ impl Machine {
         for (parameters, state, weight_decay) in kinds {
             let kind = Kind { parameters: parameters.to_owned(), state: state.to_owned(), weight_decay };
             for threads in [1, self.processor.threads] {
-                for power in (6..=24).step_by(2) {
+                for power in (6..=26).step_by(2).filter(|power| threads == 1 || *power >= 14) {
                     self.measure(&mut record, &kind, 1 << power, threads);
                 }
             }
@@ -124,6 +128,17 @@ impl Machine {
         let others = self.backends.iter().rev().skip(1);
         let slower_by = others.map(|(name, speed)| ((*name).to_owned(), (most / speed).powf(0.6))).collect();
         record.advice = Advice { backend: best.to_owned(), slower_by, noise: None };
+        record.long = Some(Long {
+            backend: best.to_owned(),
+            parameters: 1_000_000_000,
+            time: figure(1.74e9),
+            shorter_parameters: 1 << 26,
+            shorter_time: figure(1.16e8),
+            ratio: 1.007,
+            vectors_bytes: 16_000_000_000,
+            resident_bytes: 16_001_000_000,
+        });
+        record.left_out = vec!["Llama 2 7B, 6738.4 million parameters: too little memory".to_owned()];
         record.processor = self.processor;
         record
     }
@@ -157,6 +172,7 @@ impl Machine {
                     time: figure(nanoseconds),
                     share_of_limit: (!is_whole).then_some(share),
                     share_spread: (!is_whole).then_some(0.5 * figure(nanoseconds).spread),
+                    from_outside: (is_whole && threads > 1).then(|| figure(1.05 * nanoseconds + 6000.0)),
                 });
             }
         }

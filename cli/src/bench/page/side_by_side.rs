@@ -7,8 +7,8 @@ use super::super::record::{Part, Record};
 use super::legend::legend;
 use super::passes::{limit_points, points};
 use super::plot::{Frame, Point, Series, Size, panel};
-use super::steps::costs;
-use super::view::{letter, main_kind, numbered};
+use super::steps::{costs, times};
+use super::view::{letter, main_kind, most_threads, numbered};
 
 /// The plots that compare: two in a row, in one frame.
 pub(crate) fn section(records: &[Record]) -> Markup {
@@ -16,16 +16,13 @@ pub(crate) fn section(records: &[Record]) -> Markup {
     let limit = |part| lines(records, |record| limit_points(record, &kind, part));
     let pass = |part| lines(records, |record| points(record, &kind, part, &record.advice.backend));
     let step = |threads: fn(&Record) -> usize| {
-        lines(records, |record| costs(record, &kind, &record.advice.backend, threads(record)))
+        lines(records, |record| costs(times(record, &kind, &record.advice.backend, threads(record))))
     };
     let [first, second] = [Part::Pass1, Part::Pass2];
     let rows = [
         ("GB/s", [("streaming limit of pass 1", limit(first)), ("streaming limit of pass 2", limit(second))]),
         ("GB/s", [("pass 1", pass(first)), ("pass 2", pass(second))]),
-        (
-            "ns per parameter",
-            [("step, one thread", step(|_| 1)), ("step, all threads", step(|record| record.processor.threads))],
-        ),
+        ("ns per parameter", [("step, one thread", step(|_| 1)), ("step, all threads", step(most_threads))]),
     ];
     html! {
         section {

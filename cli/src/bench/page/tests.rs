@@ -12,7 +12,7 @@ fn with_figures(mut record: Record, nanoseconds: f64, spread: f64) -> Record {
     let figure = Figure { nanoseconds, spread, rounds: 1 };
     record.limits.iter_mut().for_each(|limit| limit.time = figure);
     for pass in &mut record.passes {
-        pass.time = figure;
+        (pass.time, pass.from_outside) = (figure, pass.from_outside.map(|_| figure));
         pass.share_of_limit = pass.share_of_limit.map(|_| nanoseconds);
         pass.share_spread = pass.share_spread.map(|_| spread);
         pass.bytes_per_parameter = nanoseconds;
@@ -20,6 +20,9 @@ fn with_figures(mut record: Record, nanoseconds: f64, spread: f64) -> Record {
     record.small.iter_mut().for_each(|small| (small.alone, small.in_model) = (figure, figure));
     for model in &mut record.models {
         (model.time, model.ratio_to_adamw, model.ratio_spread) = (figure, Some(nanoseconds), Some(spread));
+    }
+    if let Some(long) = &mut record.long {
+        (long.time, long.shorter_time, long.ratio) = (figure, figure, nanoseconds);
     }
     record.advice.slower_by.iter_mut().for_each(|other| other.1 = nanoseconds);
     record.seconds = nanoseconds;
@@ -34,6 +37,12 @@ fn single(mut record: Record) -> Record {
     record.models.truncate(1);
     record.processor.caches.truncate(1);
     record
+}
+
+/// The centres of all marks.
+fn centres(page: &str) -> impl Iterator<Item = f64> {
+    let coordinates = page.split(" cx=\"").chain(page.split(" cy=\"")).filter(|rest| !rest.starts_with('<'));
+    coordinates.map(|rest| rest.split('"').next().and_then(|number| number.parse().ok()).expect("it is a number"))
 }
 
 fn has_strange_number(text: &str) -> bool {
@@ -61,6 +70,7 @@ fn any_record_makes_a_page() -> Result<()> {
         assert!(page.starts_with("<!DOCTYPE html>") && page.ends_with("</html>"));
         assert!(!has_strange_number(&page), "{page}");
         assert!(!has_strange_number(&tables), "{tables}");
+        assert!(centres(&page).all(|place| (0.0..=600.0).contains(&place)), "{page}");
     }
     assert!(page(&[]).is_err());
     Ok(())
@@ -89,7 +99,8 @@ fn noisy_figures_are_not_shown() -> Result<()> {
     let (page, tables) = (page(&records)?, tables(&records));
     for text in [page, tables] {
         assert!(text.contains("noisy"));
-        assert!(!text.contains("4.32 µs") && !text.contains("4321 × AdamW"), "{text}");
+        let shown = ["4.32 µs", "4321 × AdamW", "4.32e5", "spread 30"].into_iter().find(|shown| text.contains(shown));
+        assert_eq!(shown, None, "{text}");
     }
     Ok(())
 }
@@ -107,9 +118,10 @@ fn a_page_shows_every_figure() -> Result<()> {
     ] {
         assert!(page.contains(text), "{text}");
     }
-    // Two passes of six kinds over ten lengths, each with its limit and four backends; and the steps and gains.
+    // Two passes of six kinds over eleven lengths, each with its limit and four backends; the steps by backend and by
+    // kind; those with threads over seven lengths, from outside too; and what they gain.
     let marks = page.matches("class=\"target\"").count();
-    assert_eq!(marks, 2 * 6 * 10 * 5 + 2 * 10 * 4 + 6 * 10 + 10 * 5);
+    assert_eq!(marks, 2 * 6 * 11 * 5 + 11 * 4 + 6 * 11 + 7 * 5 + 7 * 6);
     Ok(())
 }
 

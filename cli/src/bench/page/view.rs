@@ -21,6 +21,9 @@ pub(crate) enum Mark {
 /// Dashed, and marked only where it is noisy.
 pub(crate) const LIMIT: Look = Look { class: "limit", mark: Mark::Circle };
 
+/// For callers who do not belong to the pool.
+pub(crate) const OUTSIDE: Look = Look { class: "outside", mark: Mark::Cross };
+
 const LOOKS: [Look; 6] = [
     Look { class: "blue", mark: Mark::Circle },
     Look { class: "vermilion", mark: Mark::Square },
@@ -124,6 +127,12 @@ pub(crate) fn typical(record: &Record, kind: &Kind, at: &str) -> Option<usize> {
     let within = |length: &usize| level(record, kind, *length) == at;
     let half = |length: &usize| at == "memory" || level(record, kind, length.saturating_mul(2)) == at;
     lengths().filter(within).filter(half).max().or_else(|| lengths().filter(within).min())
+}
+
+/// With how many threads it was measured, but for one.
+pub(crate) fn most_threads(record: &Record) -> usize {
+    let passes = record.passes.iter().map(|pass| pass.threads);
+    passes.chain(record.models.iter().map(|model| model.threads)).max().unwrap_or(1).max(1)
 }
 
 pub(crate) fn threads(count: usize) -> String {
