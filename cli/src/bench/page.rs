@@ -81,7 +81,8 @@ fn footer(records: &[Record]) -> Markup {
             @for (i, record) in records.iter().enumerate() {
                 p {
                     (prefix(records, i)) "koala-optim " (record.version) ", " (record.date) ", "
-                    @if record.quick { "a quick run of " } @else { "a run of " } (text::duration(record.seconds * 1e9)) "."
+                    @if record.quick { "a quick run of " } @else { "a run of " }
+                    (text::duration(record.seconds * 1e9)) "."
                     @if !record.left_out.is_empty() { " Left out: " (record.left_out.join("; ")) "." }
                 }
             }

@@ -19,9 +19,11 @@ pub(crate) fn section(records: &[Record]) -> Markup {
     html! {
         section {
             h2 { "Bandwidth of both passes" }
-            p { "One thread, f32 with weight decay. Pass 1 takes the dots and only reads; pass 2 updates. The dashed line
-                is the same streams without arithmetic: hardly anything can be faster. Stripes show where the tensor's four
-                arrays lie." }
+            p {
+                "One thread, f32 with weight decay. Pass 1 takes the dots and only reads; pass 2 updates. The dashed
+                line is the same streams without arithmetic: hardly anything can be faster. Stripes show where the
+                tensor's four arrays lie."
+            }
             (legend(drawn.iter().flat_map(|panel| &panel.series)))
             div class="two" { @for panel in &drawn { (panel.markup) } }
             h3 { "Share of the streaming limit" }

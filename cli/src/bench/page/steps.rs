@@ -45,8 +45,8 @@ fn long(long: &Long) -> String {
     };
     let [vectors, resident] = [long.vectors_bytes, long.resident_bytes].map(text::bytes);
     format!(
-        "{length} parameters in one tensor, by {backend}, {cost}. Its four vectors take {vectors}, and the process grew \
-         by {resident}."
+        "{length} parameters in one tensor, by {backend}, {cost}. Its four vectors take {vectors}, and the process \
+         grew by {resident}."
     )
 }
 
