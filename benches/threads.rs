@@ -1,78 +1,61 @@
 //! Where threads pay: `cargo bench --features rayon --bench threads`. One tensor, and a model of small ones, stepped by
-//! one thread and by a pool of two in turn, from outside of the pool and from inside; the ratio is the speed-up.
+//! one thread and by pools, from inside of the pool and from outside; beside it the limit of pass 2, divided likewise.
+#![allow(missing_docs)]
 
-use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
 
-use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor, Threads};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use koala_measure::{Model, Tensor, step, widths};
+use koala_optim::{Backend, ElementType, StateType, Threads};
 
-/// An optimizer over equal tensors, with what it steps.
-struct Model {
-    optimizer: Optimizer,
-    names: Vec<String>,
-    parameters: Vec<Vec<f32>>,
-    gradients: Vec<Vec<f32>>,
+/// 1, 2, 4 and so on, and all that there are.
+fn counts() -> Vec<usize> {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    let powers = (0..usize::BITS).map(|power| 1 << power).take_while(|&count| count < all);
+    powers.chain([all]).collect()
 }
 
-impl Model {
-    fn new(tensors: usize, length: usize) -> Self {
-        let mut optimizer = Optimizer::new(Config::default()).unwrap();
-        let settings = Settings { learning_rate: 1e-9, weight_decay: 1e-3, ..Settings::default() };
-        let group = optimizer.add_group(settings).unwrap();
-        let names: Vec<String> = (0..tensors).map(|i| format!("tensor {i}")).collect();
-        for name in &names {
-            optimizer.add_tensor(name, length, ElementType::F32, StateType::Same, group).unwrap();
-        }
-        let fill = |scale: f32| (0..length).map(|i| scale * ((i % 251) as f32 - 125.0)).collect::<Vec<_>>();
-        Model {
-            optimizer,
-            names,
-            parameters: (0..tensors).map(|_| fill(1e-3)).collect(),
-            gradients: (0..tensors).map(|_| fill(1e-4)).collect(),
-        }
-    }
-
-    /// The time of some steps, in nanoseconds each.
-    fn time(&mut self, threads: Threads, steps: usize) -> f64 {
-        self.optimizer.set_threads(threads).unwrap();
-        let mut tensors: Vec<Tensor> = self
-            .names
-            .iter()
-            .zip(&mut self.parameters)
-            .zip(&self.gradients)
-            .map(|((name, parameters), gradient)| Tensor::new(name, parameters, gradient))
-            .collect();
-        self.optimizer.step(Loss::new(1.0, 1.0), &mut tensors).unwrap();
-        let start = Instant::now();
-        for _ in 0..steps {
-            black_box(self.optimizer.step(Loss::new(1.0, 1.0), &mut tensors).unwrap());
-        }
-        start.elapsed().as_nanos() as f64 / steps as f64
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn main() {
-    println!("speed-up by two threads: from outside of the pool, from inside");
-    for power in 14..=22 {
+fn threads(criterion: &mut Criterion) {
+    for power in [14, 16, 17, 18, 20, 21, 22] {
         for (tensors, name) in [(1, "one tensor"), (64, "64 tensors")] {
             let length = (1usize << power) / tensors;
-            let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
-            let two = || Threads::Pool(pool.clone());
-            // The same memory for both: where it lies matters as much as the threads do.
-            let mut model = Model::new(tensors, length);
-            let steps = ((1 << 21) >> power).max(2);
-            let (mut outside, mut inside) = (Vec::new(), Vec::new());
-            for _ in 0..21 {
-                outside.push(model.time(Threads::One, steps) / model.time(two(), steps));
-                inside.push(model.time(Threads::One, steps) / pool.install(|| model.time(two(), steps)));
+            // The same memory for all: where it lies matters as much as the threads do.
+            let mut model = Model::of_equal(tensors, length);
+            let mut optimizer = model.optimizer(StateType::Same, Backend::detect(), Threads::One).unwrap();
+            let mut tensors = model.tensors();
+            let mut group = criterion.benchmark_group(format!("2^{power} parameters, {name}"));
+            group.sample_size(20).throughput(Throughput::Elements(1 << power));
+            for count in counts() {
+                let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap());
+                optimizer.set_threads(Threads::Pool(pool.clone())).unwrap();
+                group.bench_function(BenchmarkId::new("inside", count), |bencher| {
+                    pool.install(|| bencher.iter(|| step(&mut optimizer, &mut tensors)))
+                });
+                group.bench_function(BenchmarkId::new("outside", count), |bencher| {
+                    bencher.iter(|| step(&mut optimizer, &mut tensors))
+                });
             }
-            println!("2^{power}, {name}: {:.2} {:.2}", median(outside), median(inside));
         }
     }
 }
+
+fn limits(criterion: &mut Criterion) {
+    for power in [14, 16, 18, 20, 22] {
+        let types = (ElementType::F32, StateType::Same);
+        let tensor = Tensor { parameters: types.0, state: types.1, length: 1 << power, weight_decay: 1e-3 };
+        let mut workload = tensor.workload();
+        let mut group = criterion.benchmark_group(format!("2^{power} parameters, limit of pass 2"));
+        group.sample_size(20).throughput(Throughput::Elements(1 << power));
+        for count in counts() {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().unwrap();
+            for (i, width) in widths().into_iter().enumerate() {
+                group.bench_function(BenchmarkId::new(format!("width {i}"), count), |bencher| {
+                    pool.install(|| bencher.iter(|| workload.update_limit(width, count)))
+                });
+            }
+        }
+    }
+}
+
+criterion_group!(benches, threads, limits);
+criterion_main!(benches);

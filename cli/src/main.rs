@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use koala_cli::{check, info, output, train};
+use koala_cli::{bench, check, info, output, train};
 
-/// KOALA++, the optimizer: train with it, check its backends on this machine, describe the machine
+/// KOALA++, the optimizer: train with it, check and measure its backends on this machine
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -17,6 +17,7 @@ struct Arguments {
 enum Command {
     Train(Box<train::Arguments>),
     Check(check::Arguments),
+    Bench(bench::Arguments),
     /// Describe this machine: processor, features, caches, backends
     Info,
 }
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let result = match arguments.command {
         Command::Train(arguments) => train::execute(&arguments).map(|()| true),
         Command::Check(arguments) => check::execute(&arguments),
+        Command::Bench(arguments) => bench::execute(&arguments).map(|()| true),
         Command::Info => info::execute().map(|()| true),
     };
     match result {

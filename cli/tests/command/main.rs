@@ -1,5 +1,6 @@
 //! The `koala` command as a user meets it: its output, its files, its exit status.
 
+mod bench;
 mod check;
 mod data;
 mod info;
@@ -46,7 +47,7 @@ fn the_usage_is_explained_where_it_is_wrong() {
     assert!(wrong.stderr.contains("unrecognized subcommand 'fly'"), "{}", wrong.stderr);
     let help = outcome(koala("--help"));
     assert_eq!(help.status, Some(0));
-    for command in ["train", "check", "info"] {
+    for command in ["train", "check", "bench", "info"] {
         assert!(help.stdout.contains(command), "{}", help.stdout);
     }
 }

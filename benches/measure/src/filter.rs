@@ -1,0 +1,40 @@
+//! The filter that everything is measured with: its numbers stay where they are, however often a step is repeated.
+
+use koala_optim::{Backend, Config, ElementType, Error, Loss, Noise, Optimizer, Settings, StateType, Tensor, Threads};
+
+/// Of every step.
+pub(crate) const LOSS: Loss = Loss::new(1.0, 1.0);
+
+/// Of every step.
+pub(crate) const NOISE: f64 = 1.0;
+
+/// A tiny learning rate, and little noise.
+pub(crate) fn settings(weight_decay: f64) -> Settings {
+    Settings { learning_rate: 1e-9, weight_decay, process_noise: 1e-3, ..Settings::default() }
+}
+
+/// An optimizer for tensors of these names and lengths.
+pub(crate) fn optimizer<'a>(
+    tensors: impl IntoIterator<Item = (&'a str, usize)>,
+    (parameters, state): (ElementType, StateType),
+    weight_decay: f64,
+    backend: Backend,
+    threads: Threads,
+) -> Result<Optimizer, Error> {
+    let config = Config { noise: Noise::Fixed(NOISE), backend, threads, ..Config::default() };
+    let mut optimizer = Optimizer::new(config)?;
+    let group = optimizer.add_group(settings(weight_decay))?;
+    for (name, length) in tensors {
+        optimizer.add_tensor(name, length, parameters, state, group)?;
+    }
+    Ok(optimizer)
+}
+
+/// Steps the tensors that the optimizer was made for.
+///
+/// # Panics
+/// If it was made for others, or if a tensor was not stepped: then nothing worth measuring was done.
+pub fn step(optimizer: &mut Optimizer, tensors: &mut [Tensor<'_>]) {
+    let report = optimizer.step(LOSS, tensors).expect("the optimizer was made for these tensors");
+    assert_eq!(report.stepped, tensors.len(), "{report:?}");
+}
