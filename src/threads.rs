@@ -21,8 +21,9 @@ pub enum Threads {
 /// quarter of this, one tensor was 8 to 14 % slower than on the calling thread (`cargo bench --bench threads`).
 const WORTH_WAKING: usize = 1 << 21;
 
-/// Elements above which a step is divided where the calling thread belongs to the pool already.
-const WORTH_DIVIDING: usize = 1 << 17;
+/// Elements above which a step is divided where the calling thread belongs to the pool already. At half of this, two
+/// threads gained nothing.
+const WORTH_DIVIDING: usize = 1 << 18;
 
 /// The threads of one optimizer.
 #[derive(Debug)]

@@ -87,19 +87,19 @@ pub fn update<P: Element, S: Element>(
     input: &mut Input<'_, P, S>,
     copy: Option<HalfCopy<'_>>,
 ) {
-    if input.gradient.len() > CHUNK {
-        divided(backend, parallel, coefficients, input, copy);
-    } else if let Some(copy) = copy {
-        update_and_copy(backend, coefficients, input, copy);
-    } else {
-        update_part(backend, coefficients, input);
+    match input.gradient.len() <= CHUNK {
+        true => chunk(backend, coefficients, input, copy),
+        false => divided(backend, parallel, parallel, coefficients, input, copy),
     }
 }
 
+/// The end first: pass 1 has just been there, so it is what the cache holds of a tensor that is larger than it. But of
+/// several threads each first gets its own half, as in pass 1: that half may be in its cache.
 #[inline(never)]
 fn divided<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
+    among_threads: bool,
     coefficients: &Coefficients<P::Arithmetic>,
     input: &mut Input<'_, P, S>,
     copy: Option<HalfCopy<'_>>,
@@ -107,12 +107,27 @@ fn divided<P: Element, S: Element>(
     let middle = split_point(input.gradient.len());
     let (mut left, mut right) = input.split_at(middle);
     let (copy, copy_rest) = copy.map(|copy| copy.split_at(middle)).unzip();
-    // The end first: pass 1 has just been there, so it is what the cache holds of a tensor that is larger than it.
-    join(
-        parallel,
-        || update(backend, parallel, coefficients, &mut right, copy_rest),
-        || update(backend, parallel, coefficients, &mut left, copy),
-    );
+    let part = |input: &mut Input<'_, P, S>, copy: Option<HalfCopy<'_>>| match input.gradient.len() <= CHUNK {
+        true => chunk(backend, coefficients, input, copy),
+        false => divided(backend, parallel, false, coefficients, input, copy),
+    };
+    match among_threads {
+        true => join(parallel, || part(&mut left, copy), || part(&mut right, copy_rest)),
+        false => join(parallel, || part(&mut right, copy_rest), || part(&mut left, copy)),
+    };
+}
+
+#[inline(always)]
+fn chunk<P: Element, S: Element>(
+    backend: Backend,
+    coefficients: &Coefficients<P::Arithmetic>,
+    input: &mut Input<'_, P, S>,
+    copy: Option<HalfCopy<'_>>,
+) {
+    match copy {
+        None => update_part(backend, coefficients, input),
+        Some(copy) => update_and_copy(backend, coefficients, input, copy),
+    }
 }
 
 /// Block by block, so that the new parameters are copied while they are in the first cache.

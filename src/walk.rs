@@ -11,7 +11,7 @@ use crate::threads::join;
 const WORTH_A_TASK: usize = 1 << 16;
 
 /// A tensor from this length on has all threads to itself: two of them at once would have to share the last cache.
-const WORTH_ALL_THREADS: usize = 1 << 17;
+const WORTH_ALL_THREADS: usize = 1 << 18;
 
 /// Elements of small tensors that are planned together and then written together, while they are in the first cache:
 /// what one of them waits for, another makes use of.

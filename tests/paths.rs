@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Bits, Case, TYPES, backends, bits, largest, reference, report_bits, scalar_bits};
 use koala_optim::kernel::{Buffers, ExchangeBuffers, Scalars, Step, apply, dots, plan, step, step_exchanging};
 use koala_optim::{
@@ -183,21 +185,21 @@ fn of_every_offset() {
 }
 
 /// How a model is stepped.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Way {
     /// The number by which the list of tensors is rotated.
     rotated: usize,
     exchanging: bool,
     policy: Policy,
-    threads: usize,
+    threads: Threads,
 }
 
 /// A model of small tensors, which are stepped in batches, and large ones.
-fn model(state: StateType, backend: Backend, way: Way) -> Vec<Bits> {
-    let lengths = [64, 3, 64, 256, 0, 20_000, 64, 1000, 1, 17, (1 << 17) + 5, 2048, 2048, 40_000, 40_000, 512];
+fn model(state: StateType, backend: Backend, way: &Way) -> Vec<Bits> {
+    let lengths = [64, 3, 64, 256, 0, 20_000, 64, 1000, 1, 17, (1 << 18) + 5, 2048, 2048, 40_000, 40_000, 512];
     let lengths = lengths.map(|length: usize| length.min(largest()));
     let noise = Noise::Fixed(1.0);
-    let (policy, threads) = (way.policy, Threads::Count(way.threads));
+    let (policy, threads) = (way.policy, way.threads.clone());
     let mut optimizer = Optimizer::new(Config { backend, policy, threads, noise, details: true }).unwrap();
     let cases: Vec<Case> = lengths
         .iter()
@@ -239,19 +241,24 @@ fn model(state: StateType, backend: Backend, way: Way) -> Vec<Bits> {
 
 #[test]
 fn of_a_model() {
-    let usual = Way { rotated: 0, exchanging: false, policy: Policy::default(), threads: 1 };
+    let usual = Way { rotated: 0, exchanging: false, policy: Policy::default(), threads: Threads::One };
     let atomic = Policy { non_finite: OnNonFinite::KeepAll, ..Policy::default() };
+    // From inside of the pool, where less work is enough to be divided.
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
+    let two = || Threads::Pool(pool.clone());
     for state in [StateType::Same, StateType::Bf16] {
-        let expected = model(state, Backend::scalar(), usual);
+        let expected = model(state, Backend::scalar(), &usual);
         for backend in backends() {
             for way in [
-                usual,
-                Way { rotated: 5, ..usual },
-                Way { exchanging: true, ..usual },
-                Way { policy: atomic, ..usual },
-                Way { rotated: 3, exchanging: true, policy: atomic, threads: 2 },
+                usual.clone(),
+                Way { rotated: 5, ..usual.clone() },
+                Way { exchanging: true, ..usual.clone() },
+                Way { policy: atomic, ..usual.clone() },
+                Way { exchanging: true, threads: two(), ..usual.clone() },
+                Way { rotated: 3, exchanging: true, policy: atomic, threads: two() },
             ] {
-                assert!(model(state, backend, way) == expected, "{} {way:?} {state:?}", backend.name());
+                let found = pool.install(|| model(state, backend, &way));
+                assert!(found == expected, "{} {way:?} {state:?}", backend.name());
             }
         }
     }
