@@ -52,7 +52,7 @@ pub fn step_exchanging<P: Element>(
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
     let ExchangeBuffers { parameters, gradient, v, h, copy } = buffers;
-    let buffers = Buffers { parameters, gradient: &**gradient, v, h: &mut **h, copy };
+    let buffers = Buffers { parameters, gradient, v, h, copy };
     let report = step_in_manner(step, Manner { exchange: true, ..Manner::default() }, buffers, scalars)?;
     if exchanges::<P, P>(step.settings.weight_decay, report.outcome) {
         std::mem::swap(gradient, h);
