@@ -24,8 +24,8 @@ pub struct ExchangeBuffers<'b, 'a, P> {
     pub copy: Option<HalfCopy<'b>>,
 }
 
-/// As [`step`](crate::kernel::step), for a caller who does not need the gradient afterwards. Without weight decay the new h is the gradient
-/// itself; so `gradient` and `h` change places, and h is not written: 24 bytes per f32 parameter move in pass 2 instead
+/// As [`step`](crate::kernel::step), for a caller who does not need the gradient afterwards. Without weight decay the
+/// new h is the gradient itself; so `gradient` and `h` change places, and h is not written: 24 bytes per f32 parameter move in pass 2 instead
 /// of 28. With weight decay both stay where they are. Either way `h` is the state afterwards, and what `gradient` holds
 /// is of no use: write the next gradient there.
 ///
