@@ -2,7 +2,7 @@
 
 use koala_measure::statistics::geometric_mean;
 
-use super::record::{Advice, NOISE_BOUND, Part, Pass};
+use super::record::{Advice, NOISE_BOUND, Part, Pass, is_noisy};
 
 /// So large a part of the figures may be noisy.
 const TOLERABLE: f64 = 0.25;
@@ -31,7 +31,7 @@ pub(super) fn advise(passes: &[Pass]) -> Advice {
 }
 
 fn noise(passes: &[Pass]) -> Option<String> {
-    let noisy = passes.iter().filter(|pass| pass.time.spread > NOISE_BOUND).count();
+    let noisy = passes.iter().filter(|pass| is_noisy(pass.time.spread)).count();
     (noisy as f64 > TOLERABLE * passes.len() as f64).then(|| {
         let bound = NOISE_BOUND * 100.0;
         format!("{noisy} of {} times have quartiles that are more than {bound:.0} % apart", passes.len())

@@ -1,14 +1,12 @@
 //! The main figures of several machines side by side, as tables: `koala bench --compare` prints them, the page shows
 //! them.
 
-use comfy_table::{CellAlignment, Table, presets};
-
 use super::page::models::ratio;
-use super::page::text;
 use super::page::view::{
-    bandwidth, distinct, is_noisy, letter, levels, limits, main_kind, most_threads, passes, prefix, threads, typical,
+    bandwidth, distinct, letter, levels, limits, main_kind, most_threads, passes, prefix, threads, typical,
 };
 use super::record::{Figure, Model, Part, Pass, Record};
+use super::text::{self, unless_noisy};
 
 /// A table whose columns are machines.
 pub(crate) struct Comparison {
@@ -19,16 +17,8 @@ pub(crate) struct Comparison {
 
 /// The tables that it prints.
 pub fn tables(records: &[Record]) -> String {
-    let texts = comparisons(records).into_iter().map(|Comparison { title, header, rows }| {
-        let mut table = Table::new();
-        table.load_style(presets::UTF8_FULL_CONDENSED);
-        table.set_header(header);
-        table.add_rows(rows);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        format!("{title}\n{table}")
-    });
+    let tables = comparisons(records).into_iter();
+    let texts = tables.map(|Comparison { title, header, rows }| format!("{title}\n{}", text::table(header, rows, 1)));
     texts.collect::<Vec<_>>().join("\n\n")
 }
 
@@ -49,11 +39,6 @@ fn header(first: &str, records: &[Record]) -> Vec<String> {
 fn row(first: &str, records: &[Record], cell: impl Fn(&Record) -> Option<String>) -> Vec<String> {
     let cells = records.iter().map(|record| cell(record).unwrap_or_else(|| text::NONE.to_owned()));
     std::iter::once(first.to_owned()).chain(cells).collect()
-}
-
-/// The text of a value, or that it is too noisy for one.
-fn unless_noisy(spread: f64, text: String) -> Option<String> {
-    Some(if is_noisy(spread) { text::NOISY.to_owned() } else { text })
 }
 
 fn machines(records: &[Record]) -> Comparison {
@@ -96,14 +81,14 @@ fn bandwidths(records: &[Record]) -> Comparison {
                 let length = length(record)?;
                 let limit = limits(record, &kind, part).find(|limit| limit.parameters == length)?;
                 let value = bandwidth(limit.bytes_per_parameter, length, &limit.time);
-                unless_noisy(limit.time.spread, format!("{} GB/s", text::number(value)))
+                Some(unless_noisy(limit.time.spread, format!("{} GB/s", text::number(value))))
             };
             let share = |record: &Record| {
                 let length = length(record)?;
                 let of_advised = |pass: &&Pass| pass.backend == record.advice.backend && pass.parameters == length;
                 let pass = passes(record, &kind, part).find(of_advised)?;
                 let share = pass.share_of_limit.filter(|share| share.is_finite())?;
-                unless_noisy(pass.share_spread.unwrap_or(pass.time.spread), text::percent(share))
+                Some(unless_noisy(pass.share_spread.unwrap_or(pass.time.spread), text::percent(share)))
             };
             rows.push(row(&format!("{name}, {level}: limit"), records, limit));
             rows.push(row(&format!("{name}, {level}: reached"), records, share));
@@ -132,7 +117,7 @@ fn steps(records: &[Record]) -> Comparison {
     lengths.sort_unstable();
     let cell = |(record, at_once): &(&Record, usize), length: usize| {
         let pass = shown(record).find(|pass| pass.threads == *at_once && pass.parameters == length)?;
-        unless_noisy(pass.time.spread, text::number(pass.time.nanoseconds / length as f64))
+        Some(unless_noisy(pass.time.spread, text::number(pass.time.nanoseconds / length as f64)))
     };
     let rows = lengths.into_iter().map(|length| {
         let cells = columns.iter().map(|column| cell(column, length).unwrap_or_else(|| text::NONE.to_owned()));
@@ -163,7 +148,7 @@ fn models(records: &[Record]) -> Comparison {
         row(label, records, |record| {
             let (_, time, ratio) = shown(record).into_iter().find(|(other, ..)| other == label)?;
             let ratio = ratio.map_or(String::new(), |ratio| format!(" ({ratio})"));
-            Some(unless_noisy(time.spread, text::duration(time.nanoseconds))? + &ratio)
+            Some(unless_noisy(time.spread, text::duration(time.nanoseconds)) + &ratio)
         })
     });
     let rows = rows.collect();

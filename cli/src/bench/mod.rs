@@ -11,6 +11,7 @@ mod plan;
 pub mod record;
 mod report;
 mod small;
+mod text;
 mod whole;
 
 use std::num::NonZeroUsize;

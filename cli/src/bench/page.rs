@@ -14,7 +14,6 @@ mod side_by_side;
 mod steps;
 #[cfg(test)]
 mod tests;
-pub(crate) mod text;
 mod threads;
 pub(crate) mod view;
 
@@ -23,6 +22,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::compare::comparisons;
 use super::record::{NOISE_BOUND, Record};
+use super::text;
 use view::prefix;
 
 /// One page that shows all of these, several machines side by side.

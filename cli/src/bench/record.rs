@@ -15,6 +15,11 @@ pub const SCHEMA: &str = "koala-bench-1";
 /// A figure whose quartiles are further apart than this part of it says nothing, and is shown as noisy.
 pub const NOISE_BOUND: f64 = 0.25;
 
+/// Whether a figure of that spread is such a one.
+pub(super) fn is_noisy(spread: f64) -> bool {
+    spread > NOISE_BOUND || spread.is_nan()
+}
+
 /// One run of `koala bench`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {

@@ -1,10 +1,10 @@
 //! What `koala bench` prints: tables of what was measured, and the advice.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::Table;
 
-use super::page::text;
-use super::page::view::{distinct, is_noisy, main_kind};
+use super::page::view::{bandwidth, distinct, main_kind};
 use super::record::{Figure, Kind, Long, Part, Pass, Record};
+use super::text::{self, unless_noisy};
 
 /// All of it.
 pub(super) fn report(record: &Record) -> String {
@@ -34,24 +34,8 @@ pub(super) fn report(record: &Record) -> String {
     parts.join("\n\n")
 }
 
-fn table(header: impl IntoIterator<Item = String>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(header);
-    table
-}
-
-/// With all columns but the first `left` to the right.
-fn aligned(mut table: Table, left: usize) -> Table {
-    for column in table.column_iter_mut().skip(left) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
-/// The text, or that it would say nothing.
-fn unless_noisy(spread: f64, text: String) -> String {
-    if is_noisy(spread) { text::NOISY.to_owned() } else { text }
+fn header<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(str::to_owned).into()
 }
 
 fn duration(figure: &Figure) -> String {
@@ -65,16 +49,17 @@ fn per_parameter(figure: &Figure, parameters: usize) -> String {
 fn passes(record: &Record, kind: &Kind) -> Table {
     let all: Vec<&Pass> = record.passes.iter().filter(|pass| pass.kind == *kind && pass.threads == 1).collect();
     let backends = distinct(all.iter().map(|pass| &pass.backend));
-    let header = ["parameters", "", "limit, GB/s"].into_iter().map(str::to_owned);
-    let mut table = table(header.chain(backends.iter().map(|name| (*name).clone())).chain(["spread".to_owned()]));
+    let mut header = header(["parameters", "", "limit, GB/s"]);
+    header.extend(backends.iter().map(|name| (*name).clone()).chain(["spread".to_owned()]));
+    let mut rows = Vec::new();
     for parameters in distinct(all.iter().map(|pass| pass.parameters)) {
         for (part, name) in [(Part::Pass1, "pass 1"), (Part::Pass2, "pass 2"), (Part::Step, "step")] {
             let limit = record.limits.iter().find(|limit| {
                 (&limit.kind, limit.part, limit.parameters, limit.threads) == (kind, part, parameters, 1)
             });
             let speed = limit.map(|limit| {
-                let bytes = limit.bytes_per_parameter * parameters as f64;
-                unless_noisy(limit.time.spread, text::number(bytes / limit.time.nanoseconds))
+                let speed = bandwidth(limit.bytes_per_parameter, parameters, &limit.time);
+                unless_noisy(limit.time.spread, text::number(speed))
             });
             let size = if part == Part::Pass1 { text::length(parameters) } else { String::new() };
             let mut cells = vec![size, name.to_owned(), speed.unwrap_or_default()];
@@ -93,15 +78,15 @@ fn passes(record: &Record, kind: &Kind) -> Table {
                 cells.push(cell.unwrap_or_else(|| text::NONE.to_owned()));
             }
             cells.push(format!("≤ {}", text::percent(widest)));
-            table.add_row(cells);
+            rows.push(cells);
         }
     }
-    aligned(table, 2)
+    text::table(header, rows, 2)
 }
 
 fn threaded(record: &Record, threads: usize) -> Table {
-    let header = ["parameters", "1 thread", "from inside", "from outside", "speed-up inside", "outside"];
-    let mut table = table(header.into_iter().map(str::to_owned));
+    let header = header(["parameters", "1 thread", "from inside", "from outside", "speed-up inside", "outside"]);
+    let mut rows = Vec::new();
     let of = |threads: usize| {
         let (kind, backend) = (main_kind(), &record.advice.backend);
         record.passes.iter().filter(move |pass| {
@@ -115,7 +100,7 @@ fn threaded(record: &Record, threads: usize) -> Table {
             let spread = one.time.spread.max(figure.spread);
             unless_noisy(spread, text::ratio(one.time.nanoseconds / figure.nanoseconds))
         };
-        table.add_row([
+        rows.push(vec![
             text::length(pass.parameters),
             per_parameter(&one.time, pass.parameters),
             per_parameter(&pass.time, pass.parameters),
@@ -124,26 +109,26 @@ fn threaded(record: &Record, threads: usize) -> Table {
             speed_up(outside),
         ]);
     }
-    aligned(table, 1)
+    text::table(header, rows, 1)
 }
 
 fn small(record: &Record) -> Table {
     let backends = distinct(record.small.iter().map(|small| &small.backend));
-    let mut table = table(["parameters".to_owned()].into_iter().chain(backends.iter().map(|name| (*name).clone())));
-    for parameters in distinct(record.small.iter().map(|small| small.parameters)) {
+    let mut header = header(["parameters"]);
+    header.extend(backends.into_iter().cloned());
+    let rows = distinct(record.small.iter().map(|small| small.parameters)).into_iter().map(|parameters| {
         let of_size = record.small.iter().filter(|small| small.parameters == parameters);
         let cells = of_size.map(|small| format!("{} / {}", duration(&small.alone), duration(&small.in_model)));
-        table.add_row([parameters.to_string()].into_iter().chain(cells));
-    }
-    aligned(table, 1)
+        [parameters.to_string()].into_iter().chain(cells).collect()
+    });
+    text::table(header, rows.collect(), 1)
 }
 
 fn models(record: &Record) -> Table {
-    let header = ["model", "tensors", "parameters", "threads", "", "state", "step", "of AdamW's", "spread"];
-    let mut table = table(header.into_iter().map(str::to_owned));
-    for model in &record.models {
+    let header = header(["model", "tensors", "parameters", "threads", "", "state", "step", "of AdamW's", "spread"]);
+    let rows = record.models.iter().map(|model| {
         let ratio = model.ratio_to_adamw.zip(model.ratio_spread);
-        table.add_row([
+        vec![
             model.name.clone(),
             model.tensors.to_string(),
             text::length(model.parameters),
@@ -153,9 +138,9 @@ fn models(record: &Record) -> Table {
             duration(&model.time),
             ratio.map_or_else(String::new, |(ratio, spread)| unless_noisy(spread, text::ratio(ratio))),
             text::percent(model.time.spread),
-        ]);
-    }
-    aligned(table, 6)
+        ]
+    });
+    text::table(header, rows.collect(), 6)
 }
 
 fn long(long: &Long) -> String {

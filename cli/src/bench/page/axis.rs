@@ -1,6 +1,6 @@
 //! Logarithmic axes: where a value lies between two ends, and where the ticks are.
 
-use super::text;
+use super::super::text;
 
 /// How values are laid out.
 #[derive(Clone, Copy, PartialEq)]

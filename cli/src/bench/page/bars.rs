@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use super::text;
-use super::view::is_noisy;
+use super::super::record::is_noisy;
+use super::super::text;
 
 /// A time as a bar.
 pub(crate) struct Bar {

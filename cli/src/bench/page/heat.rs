@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::super::record::{Kind, Part, Pass, Record};
+use super::super::record::{Kind, Part, Pass, Record, is_noisy};
+use super::super::text;
 use super::passes::PASSES;
-use super::text;
-use super::view::{distinct, is_noisy, level, passes, prefix};
+use super::view::{distinct, level, passes, prefix};
 
 /// One table of every machine and pass.
 pub(crate) fn tables(records: &[Record], kind: &Kind) -> Markup {

@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::super::record::{Part, Record};
+use super::super::record::{Part, Record, is_noisy};
+use super::super::text;
 use super::models::ratio;
-use super::text;
-use super::view::{backend, is_noisy, letter, main_kind, passes, threads, typical};
+use super::view::{backend, letter, main_kind, passes, threads, typical};
 
 /// One card of every machine.
 pub(crate) fn cards(records: &[Record]) -> Markup {

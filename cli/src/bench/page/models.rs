@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::super::record::{Figure, Model, Record, Small};
+use super::super::record::{Figure, Model, Record, Small, is_noisy};
+use super::super::text;
 use super::bars::{Bar, Group, panel};
-use super::text;
-use super::view::{backend, distinct, is_noisy, prefix, threads};
+use super::view::{backend, distinct, prefix, threads};
 
 /// The step of small tensors.
 pub(crate) fn small(records: &[Record]) -> Markup {

@@ -2,11 +2,11 @@
 
 use maud::{Markup, html};
 
-use super::super::record::{Kind, Record};
+use super::super::record::{Kind, Record, is_noisy};
+use super::super::text;
 use super::axis::Axis;
 use super::legend::mark;
-use super::text;
-use super::view::{Look, footprint, is_noisy};
+use super::view::{Look, footprint};
 
 /// A line.
 pub(crate) struct Series {

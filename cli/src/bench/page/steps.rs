@@ -2,10 +2,10 @@
 
 use maud::{Markup, html};
 
-use super::super::record::{Figure, Kind, Long, Part, Record};
+use super::super::record::{Figure, Kind, Long, Part, Record, is_noisy};
 use super::legend::legend;
 use super::plot::{Frame, Point, Series, Size, panel};
-use super::view::{backend, distinct, is_noisy, main_kind, numbered, other_kinds, prefix};
+use super::view::{backend, distinct, main_kind, numbered, other_kinds, prefix};
 use super::{text, threads};
 
 /// One plot of each, of every machine.

@@ -1,6 +1,6 @@
 //! What the sections of the page take from the records: which kinds, backends and levels there are, and how they look.
 
-use super::super::record::{Figure, Kind, Limit, NOISE_BOUND, Part, Pass, Record};
+use super::super::record::{Figure, Kind, Limit, Part, Pass, Record};
 
 /// A colour, as a class of the style sheet, and a mark that can be told apart without colours.
 #[derive(Clone, Copy, PartialEq)]
@@ -103,10 +103,6 @@ pub(crate) fn level(record: &Record, kind: &Kind, parameters: usize) -> String {
     let bytes = footprint(kind).map_or(f64::INFINITY, |bytes| bytes * parameters as f64);
     let cache = record.processor.caches.iter().find(|cache| bytes <= cache.bytes as f64);
     cache.map_or_else(|| "memory".to_owned(), |cache| format!("L{}", cache.level))
-}
-
-pub(crate) fn is_noisy(spread: f64) -> bool {
-    spread > NOISE_BOUND || spread.is_nan()
 }
 
 /// GB/s.

@@ -1,11 +1,28 @@
-//! Numbers, sizes and times as a reader wants them.
+//! Numbers, sizes, times and tables as a reader wants them.
 
-use super::super::record::Kind;
+use comfy_table::{CellAlignment, Table, presets};
+
+use super::record::{Kind, is_noisy};
 
 /// Stands where a figure's spread is over the bound.
 pub(crate) const NOISY: &str = "noisy";
 /// Stands where nothing was measured.
 pub(crate) const NONE: &str = "–";
+
+/// The text of a figure, or that it would say nothing.
+pub(crate) fn unless_noisy(spread: f64, text: String) -> String {
+    if is_noisy(spread) { NOISY.to_owned() } else { text }
+}
+
+/// A table with its columns to the right, but for the first `left`.
+pub(crate) fn table(header: Vec<String>, rows: Vec<Vec<String>>, left: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(header).add_rows(rows);
+    for column in table.column_iter_mut().skip(left) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
 
 /// Three significant digits.
 pub(crate) fn number(value: f64) -> String {
