@@ -21,7 +21,14 @@ pub enum StateType {
 }
 
 impl StateType {
-    fn resolve(self, parameters: ElementType) -> ElementType {
+    /// The state's type beside parameters of that type.
+    ///
+    /// ```
+    /// use koala_optim::{ElementType, StateType};
+    /// assert_eq!(StateType::Same.beside(ElementType::F64), ElementType::F64);
+    /// assert_eq!(StateType::Bf16.beside(ElementType::F64), ElementType::Bf16);
+    /// ```
+    pub const fn beside(self, parameters: ElementType) -> ElementType {
         match self {
             StateType::Same => parameters,
             StateType::F32 => ElementType::F32,
@@ -67,7 +74,7 @@ impl TensorState {
 
     pub(crate) fn with_types(length: usize, parameters_type: ElementType, state: StateType) -> Result<Self, Error> {
         let zeroed = || {
-            Storage::zeroed(length, state.resolve(parameters_type))
+            Storage::zeroed(length, state.beside(parameters_type))
                 .ok_or(Error::Memory { tensor: String::new(), elements: length })
         };
         Ok(TensorState { scalars: Scalars::default(), v: zeroed()?, h: zeroed()?, parameters_type })

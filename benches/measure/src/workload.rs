@@ -47,11 +47,7 @@ impl Tensor {
 
     /// The size of an element of v and h.
     fn state_size(&self) -> usize {
-        match self.state {
-            StateType::Same => self.parameters.size(),
-            StateType::F32 => ElementType::F32.size(),
-            StateType::Bf16 => ElementType::Bf16.size(),
-        }
+        self.state.beside(self.parameters).size()
     }
 
     /// What pass 1 reads, in bytes per parameter.

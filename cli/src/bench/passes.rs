@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use koala_measure::statistics::{median, ratios, spread};
 use koala_measure::{Budget, Contender, Tensor, Width, Workload, rounds, widths};
-use koala_optim::{Backend, Optimizer, StateType, Threads};
+use koala_optim::{Backend, Optimizer, Threads};
 use rayon::ThreadPool;
 
 use super::record::{Figure, Kind, Limit, Part, Pass};
@@ -32,12 +32,12 @@ enum Label {
 }
 
 pub(super) fn kind(tensor: &Tensor) -> Kind {
-    let state = match tensor.state {
-        StateType::Same => tensor.parameters.to_string(),
-        StateType::F32 => "f32".to_owned(),
-        StateType::Bf16 => "bf16".to_owned(),
-    };
-    Kind { parameters: tensor.parameters.to_string(), state, weight_decay: tensor.decays() }
+    let Tensor { parameters, state, .. } = tensor;
+    Kind {
+        parameters: parameters.to_string(),
+        state: state.beside(*parameters).to_string(),
+        weight_decay: tensor.decays(),
+    }
 }
 
 pub(super) fn figure(times: &[f64]) -> Figure {

@@ -6,7 +6,7 @@ use anyhow::Result;
 use koala_measure::models::Architecture;
 use koala_measure::statistics::{median, ratios, spread};
 use koala_measure::{AdamW, Budget, Contender, rounds, step};
-use koala_optim::{Backend, Optimizer, StateType, Tensor, Threads};
+use koala_optim::{Backend, ElementType, Optimizer, StateType, Tensor, Threads};
 use rayon::ThreadPool;
 
 use super::passes::figure;
@@ -18,10 +18,6 @@ struct Context<'a> {
     /// One for each type of state.
     optimizers: Vec<Optimizer>,
     adamw: AdamW,
-}
-
-fn state_name(state: StateType) -> &'static str {
-    if state == StateType::Bf16 { "bf16" } else { "f32" }
 }
 
 /// Measures a model with each type of state. Without a pool, with one thread only.
@@ -60,13 +56,13 @@ pub(super) fn measure(
     let mut results = Vec::new();
     let counts = [1].into_iter().chain(pool.map(|pool| pool.current_num_threads()));
     for (threads, times) in counts.zip(times.chunks(1 + states.len())) {
-        let row = |optimizer: &str, state, times: &[f64]| Model {
+        let row = |optimizer: &str, state: StateType, times: &[f64]| Model {
             name: architecture.name.to_owned(),
             tensors: architecture.shapes.len(),
             parameters: architecture.parameters(),
             optimizer: optimizer.to_owned(),
             backend: None,
-            state: state_name(state).to_owned(),
+            state: state.beside(ElementType::F32).to_string(),
             threads,
             time: figure(times),
             ratio_to_adamw: None,
