@@ -2,9 +2,31 @@
 //! For shares of the limit that a drifting machine does not spoil: `koala bench`.
 #![allow(missing_docs)]
 
+use std::hint::black_box;
+
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use koala_measure::{Tensor, widths};
+use koala_measure::{Tensor, Width, Workload, widths};
 use koala_optim::{Backend, ElementType, StateType};
+
+/// Its name, its bytes per parameter, its limit, and what runs it.
+type Pass = (&'static str, fn(&Tensor) -> usize, fn(&mut dyn Workload, Width), fn(&mut dyn Workload, Backend));
+
+const PASSES: [Pass; 2] = [
+    (
+        "pass 1",
+        Tensor::read_bytes,
+        |tensor, width| tensor.read_limit(width, 1),
+        |tensor, backend| {
+            black_box(tensor.dots(backend));
+        },
+    ),
+    (
+        "pass 2",
+        Tensor::update_bytes,
+        |tensor, width| tensor.update_limit(width, 1),
+        |tensor, backend| tensor.apply(backend),
+    ),
+];
 
 fn passes(criterion: &mut Criterion) {
     for (parameters, state, weight_decay) in [
@@ -20,23 +42,17 @@ fn passes(criterion: &mut Criterion) {
             let name = format!("{parameters}, state {state:?}, weight decay {weight_decay}, 2^{power} parameters");
             let mut workload = tensor.workload();
             let mut group = criterion.benchmark_group(name);
-            group.sample_size(20).throughput(Throughput::Bytes((tensor.length * tensor.read_bytes()) as u64));
-            for (i, width) in widths().into_iter().enumerate() {
-                let name = BenchmarkId::new("limit of pass 1", i);
-                group.bench_function(name, |bencher| bencher.iter(|| workload.read_limit(width, 1)));
-            }
-            for backend in Backend::present() {
-                let name = BenchmarkId::new("pass 1", backend.name());
-                group.bench_function(name, |bencher| bencher.iter(|| workload.dots(backend)));
-            }
-            group.throughput(Throughput::Bytes((tensor.length * tensor.update_bytes()) as u64));
-            for (i, width) in widths().into_iter().enumerate() {
-                let name = BenchmarkId::new("limit of pass 2", i);
-                group.bench_function(name, |bencher| bencher.iter(|| workload.update_limit(width, 1)));
-            }
-            for backend in Backend::present() {
-                let name = BenchmarkId::new("pass 2", backend.name());
-                group.bench_function(name, |bencher| bencher.iter(|| workload.apply(backend)));
+            group.sample_size(20);
+            for (pass, bytes, limit, run) in PASSES {
+                group.throughput(Throughput::Bytes((tensor.length * bytes(&tensor)) as u64));
+                for (i, width) in widths().into_iter().enumerate() {
+                    let name = BenchmarkId::new(format!("limit of {pass}"), i);
+                    group.bench_function(name, |bencher| bencher.iter(|| limit(&mut *workload, width)));
+                }
+                for backend in Backend::present() {
+                    let name = BenchmarkId::new(pass, backend.name());
+                    group.bench_function(name, |bencher| bencher.iter(|| run(&mut *workload, backend)));
+                }
             }
         }
     }
