@@ -16,7 +16,13 @@ use koala_optim::{
 /// The lengths: around rows, runs, blocks, a chunk, and the length from which buffers are peeled.
 fn lengths() -> impl Iterator<Item = usize> {
     let lengths = [0, 1, 15, 16, 17, 64, 127, 200, 255, 256, 257, 271, 1000, 1024, 1025, 5000, 65_536, 70_001];
-    lengths.into_iter().filter(|length| *length <= largest())
+    lengths.into_iter().filter(|length| {
+        let tested = *length <= largest();
+        if !tested {
+            println!("length {length} is above KOALA_TEST_LARGEST: not tested");
+        }
+        tested
+    })
 }
 
 const WEIGHT_DECAYS: [f64; 2] = [0.0, 0.01];
@@ -197,7 +203,12 @@ struct Way {
 /// A model of small tensors, which are stepped in batches, and large ones.
 fn model(state: StateType, backend: Backend, way: &Way) -> Vec<Bits> {
     let lengths = [64, 3, 64, 256, 0, 20_000, 64, 1000, 1, 17, (1 << 18) + 5, 2048, 2048, 40_000, 40_000, 512];
-    let lengths = lengths.map(|length: usize| length.min(largest()));
+    let lengths = lengths.map(|length: usize| {
+        if length > largest() {
+            println!("length {length} is above KOALA_TEST_LARGEST: {} instead", largest());
+        }
+        length.min(largest())
+    });
     let noise = Noise::Fixed(1.0);
     let (policy, threads) = (way.policy, way.threads.clone());
     let mut optimizer = Optimizer::new(Config { backend, policy, threads, noise, details: true }).unwrap();
