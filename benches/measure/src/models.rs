@@ -35,7 +35,15 @@ impl Architecture {
 
 /// All that this file has, the smallest first.
 pub fn all() -> Vec<Architecture> {
-    vec![mobilenet_v3_large(), resnet_18(), resnet_50(), vit_b_16(), gpt_2_small(), tiny_llama()]
+    vec![
+        resnet_50_normalizations(),
+        mobilenet_v3_large(),
+        resnet_18(),
+        resnet_50(),
+        vit_b_16(),
+        gpt_2_small(),
+        tiny_llama(),
+    ]
 }
 
 struct Shapes(Vec<Shape>);
@@ -103,6 +111,13 @@ pub fn resnet_18() -> Architecture {
 /// He et al., 2016.
 pub fn resnet_50() -> Architecture {
     resnet("ResNet-50", [3, 4, 6, 3], true)
+}
+
+/// The batch normalizations of [`resnet_50`] alone: many small tensors, whose steps cost more than their elements.
+pub fn resnet_50_normalizations() -> Architecture {
+    let mut shapes = resnet_50().shapes;
+    shapes.retain(|shape| shape.extents.len() == 1 && !shape.name.starts_with("fc"));
+    Architecture { name: "ResNet-50's normalizations", shapes }
 }
 
 /// Howard et al., 2019.
@@ -231,6 +246,7 @@ mod tests {
     #[test]
     fn their_sizes_are_those_known() {
         let known = [
+            ("ResNet-50's normalizations", 106, 53_120),
             ("MobileNetV3-Large", 174, 5_483_032),
             ("ResNet-18", 62, 11_689_512),
             ("ResNet-50", 161, 25_557_032),
