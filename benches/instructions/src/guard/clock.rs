@@ -1,25 +1,24 @@
 //! A very loose look at the clock: no backend may take twice as long as the scalar one, the best of many short tries of
 //! each, so that a busy machine fails nobody.
 
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use koala_optim::Backend;
-
-use super::parts::Tensor;
+use koala_measure::Tensor;
+use koala_optim::{Backend, ElementType, StateType};
 
 const TRIES: usize = 500;
 
 /// The backends that do, and how much they take.
 pub fn slow_backends() -> Vec<String> {
     let backends = Backend::present();
-    let mut tensors: Vec<_> = backends.iter().map(|&backend| Tensor::<f32, f32>::new(backend, 1 << 14, 1e-3)).collect();
+    let (parameters, state) = (ElementType::F32, StateType::Same);
+    let mut workload = Tensor { parameters, state, length: 1 << 14, weight_decay: 1e-3 }.workload();
     let mut best = vec![Duration::MAX; backends.len()];
     // In turn, so that all of them meet the quiet moments.
     for _ in 0..TRIES {
-        for (tensor, best) in tensors.iter_mut().zip(&mut best) {
+        for (&backend, best) in backends.iter().zip(&mut best) {
             let start = Instant::now();
-            black_box(tensor).step();
+            workload.step(backend);
             *best = start.elapsed().min(*best);
         }
     }

@@ -86,7 +86,7 @@ fn count(emulator: Option<&str>) -> Result<Table, Box<dyn Error>> {
     let rows: Vec<_> = Backend::present()
         .iter()
         .flat_map(|backend| {
-            TYPES.iter().map(|(types, _)| [std::env::consts::ARCH, backend.name(), types].map(String::from))
+            TYPES.iter().map(|(types, ..)| [std::env::consts::ARCH, backend.name(), types].map(String::from))
         })
         .collect();
     if counts.len() != rows.len() * COUNTS {
