@@ -124,6 +124,12 @@ impl Error {
         }
         self
     }
+
+    /// The same error with the tensor's place in a list for its name.
+    #[cold]
+    pub(crate) fn of_place(self, place: usize) -> Self {
+        self.of_tensor(&place.to_string())
+    }
 }
 
 /// Whether each buffer has the length that it should have; the error is the first one's that has not.

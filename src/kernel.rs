@@ -1,7 +1,7 @@
 //! Level 1, the kernel: slices in, slices out, the state in the caller's hands. No allocation, no threads.
 //!
-//! [`step`] is the whole step of one tensor. Its three parts stand alone too, for a caller who has something to do
-//! between them: [`dots`] reads, [`plan`] decides, [`apply`] writes.
+//! [`step`] is the whole step of one tensor, [`step_tensors`] that of many. Its three parts stand alone too, for a caller
+//! who has something to do between them: [`dots`] reads, [`plan`] decides, [`apply`] writes.
 //!
 //! ```
 //! use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
@@ -19,7 +19,9 @@
 
 use half::{bf16, f16};
 
+pub use crate::any_buffers::AnyBuffers;
 pub use crate::exchange::{ExchangeBuffers, step_exchanging};
+pub use crate::lending::{Lender, step_tensors};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
 use crate::backend::Backend;
@@ -64,7 +66,7 @@ impl Step {
     }
 
     #[inline(always)]
-    fn validate(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         self.settings.validate()?;
         // A noise of NaN or infinity is for the policy to judge.
         if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
@@ -126,7 +128,8 @@ pub struct Buffers<'a, P, S> {
 }
 
 impl<P: Element, S: Element> Buffers<'_, P, S> {
-    fn validate(&self) -> Result<(), Error> {
+    #[inline(always)]
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         let length = self.parameters.len();
         check_lengths(
             length,

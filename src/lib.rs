@@ -31,14 +31,17 @@ pub mod contract;
 pub mod kernel;
 pub mod recursion;
 
+mod any_buffers;
 mod backend;
 #[allow(unsafe_code)]
 #[path = "../backends/mod.rs"]
 mod backends;
+mod batches;
 mod dots;
 mod element;
 mod error;
 mod exchange;
+mod lending;
 mod optimizer;
 mod rows;
 mod settings;

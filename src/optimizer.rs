@@ -63,7 +63,15 @@ pub struct Report {
 }
 
 impl Report {
-    fn count(&mut self, outcome: Outcome) {
+    /// Counts one more tensor, of that outcome.
+    ///
+    /// ```
+    /// use koala_optim::{Outcome, Report};
+    /// let mut report = Report::default();
+    /// report.count(Outcome::Restarted);
+    /// assert_eq!((report.stepped, report.restarts), (1, 1));
+    /// ```
+    pub fn count(&mut self, outcome: Outcome) {
         self.stepped += usize::from(outcome.is_step());
         match outcome {
             Outcome::Stepped => {}

@@ -158,8 +158,15 @@ impl Plan {
         self.report
     }
 
-    /// Leaves the tensor as it is after all.
-    pub(crate) fn withhold(&mut self) {
+    /// Leaves the tensor as it is after all: another one's trouble keeps it.
+    ///
+    /// ```
+    /// use koala_optim::{Outcome, kernel::Plan};
+    /// let mut plan = Plan::default();
+    /// plan.withhold();
+    /// assert_eq!(plan.report().outcome, Outcome::Skipped); // It would not have stepped anyway.
+    /// ```
+    pub fn withhold(&mut self) {
         if self.report.outcome.is_step() {
             self.report.outcome = Outcome::Withheld;
         }

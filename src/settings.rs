@@ -133,7 +133,11 @@ pub struct Policy {
 impl Policy {
     /// Whether one tensor's trouble can keep all tensors as they are, so that none may be written before all are
     /// known to be sound.
-    pub(crate) fn is_atomic(&self) -> bool {
+    ///
+    /// ```
+    /// assert!(!koala_optim::Policy::default().is_atomic());
+    /// ```
+    pub fn is_atomic(&self) -> bool {
         self.non_finite != OnNonFinite::KeepTensor || self.breakdown == OnBreakdown::Error
     }
 }
@@ -159,7 +163,15 @@ impl Default for Noise {
 }
 
 impl Noise {
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    /// Whether its numbers are in their ranges.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is not, its value and its range.
+    ///
+    /// ```
+    /// assert!(koala_optim::Noise::Fixed(-1.0).validate().is_err());
+    /// ```
+    pub fn validate(&self) -> Result<(), Error> {
         match *self {
             Noise::Fixed(noise) => at_least_zero("measurement noise", noise),
             Noise::Averaged { decay, initial } => {
@@ -183,8 +195,13 @@ impl Noise {
         }
     }
 
-    /// R for the next step.
-    pub(crate) fn next(&self, current: f64, loss: Loss) -> f64 {
+    /// R for the next step, from R of the one before and the loss.
+    ///
+    /// ```
+    /// use koala_optim::{Loss, Noise};
+    /// assert_eq!(Noise::Averaged { decay: 0.5, initial: 1.0 }.next(1.0, Loss::new(1.5, 3.0)), 2.0);
+    /// ```
+    pub fn next(&self, current: f64, loss: Loss) -> f64 {
         match *self {
             Noise::Fixed(noise) => noise,
             Noise::Averaged { decay, .. } => decay * current + (1.0 - decay) * loss.second_moment,

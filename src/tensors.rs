@@ -6,7 +6,7 @@ use crate::backends::prefetch::prefetch;
 use crate::element::{Element, ElementType};
 use crate::error::{Error, check_lengths};
 use crate::exchange::Gradient;
-use crate::kernel::{HalfCopy, Manner, Plan, Step};
+use crate::kernel::{HalfCopy, Manner, Plan, Step, TensorReport};
 use crate::storage::Storage;
 use crate::tensor_state::{ApplyPlan, PlanTensor, Task, TensorState};
 
@@ -103,6 +103,26 @@ impl<'a> Tensor<'a> {
     pub fn with_f16_copy(mut self, copy: &'a mut [f16]) -> Self {
         self.given.copy = Some(HalfCopy::F16(copy));
         self
+    }
+
+    /// The tensor's name.
+    ///
+    /// ```
+    /// assert_eq!(koala_optim::Tensor::new("bias", &mut [1.0_f32], &[0.1]).name(), "bias");
+    /// ```
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// What the last step did with the tensor, if that step succeeded; as if skipped before one. The norms are there if
+    /// [`Config::details`](crate::Config::details) is set.
+    ///
+    /// ```
+    /// # use koala_optim::{Outcome, Tensor};
+    /// assert_eq!(Tensor::new("bias", &mut [1.0_f32], &[0.1]).report().outcome, Outcome::Skipped);
+    /// ```
+    pub fn report(&self) -> TensorReport {
+        self.plan.report()
     }
 
     pub(crate) fn len(&self) -> usize {

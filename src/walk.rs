@@ -1,5 +1,6 @@
 //! The walk over the tensors of one step: which are worked on together, which by several threads, and in which order.
 
+use crate::batches::{self, List};
 use crate::error::Error;
 use crate::kernel::{Outcome, Step};
 use crate::optimizer::Entry;
@@ -12,10 +13,6 @@ const WORTH_A_TASK: usize = 1 << 16;
 
 /// A tensor from this length on has all threads to itself: two of them at once would have to share the last cache.
 const WORTH_ALL_THREADS: usize = 1 << 18;
-
-/// Elements of small tensors that are planned together and then written together, while they are in the first cache:
-/// what one of them waits for, another makes use of.
-const BATCH: usize = 1 << 11;
 
 /// Tensors, in the order of their entries.
 pub(crate) struct Walk<'w, 'a> {
@@ -33,17 +30,21 @@ impl<'w, 'a> Walk<'w, 'a> {
     /// in the cache.
     pub fn step(mut self, policy: Policy, parallel: bool) -> Result<bool, Error> {
         if !policy.is_atomic() {
-            self.divided(parallel, &|walk, parallel| walk.plan_and_apply(parallel))?;
+            self.divided(parallel, &|mut walk, parallel| batches::plan_and_apply(&mut walk, parallel))?;
             return Ok(true);
         }
-        self.reborrow().divided(parallel, &|mut walk, parallel| walk.plan(parallel))?;
+        self.reborrow().divided(parallel, &|mut walk, parallel| {
+            let all = 0..walk.count();
+            batches::plan(&mut walk, all, parallel)
+        })?;
         let non_finite = self.tensors.iter().any(|tensor| tensor.plan.report().outcome == Outcome::NonFinite);
         if non_finite && policy.non_finite == OnNonFinite::KeepAll {
             self.tensors.iter_mut().for_each(|tensor| tensor.plan.withhold());
             return Ok(false);
         }
         self.divided(parallel, &|mut walk, parallel| {
-            walk.apply(parallel);
+            let all = 0..walk.count();
+            batches::apply(&mut walk, all, parallel);
             Ok(())
         })?;
         Ok(true)
@@ -94,45 +95,6 @@ impl<'w, 'a> Walk<'w, 'a> {
         left.and(right)
     }
 
-    /// Both passes, batch by batch.
-    fn plan_and_apply(self, parallel: bool) -> Result<(), Error> {
-        let mut rest = self;
-        while !rest.tensors.is_empty() {
-            let mut elements = 0;
-            let count = rest.tensors.iter().position(|tensor| {
-                elements += tensor.len();
-                elements > BATCH
-            });
-            let count = count.unwrap_or(rest.tensors.len()).max(1);
-            let (mut batch, after) = rest.split_at(count);
-            batch.plan(parallel)?;
-            batch.apply(parallel);
-            rest = after;
-        }
-        Ok(())
-    }
-
-    /// While a tensor is planned, the beginning of the next is on its way into the cache: it would be waited for
-    /// otherwise, since a processor does not look as far ahead as a whole step.
-    fn plan(&mut self, parallel: bool) -> Result<(), Error> {
-        for i in 0..self.tensors.len() {
-            if let Some(next) = self.tensors.get(i + 1) {
-                next.prefetch(&self.entries[next.entry - self.first].state);
-            }
-            let tensor = &mut self.tensors[i];
-            let entry = &mut self.entries[tensor.entry - self.first];
-            tensor.plan(&mut entry.state, &self.steps[entry.group], parallel)?;
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, parallel: bool) {
-        for tensor in self.tensors.iter_mut() {
-            let entry = &mut self.entries[tensor.entry - self.first];
-            tensor.apply(&mut entry.state, &self.steps[entry.group], parallel);
-        }
-    }
-
     fn reborrow(&mut self) -> Walk<'_, 'a> {
         Walk { steps: self.steps, first: self.first, entries: self.entries, tensors: self.tensors }
     }
@@ -144,6 +106,37 @@ impl<'w, 'a> Walk<'w, 'a> {
         let (entries, entries_after) = entries.split_at_mut(middle);
         let after = Walk { steps, first: first + middle, entries: entries_after, tensors: tensors_after };
         (Walk { steps, first, entries, tensors }, after)
+    }
+}
+
+impl List for Walk<'_, '_> {
+    fn count(&self) -> usize {
+        self.tensors.len()
+    }
+
+    #[inline]
+    fn elements(&self, place: usize) -> usize {
+        self.tensors[place].len()
+    }
+
+    #[inline]
+    fn prefetch(&mut self, place: usize) {
+        let tensor = &self.tensors[place];
+        tensor.prefetch(&self.entries[tensor.entry - self.first].state);
+    }
+
+    #[inline]
+    fn plan(&mut self, place: usize, parallel: bool) -> Result<(), Error> {
+        let tensor = &mut self.tensors[place];
+        let entry = &mut self.entries[tensor.entry - self.first];
+        tensor.plan(&mut entry.state, &self.steps[entry.group], parallel)
+    }
+
+    #[inline]
+    fn apply(&mut self, place: usize, parallel: bool) {
+        let tensor = &mut self.tensors[place];
+        let entry = &mut self.entries[tensor.entry - self.first];
+        tensor.apply(&mut entry.state, &self.steps[entry.group], parallel);
     }
 }
 

@@ -1,0 +1,9 @@
+//! Gives the shared library its SONAME: programs that were linked with one 0.x go on with that 0.x only.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
+        let major = env!("CARGO_PKG_VERSION_MAJOR");
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkoala.so.{major}");
+    }
+}

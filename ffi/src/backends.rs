@@ -1,0 +1,220 @@
+//! The backends: which there are, which this processor has, and the choice of one.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::sync::OnceLock;
+
+use koala_optim::{Backend, BackendStatus};
+
+use crate::growing::{Growing, Output};
+use crate::guard::guarded;
+use crate::pointers::{FromC, check, known, number_of, text};
+use crate::status::{Failure, koala_status};
+
+/// Where a step runs. All backends give the same bits.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_backend {
+    /// The fastest one that this processor has.
+    Fastest = 0,
+    /// Plain code, one element at a time. Always present.
+    Scalar = 1,
+    /// 128-bit vectors of whatever the library was compiled for. Always present.
+    Portable = 2,
+    /// 128-bit vectors of 64-bit Arm.
+    Neon = 3,
+    /// 256-bit vectors of x86-64, with AVX2 and F16C.
+    Avx2 = 4,
+    /// 512-bit vectors of x86-64, with AVX-512 F, DQ and VL.
+    Avx512 = 5,
+}
+
+impl FromC for koala_backend {
+    const NAME: &'static str = "koala_backend";
+    const ALL: &'static [Self] = &[Self::Fastest, Self::Scalar, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+}
+
+/// A backend, as koala_backend_describe tells of it. Set `size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_backend_info {
+    /// sizeof(koala_backend_info).
+    pub size: usize,
+    /// Its number.
+    pub backend: MaybeUninit<koala_backend>,
+    /// 1 if this processor has it, else 0.
+    pub present: u32,
+    /// Its name, such as "avx2".
+    pub name: [c_char; 16],
+    /// What it is, in a few words.
+    pub description: [c_char; 64],
+    /// Why it is not present; empty if it is.
+    pub absent_because: [c_char; 64],
+}
+
+// SAFETY: plain numbers and bytes, 8 + 4 + 4 + 16 + 64 + 64 without a gap.
+unsafe impl Growing for koala_backend_info {
+    const NAME: &'static str = "koala_backend_info";
+    const FIRST_SIZE: usize = 160;
+
+    fn default() -> Self {
+        koala_backend_info {
+            size: size_of::<Self>(),
+            backend: MaybeUninit::new(koala_backend::Fastest),
+            present: 0,
+            name: [0; 16],
+            description: [0; 64],
+            absent_because: [0; 64],
+        }
+    }
+}
+
+fn statuses() -> &'static [BackendStatus; 5] {
+    static STATUSES: OnceLock<[BackendStatus; 5]> = OnceLock::new();
+    STATUSES.get_or_init(Backend::statuses)
+}
+
+/// The backend of a number.
+#[inline]
+pub(crate) fn chosen(backend: MaybeUninit<koala_backend>) -> Result<Backend, Failure> {
+    static FASTEST: OnceLock<Backend> = OnceLock::new();
+    match known(backend)? {
+        koala_backend::Fastest => Ok(*FASTEST.get_or_init(Backend::detect)),
+        other => {
+            let status = &statuses()[other as usize - 1];
+            status.backend.map_or_else(|| Ok(Backend::by_name(status.name)?), Ok)
+        }
+    }
+}
+
+/// The number of a backend.
+pub(crate) fn number(backend: Backend) -> koala_backend {
+    let place = statuses().iter().position(|status| status.name == backend.name());
+    place.and_then(|place| koala_backend::ALL.get(place + 1)).copied().unwrap_or(koala_backend::Fastest)
+}
+
+/// How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from 1
+/// to `*count`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_backend_count(count: *mut usize) -> koala_status {
+    guarded(|| {
+        check(count, "count")?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { count.write(statuses().len()) };
+        Ok(())
+    })
+}
+
+/// Tells of a backend: whether this processor has it, and if not, why. KOALA_BACKEND_FASTEST stands for the fastest.
+///
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_backend_describe(
+    backend: MaybeUninit<koala_backend>,
+    info: *mut koala_backend_info,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let output = unsafe { Output::needed(info) }?;
+        let backend = match known(backend)? {
+            koala_backend::Fastest => number(chosen(backend)?),
+            other => other,
+        };
+        let status = &statuses()[backend as usize - 1];
+        let mut info = koala_backend_info {
+            backend: MaybeUninit::new(backend),
+            present: status.backend.is_some().into(),
+            ..Growing::default()
+        };
+        copy(status.name, &mut info.name);
+        copy(status.description, &mut info.description);
+        copy(status.absent_because.unwrap_or_default(), &mut info.absent_because);
+        output.write(&info);
+        Ok(())
+    })
+}
+
+/// As much of a text as there is room for, with a NUL: the rest is zero already.
+fn copy(text: &str, room: &mut [c_char]) {
+    let last = room.len() - 1;
+    room[..last].iter_mut().zip(text.bytes()).for_each(|(room, byte)| *room = byte as c_char);
+}
+
+/// The backend that runs where KOALA_BACKEND_FASTEST is asked for.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> koala_status {
+    guarded(|| {
+        check(backend, "backend")?;
+        let fastest = number(chosen(MaybeUninit::new(koala_backend::Fastest))?);
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { backend.write(fastest) };
+        Ok(())
+    })
+}
+
+/// The backend of that name.
+///
+/// Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it; the
+/// text lists those present.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mut koala_backend) -> koala_status {
+    guarded(|| {
+        check(backend, "backend")?;
+        // SAFETY: the caller's promise.
+        let found = Backend::by_name(unsafe { text(name, "name") }?)?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { backend.write(number(found)) };
+        Ok(())
+    })
+}
+
+/// The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else in
+/// this library looks at the environment.
+///
+/// Returns what koala_backend_by_name does.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_backend_from_environment(backend: *mut koala_backend) -> koala_status {
+    guarded(|| {
+        check(backend, "backend")?;
+        let found = Backend::from_environment()?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { backend.write(number(found)) };
+        Ok(())
+    })
+}
+
+/// The name of a backend, such as "avx2", or "fastest"; for ever valid. NULL for a number that is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn koala_backend_name(backend: MaybeUninit<koala_backend>) -> *const c_char {
+    let name = match usize::try_from(number_of(backend)).ok().and_then(|number| koala_backend::ALL.get(number)) {
+        Some(koala_backend::Fastest) => c"fastest",
+        Some(koala_backend::Scalar) => c"scalar",
+        Some(koala_backend::Portable) => c"portable",
+        Some(koala_backend::Neon) => c"neon",
+        Some(koala_backend::Avx2) => c"avx2",
+        Some(koala_backend::Avx512) => c"avx512",
+        None => return std::ptr::null(),
+    };
+    name.as_ptr()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::*;
+
+    #[test]
+    fn numbers_names_and_texts_are_the_librarys() {
+        assert_eq!(statuses().len() + 1, koala_backend::ALL.len());
+        for (status, backend) in statuses().iter().zip(&koala_backend::ALL[1..]) {
+            // SAFETY: a text of the library's.
+            let name = unsafe { CStr::from_ptr(koala_backend_name(MaybeUninit::new(*backend))) };
+            assert_eq!(name.to_str(), Ok(status.name));
+            assert!(status.name.len() < 16 && status.description.len() < 64);
+            assert!(status.absent_because.unwrap_or_default().len() < 64);
+            if let Some(present) = status.backend {
+                assert_eq!(number(present), *backend);
+            }
+        }
+    }
+}

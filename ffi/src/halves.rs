@@ -1,0 +1,187 @@
+//! Level 1 in two halves, for callers whose tensors are split over processes: dots, a sum of theirs, and apply.
+
+use koala_optim::kernel::{self, Plan};
+use koala_optim::{OnNonFinite, Outcome, Report};
+
+use crate::guard::guarded;
+use crate::kernel::{Call, Outputs, TensorList, koala_step, range_of};
+use crate::pointers::{COutput, check, check_array, check_optional};
+use crate::report::{koala_report, koala_tensor_report};
+use crate::status::{Failure, koala_status};
+use crate::tensor::{Checked, Stepped, koala_tensor};
+
+/// The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member,
+/// by any all-reduce, to those of the whole; infinity in the last one stays. This struct never changes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_dots {
+    /// a = H·h; 0 on a first step.
+    pub a: f64,
+    /// b = H·v; 0 on a first step.
+    pub b: f64,
+    /// c = H·H.
+    pub c: f64,
+    /// t = θ·θ; 0 without weight decay.
+    pub t: f64,
+    /// g·g, or infinity where it is known to be above the bound below which a tensor is skipped.
+    pub gradient_squared: f64,
+}
+
+impl From<kernel::Dots> for koala_dots {
+    fn from(dots: kernel::Dots) -> Self {
+        let kernel::Dots { a, b, c, t, gradient_squared } = dots;
+        koala_dots { a, b, c, t, gradient_squared: gradient_squared.unwrap_or(f64::INFINITY) }
+    }
+}
+
+impl From<koala_dots> for kernel::Dots {
+    fn from(dots: koala_dots) -> Self {
+        let koala_dots { a, b, c, t, gradient_squared } = dots;
+        kernel::Dots { a, b, c, t, gradient_squared: Some(gradient_squared).filter(|squared| squared.is_finite()) }
+    }
+}
+
+fn dots_of(stepped: &mut Stepped) -> Result<koala_dots, Failure> {
+    let (backend, settings) = (stepped.step.backend, stepped.step.settings);
+    let scalars = *stepped.tensor.scalars();
+    // A frozen tensor's would not be looked at.
+    if settings.frozen {
+        return Ok(kernel::Dots::default().into());
+    }
+    Ok(stepped.tensor.any_buffers().0.dots(backend, settings.weight_decay, &scalars)?.into())
+}
+
+/// The first half of a step: the dots of a tensor, or of the part of one that this process has. Reads only: parameters,
+/// gradient, and, but for a first step, v and h. Allocates nothing.
+///
+/// The whole tensor's dots, summed over its parts in whatever order, may differ from those of an undivided tensor in the
+/// last bits of float64.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_dots_tensor(
+    step: *const koala_step,
+    tensor: *const koala_tensor,
+    dots: *mut koala_dots,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        check(dots, "dots")?;
+        tensor.check_apart_from("dots", range_of(dots, 1))?;
+        let found = dots_of(&mut Stepped { step: call.step_of(&tensor)?, tensor })?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { dots.write(found) };
+        Ok(())
+    })
+}
+
+/// The first half of a step of `count` tensors: `dots` receives as many. See koala_dots_tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_dots_tensors(
+    step: *const koala_step,
+    tensors: *const koala_tensor,
+    count: usize,
+    dots: *mut koala_dots,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let call = unsafe { Call::new(step) }?;
+        check_array(dots, count, "dots")?;
+        // SAFETY: the caller's promise.
+        let list = unsafe { TensorList::new(&call, tensors, count, &[("dots", range_of(dots, count))]) }?;
+        list.in_parts(|first, tensors, _| {
+            for (place, tensor) in tensors.iter_mut().enumerate() {
+                let found = dots_of(tensor)?;
+                // SAFETY: `dots` has room for as many as there are tensors.
+                unsafe { dots.add(first + place).write(found) };
+            }
+            Ok(())
+        })
+    })
+}
+
+/// The second half of a step: decides by the dots of the whole tensor, and writes the tensor, or the part of one that this
+/// process has. Every process that has a part decides the same, given the same `step`, dots and scalars. Allocates
+/// nothing.
+///
+/// `step` and `tensor` are those of koala_dots_tensor. `report`, unless NULL, receives what was done, without norms.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_apply_tensor(
+    step: *const koala_step,
+    tensor: *const koala_tensor,
+    dots: *const koala_dots,
+    report: *mut koala_tensor_report,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        check(dots, "dots")?;
+        check_optional(report, "report")?;
+        tensor.check_apart_from("dots", range_of(dots, 1))?;
+        tensor.check_apart_from("report", range_of(report, 1))?;
+        let mut stepped = Stepped { step: call.step_of(&tensor)?, tensor };
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let plan = plan_of(&mut stepped, unsafe { *dots })?;
+        carry_out(&mut stepped, &plan)?;
+        // SAFETY: the caller's promise, and it is aligned.
+        unsafe { report.write_where_wanted(plan.report().into()) };
+        Ok(())
+    })
+}
+
+/// The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports, and
+/// `report`, unless NULL, the sum. Allocates nothing but what `on_non_finite` says. See koala_apply_tensor.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_apply_tensors(
+    step: *const koala_step,
+    tensors: *const koala_tensor,
+    count: usize,
+    dots: *const koala_dots,
+    reports: *mut koala_tensor_report,
+    report: *mut koala_report,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let call = unsafe { Call::new(step) }?;
+        check_array(dots, count, "dots")?;
+        // SAFETY: the caller's promise.
+        let outputs = unsafe { Outputs::new(count, reports, report) }?;
+        let [reports, report] = outputs.ranges();
+        let others = [("dots", range_of(dots, count)), reports, report];
+        // SAFETY: the caller's promise.
+        let list = unsafe { TensorList::new(&call, tensors, count, &others) }?;
+        let mut sum = Report::default();
+        list.in_parts(|first, tensors, plans| {
+            for (place, (tensor, plan)) in tensors.iter_mut().zip(&mut *plans).enumerate() {
+                // SAFETY: there are as many dots as tensors.
+                *plan = plan_of(tensor, unsafe { *dots.add(first + place) })
+                    .map_err(|failure| crate::kernel::in_tensor(failure, first + place))?;
+            }
+            let non_finite = plans.iter().any(|plan| plan.report().outcome == Outcome::NonFinite);
+            if non_finite && call.step.policy.non_finite == OnNonFinite::KeepAll {
+                plans.iter_mut().for_each(Plan::withhold);
+            }
+            for (place, (tensor, plan)) in tensors.iter_mut().zip(&*plans).enumerate() {
+                carry_out(tensor, plan)?;
+                sum.count(plan.report().outcome);
+                // SAFETY: `reports` is NULL or has room for as many as there are tensors.
+                unsafe { outputs.write_one(first + place, plan.report().into()) };
+            }
+            Ok(())
+        })?;
+        outputs.write_sum(&call, &sum);
+        Ok(())
+    })
+}
+
+fn plan_of(stepped: &mut Stepped, dots: koala_dots) -> Result<Plan, Failure> {
+    let (step, scalars) = (stepped.step, *stepped.tensor.scalars());
+    Ok(stepped.tensor.any_buffers().0.plan(&step, &dots.into(), &scalars)?)
+}
+
+fn carry_out(stepped: &mut Stepped, plan: &Plan) -> Result<(), Failure> {
+    let backend = stepped.step.backend;
+    let (buffers, scalars) = stepped.tensor.any_buffers();
+    buffers.apply(backend, plan, scalars)?;
+    stepped.tensor.store_scalars();
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The optimizer behind C's pointer: what is kept beside the library's own, and what a panic does to it.
+
+use std::ffi::{c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use koala_optim::{GroupId, Optimizer, Tensor};
+
+use crate::apart::Sorted;
+use crate::backends::koala_backend;
+use crate::pointers::check;
+use crate::status::{Failure, fail, koala_status};
+
+/// KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by
+/// koala_optimizer_create, ended by koala_optimizer_destroy.
+///
+/// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
+/// does not; those that do not, by one thread at a time, which need not be the one that made it.
+pub struct koala_optimizer {
+    poisoned: bool,
+    pub(crate) inner: Inner,
+}
+
+/// All of it but the poison.
+pub(crate) struct Inner {
+    pub optimizer: Optimizer,
+    pub backend: koala_backend,
+    pub groups: Vec<GroupId>,
+    /// Of the tensors, by their numbers.
+    pub names: Vec<Box<str>>,
+    pub log: Option<Log>,
+    /// Empty between calls; kept so that a step does not allocate.
+    pub given: Vec<Tensor<'static>>,
+    pub sorted: Sorted,
+}
+
+/// Where the caller wants to hear of troubles.
+#[derive(Clone, Copy)]
+pub(crate) struct Log {
+    pub function: extern "C" fn(*mut c_void, *const c_char),
+    pub context: *mut c_void,
+}
+
+impl koala_optimizer {
+    pub(crate) fn new(inner: Inner) -> Box<Self> {
+        Box::new(koala_optimizer { poisoned: false, inner })
+    }
+
+    /// Lends it to what only reads.
+    ///
+    /// # Safety
+    /// `pointer` is NULL or from `koala_optimizer_create`, not destroyed, and nobody changes it at the same time.
+    pub(crate) unsafe fn shared<'a>(pointer: *const koala_optimizer) -> Result<&'a Inner, Failure> {
+        check(pointer, "optimizer")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let optimizer = unsafe { &*pointer };
+        optimizer.sound()?;
+        Ok(&optimizer.inner)
+    }
+
+    /// Lends it to `body`; if that panics, it is of no use any more.
+    ///
+    /// # Safety
+    /// `pointer` is NULL or from `koala_optimizer_create`, not destroyed, and nobody uses it at the same time.
+    pub(crate) unsafe fn changed<T>(
+        pointer: *mut koala_optimizer,
+        body: impl FnOnce(&mut Inner) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        check(pointer, "optimizer")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let optimizer = unsafe { &mut *pointer };
+        optimizer.sound()?;
+        // The poison is what makes that safe.
+        match catch_unwind(AssertUnwindSafe(|| body(&mut optimizer.inner))) {
+            Ok(result) => result,
+            Err(panic) => {
+                optimizer.poisoned = true;
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    fn sound(&self) -> Result<(), Failure> {
+        match self.poisoned {
+            false => Ok(()),
+            true => Err(fail(
+                koala_status::Poisoned,
+                format_args!(
+                    "an earlier call on this optimizer met a mistake in the library; it can only be destroyed"
+                ),
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::guard::guarded;
+    use crate::*;
+
+    #[test]
+    fn a_panic_poisons_it() {
+        let mut optimizer = std::ptr::null_mut();
+        let mut noise = -1.0;
+        // SAFETY: the pointers are this test's own.
+        unsafe {
+            assert_eq!(koala_optimizer_create(std::ptr::null(), &mut optimizer), koala_status::Ok);
+            assert_eq!(koala_optimizer_noise(optimizer, &mut noise), koala_status::Ok);
+            let panicking = || koala_optimizer::changed(optimizer, |_| panic!("in the middle of a change"));
+            assert_eq!(guarded(panicking), koala_status::Panic);
+            assert_eq!(koala_optimizer_noise(optimizer, &mut noise), koala_status::Poisoned);
+            assert_eq!(koala_optimizer_set_threads(optimizer, 1), koala_status::Poisoned);
+            assert_eq!(koala_optimizer_destroy(optimizer), koala_status::Ok);
+        }
+        assert_eq!(noise, 1.0);
+    }
+}

@@ -1,0 +1,443 @@
+//! Level 3 for C: everything about an optimizer but its step.
+
+use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use koala_optim::kernel::Scalars;
+use koala_optim::{Config, Error, GroupId, Optimizer, TensorState, Threads};
+
+use crate::backends::{chosen, koala_backend, number};
+use crate::growing::{Growing, Output, initialize, read, read_or_default};
+use crate::guard::{guarded, mark_thread};
+use crate::handle::{Inner, Log, koala_optimizer};
+use crate::pointers::{check, check_array, flag, known, text};
+use crate::settings::{
+    from_c, koala_element_type, koala_noise, koala_on_breakdown, koala_on_non_finite, koala_settings, koala_state_type,
+    noise_rule, policy, to_c,
+};
+use crate::status::{Failure, copy_text, fail, koala_status};
+use crate::tensor::koala_scalars;
+
+/// What an optimizer is made with. koala_config_init fills it with the defaults.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_config {
+    /// sizeof(koala_config).
+    pub size: usize,
+    /// R before the first step, at least 0; with KOALA_NOISE_FIXED, R for ever. Default 1, the paper's.
+    pub initial_noise: f64,
+    /// The decay of KOALA_NOISE_AVERAGED, in [0, 1]. Default 0.9, the paper's.
+    pub noise_decay: f64,
+    /// Default KOALA_NOISE_AVERAGED.
+    pub noise: MaybeUninit<koala_noise>,
+    /// Where steps run. Default KOALA_BACKEND_FASTEST.
+    pub backend: MaybeUninit<koala_backend>,
+    /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR.
+    pub on_non_finite: MaybeUninit<koala_on_non_finite>,
+    /// Default KOALA_ON_BREAKDOWN_RESTART.
+    pub on_breakdown: MaybeUninit<koala_on_breakdown>,
+    /// How many threads a step uses. Default 1: the calling one, and none is started. No bit of the results depends on it.
+    pub threads: u32,
+    /// 1: the reports of tensors have their norms, which may cost a pass more over gradient and parameters. Default 0.
+    pub norms: u32,
+}
+
+// SAFETY: three numbers of 8 bytes and six of 4; any bytes are a value.
+unsafe impl Growing for koala_config {
+    const NAME: &'static str = "koala_config";
+    const FIRST_SIZE: usize = 48;
+
+    fn default() -> Self {
+        koala_config {
+            size: size_of::<Self>(),
+            initial_noise: 1.0,
+            noise_decay: 0.9,
+            noise: MaybeUninit::new(koala_noise::Averaged),
+            backend: MaybeUninit::new(koala_backend::Fastest),
+            on_non_finite: MaybeUninit::new(koala_on_non_finite::KeepTensor),
+            on_breakdown: MaybeUninit::new(koala_on_breakdown::Restart),
+            threads: 1,
+            norms: 0,
+        }
+    }
+}
+
+/// Fills `config` with the defaults. `size` is sizeof(koala_config).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_config_init(config: *mut koala_config, size: usize) -> koala_status {
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe { initialize(config, size) })
+}
+
+/// Makes an optimizer without tensors. `config` may be NULL, for the defaults. `*optimizer` is the caller's to destroy.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_create(
+    config: *const koala_config,
+    optimizer: *mut *mut koala_optimizer,
+) -> koala_status {
+    guarded(|| {
+        check(optimizer, "optimizer")?;
+        // SAFETY: the caller's promise.
+        let config = unsafe { read_or_default(config) }?;
+        let backend = chosen(config.backend)?;
+        let made = Optimizer::new(Config {
+            noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
+            policy: policy(config.on_non_finite, config.on_breakdown)?,
+            backend,
+            threads: threads(config.threads)?,
+            details: flag(config.norms, "norms")?,
+        })?;
+        let handle = koala_optimizer::new(Inner {
+            optimizer: made,
+            backend: number(backend),
+            groups: Vec::new(),
+            names: Vec::new(),
+            log: None,
+            given: Vec::new(),
+            sorted: Default::default(),
+        });
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { optimizer.write(Box::into_raw(handle)) };
+        Ok(())
+    })
+}
+
+/// Ends an optimizer, frees its memory, and joins its threads. NULL does nothing. The pointer is of no use afterwards.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_destroy(optimizer: *mut koala_optimizer) -> koala_status {
+    guarded(|| {
+        if optimizer.is_null() {
+            return Ok(());
+        }
+        check(optimizer, "optimizer")?;
+        // SAFETY: from `koala_optimizer_create`, and not destroyed before, by the caller's promise.
+        drop(unsafe { Box::from_raw(optimizer) });
+        Ok(())
+    })
+}
+
+/// Threads whose panics do not print.
+fn threads(count: u32) -> Result<Threads, Failure> {
+    if count < 2 {
+        return Ok(Threads::Count(count as usize));
+    }
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(count as usize)
+        .thread_name(|number| format!("koala-{number}"))
+        .start_handler(|_| mark_thread())
+        .build()
+        .map_err(|error| Error::Threads { count: count as usize, reason: error.to_string() })?;
+    Ok(Threads::Pool(Arc::new(pool)))
+}
+
+/// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
+/// 0 on, in the order in which they are made.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_add_group(
+    optimizer: *mut koala_optimizer,
+    settings: *const koala_settings,
+    group: *mut u32,
+) -> koala_status {
+    guarded(|| {
+        check(group, "group")?;
+        // SAFETY: the caller's promise.
+        let settings = from_c(&unsafe { read_or_default(settings) }?)?;
+        let add = |inner: &mut Inner| {
+            let number = u32::try_from(inner.groups.len())
+                .map_err(|_| fail(koala_status::UnknownGroup, format_args!("there are 2^32 groups already")))?;
+            inner.groups.push(inner.optimizer.add_group(settings)?);
+            Ok(number)
+        };
+        // SAFETY: the caller's promise.
+        let number = unsafe { koala_optimizer::changed(optimizer, add) }?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { group.write(number) };
+        Ok(())
+    })
+}
+
+impl Inner {
+    fn group(&self, number: u32) -> Result<GroupId, Failure> {
+        let group = self.groups.get(number as usize).copied();
+        let groups = self.groups.len();
+        Ok(group.ok_or(Error::UnknownGroup { group: number as usize, groups })?)
+    }
+
+    pub(crate) fn name(&self, tensor: usize) -> Result<&str, Failure> {
+        self.names.get(tensor).map(|name| &**name).ok_or_else(|| {
+            let count = self.names.len();
+            fail(koala_status::UnknownTensor, format_args!("there is no tensor {tensor}: there are {count}"))
+        })
+    }
+
+    fn state(&self, tensor: usize) -> Result<&TensorState, Failure> {
+        let name = self.name(tensor)?;
+        Ok(self.optimizer.state(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?)
+    }
+}
+
+/// The settings of a group. Set `settings->size` before the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_settings(
+    optimizer: *const koala_optimizer,
+    group: u32,
+    settings: *mut koala_settings,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (inner, output) = unsafe { (koala_optimizer::shared(optimizer)?, Output::needed(settings)?) };
+        output.write(&to_c(&inner.optimizer.settings(inner.group(group)?)?));
+        Ok(())
+    })
+}
+
+/// Changes the settings of a group from the next step on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_set_settings(
+    optimizer: *mut koala_optimizer,
+    group: u32,
+    settings: *const koala_settings,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let settings = from_c(&unsafe { read(settings) }?)?;
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_settings(inner.group(group)?, settings)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, set) }
+    })
+}
+
+/// Changes the learning rate of a group from the next step on.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_set_learning_rate(
+    optimizer: *mut koala_optimizer,
+    group: u32,
+    learning_rate: f64,
+) -> koala_status {
+    guarded(|| {
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_learning_rate(inner.group(group)?, learning_rate)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, set) }
+    })
+}
+
+/// Changes how many threads a step uses, from the next one on. Those that there were are joined.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
+    guarded(|| {
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_threads(threads(count)?)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, set) }
+    })
+}
+
+/// Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
+/// Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
+/// may be added at any time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_add_tensor(
+    optimizer: *mut koala_optimizer,
+    name: *const c_char,
+    length: usize,
+    r#type: MaybeUninit<koala_element_type>,
+    state_type: MaybeUninit<koala_state_type>,
+    group: u32,
+    number: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        crate::pointers::check_optional(number, "number")?;
+        // SAFETY: the caller's promise.
+        let name = unsafe { text(name, "name") }?;
+        let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
+        let add = |inner: &mut Inner| {
+            let group = inner.group(group)?;
+            inner.optimizer.add_tensor(name, length, element_type, state_type, group)?;
+            inner.names.push(name.into());
+            // So that a step does not allocate.
+            inner.given.reserve(inner.names.len());
+            inner.sorted.reserve(inner.names.len());
+            Ok(inner.names.len() - 1)
+        };
+        // SAFETY: the caller's promise.
+        let added = unsafe { koala_optimizer::changed(optimizer, add) }?;
+        // SAFETY: NULL, or aligned and the caller's to write.
+        unsafe { crate::pointers::COutput::write_where_wanted(number, added) };
+        Ok(())
+    })
+}
+
+/// How many tensors there are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_tensor_count(
+    optimizer: *const koala_optimizer,
+    count: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        check(count, "count")?;
+        // SAFETY: the caller's promise.
+        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { count.write(inner.names.len()) };
+        Ok(())
+    })
+}
+
+/// The number of the tensor of that name.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_find_tensor(
+    optimizer: *const koala_optimizer,
+    name: *const c_char,
+    number: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        check(number, "number")?;
+        // SAFETY: the caller's promise.
+        let (inner, name) = unsafe { (koala_optimizer::shared(optimizer)?, text(name, "name")?) };
+        let place = inner.names.iter().position(|known| **known == *name);
+        let place = place.ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { number.write(place) };
+        Ok(())
+    })
+}
+
+/// Copies the name of a tensor, as koala_last_error copies its text.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_tensor_name(
+    optimizer: *const koala_optimizer,
+    tensor: usize,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        check_array(buffer, capacity, "buffer")?;
+        crate::pointers::check_optional(length, "length")?;
+        // SAFETY: the caller's promise.
+        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let name = inner.name(tensor)?.as_bytes();
+        // SAFETY: the caller's promise.
+        unsafe { copy_text(name, buffer, capacity, length) };
+        Ok(())
+    })
+}
+
+/// The scalars of a tensor's filter after the last step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_scalars(
+    optimizer: *const koala_optimizer,
+    tensor: usize,
+    scalars: *mut koala_scalars,
+) -> koala_status {
+    guarded(|| {
+        check(scalars, "scalars")?;
+        // SAFETY: the caller's promise.
+        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let found: Scalars = inner.state(tensor)?.scalars();
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { scalars.write(found.into()) };
+        Ok(())
+    })
+}
+
+/// Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's length
+/// times the size of its state's type. Either may be NULL, if it is not wanted. Before the first step they are zero.
+///
+/// Returns KOALA_STATUS_LENGTH if `bytes` is another number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_state(
+    optimizer: *const koala_optimizer,
+    tensor: usize,
+    v: *mut c_void,
+    h: *mut c_void,
+    bytes: usize,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let found = inner.state(tensor)?.bytes();
+        if found[0].len() != bytes {
+            return Err(fail(
+                koala_status::Length,
+                format_args!(
+                    "tensor {:?}: {bytes} bytes for its state, expected {}",
+                    inner.name(tensor)?,
+                    found[0].len()
+                ),
+            ));
+        }
+        for (bytes, buffer) in found.into_iter().zip([v, h]) {
+            if !buffer.is_null() {
+                // SAFETY: the caller's promise; the state is the library's own memory.
+                unsafe { buffer.cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Restarts the filter of a tensor: its next step will be a first step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_restart(optimizer: *mut koala_optimizer, tensor: usize) -> koala_status {
+    guarded(|| {
+        let restart = |inner: &mut Inner| {
+            let name = inner.name(tensor)?.to_owned();
+            Ok(inner.optimizer.restart(&name)?)
+        };
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, restart) }
+    })
+}
+
+/// R, as the last step used it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_noise(optimizer: *const koala_optimizer, noise: *mut f64) -> koala_status {
+    guarded(|| {
+        check(noise, "noise")?;
+        // SAFETY: the caller's promise.
+        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { noise.write(inner.optimizer.noise()) };
+        Ok(())
+    })
+}
+
+/// The backend that an optimizer's steps run on: never KOALA_BACKEND_FASTEST.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_backend(
+    optimizer: *const koala_optimizer,
+    backend: *mut koala_backend,
+) -> koala_status {
+    guarded(|| {
+        check(backend, "backend")?;
+        // SAFETY: the caller's promise.
+        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { backend.write(inner.backend) };
+        Ok(())
+    })
+}
+
+/// Hears of a tensor that a step restarted or kept because of trouble: a text of one line, valid during the call, and the
+/// context that was given with the function. It is called by the thread that called koala_optimizer_step, after all
+/// tensors have stepped, and must not call that optimizer.
+pub type koala_log = Option<extern "C" fn(context: *mut c_void, text: *const c_char)>;
+
+/// Has `function` called for every tensor whose filter restarts, or which is kept because something is not finite or
+/// because of a breakdown. NULL: nothing is called any more, as at first.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_set_log(
+    optimizer: *mut koala_optimizer,
+    function: koala_log,
+    context: *mut c_void,
+) -> koala_status {
+    guarded(|| {
+        let set = |inner: &mut Inner| {
+            inner.log = function.map(|function| Log { function, context });
+            Ok(())
+        };
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, set) }
+    })
+}

@@ -1,0 +1,271 @@
+//! Level 3 for C: a step of an optimizer, from C's list of tensors.
+
+use std::ffi::{CString, c_void};
+use std::mem::MaybeUninit;
+
+use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
+
+use crate::apart::{BUFFERS, Occupied};
+use crate::growing::{Growing, Output, read};
+use crate::guard::guarded;
+use crate::handle::{Inner, Log, koala_optimizer};
+use crate::kernel::{range_of, unequal_sizes};
+use crate::pointers::{check, check_array, known};
+use crate::report::{koala_report, koala_tensor_report};
+use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
+use crate::status::{Failure, fail, koala_status, prefix};
+use crate::tensor::{Range, check_buffer};
+
+/// The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
+/// what applies.
+///
+/// The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
+/// same call; all may be NULL if `length` is 0.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_parameters {
+    /// sizeof(koala_parameters).
+    pub size: usize,
+    /// The tensor's number, from koala_optimizer_add_tensor.
+    pub tensor: usize,
+    /// Its number of parameters, which must be the one that it was added with.
+    pub length: usize,
+    /// What they are stored in, which must be what it was added with.
+    pub r#type: MaybeUninit<koala_element_type>,
+    /// What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
+    pub copy_type: MaybeUninit<koala_copy_type>,
+    /// θ: read and written.
+    pub parameters: *mut c_void,
+    /// g = ∂L/∂θ of the minibatch's mean loss: read.
+    pub gradient: *const c_void,
+    /// Written with the new parameters, rounded, if the tensor steps.
+    pub copy: *mut c_void,
+}
+
+// SAFETY: three numbers of 8 bytes, two of 4, three pointers; any bytes are a value.
+unsafe impl Growing for koala_parameters {
+    const NAME: &'static str = "koala_parameters";
+    const FIRST_SIZE: usize = 56;
+
+    fn default() -> Self {
+        koala_parameters {
+            size: size_of::<Self>(),
+            tensor: 0,
+            length: 0,
+            r#type: MaybeUninit::new(koala_element_type::F32),
+            copy_type: MaybeUninit::new(koala_copy_type::None),
+            parameters: std::ptr::null_mut(),
+            gradient: std::ptr::null(),
+            copy: std::ptr::null_mut(),
+        }
+    }
+}
+
+/// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
+/// they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the
+/// optimizer was made with more.
+///
+/// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
+///
+/// Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and what the optimizer's policies make an error.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_step(
+    optimizer: *mut koala_optimizer,
+    loss: *const koala_loss,
+    tensors: *const koala_parameters,
+    count: usize,
+    reports: *mut koala_tensor_report,
+    report: *mut koala_report,
+) -> koala_status {
+    guarded(|| {
+        check(loss, "loss")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let loss = unsafe { *loss };
+        if !reports.is_null() {
+            check_array(reports, count, "reports")?;
+        }
+        // SAFETY: the caller's promise.
+        let report = unsafe { Output::optional(report) }?;
+        let others = [("reports", range_of(reports, count)), ("report", report.range())];
+        // SAFETY: the caller's promise.
+        let list = unsafe { Given::new(tensors, count) }?;
+        let step = |inner: &mut Inner| {
+            // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
+            unsafe { inner.take(list, &others) }?;
+            let stepped = inner.optimizer.step(loss.into(), &mut inner.given);
+            if stepped.is_ok() && !reports.is_null() {
+                for (place, tensor) in inner.given.iter().enumerate() {
+                    // SAFETY: there is room for as many as there are tensors.
+                    unsafe { reports.add(place).write(tensor.report().into()) };
+                }
+            }
+            if let (Ok(_), Some(log)) = (&stepped, inner.log) {
+                inner.given.iter().for_each(|tensor| tell(log, tensor));
+            }
+            inner.given.clear();
+            let found = stepped?;
+            let mut sum = koala_report { step: found.step, ..koala_report::empty(inner.backend, found.noise) };
+            sum.count(&found);
+            report.write(&sum);
+            Ok(())
+        };
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, step) }
+    })
+}
+
+fn tell(log: Log, tensor: &Tensor<'_>) {
+    let what = match tensor.report().outcome {
+        Outcome::Restarted => "its filter restarted: the innovation variance would not have been positive",
+        Outcome::NonFinite => "kept as it is: its gradient, the loss or a scalar is not finite",
+        Outcome::Breakdown => "kept as it is: the innovation variance would not have been positive",
+        _ => return,
+    };
+    // A name comes from a C string, so it has no NUL.
+    if let Ok(text) = CString::new(format!("tensor {:?}: {what}", tensor.name())) {
+        (log.function)(log.context, text.as_ptr());
+    }
+}
+
+/// C's list of tensors, its size looked at.
+#[derive(Clone, Copy)]
+struct Given {
+    tensors: *const koala_parameters,
+    stride: usize,
+    count: usize,
+}
+
+impl Given {
+    /// # Safety
+    /// `tensors` is NULL or an array of `count` tensors as their documentation says, and stays so.
+    unsafe fn new(tensors: *const koala_parameters, count: usize) -> Result<Self, Failure> {
+        check_array(tensors, count, "tensors")?;
+        let mut given = Given { tensors, stride: 0, count };
+        if count > 0 {
+            // SAFETY: not NULL, aligned; the caller's promise.
+            given.stride = unsafe { tensors.cast::<usize>().read() };
+            crate::growing::check_size::<koala_parameters>(given.stride)?;
+        }
+        Ok(given)
+    }
+
+    fn get(&self, place: usize) -> Result<koala_parameters, Failure> {
+        // SAFETY: within the caller's array, whose elements all have the size of the first.
+        let given = unsafe { read(self.tensors.byte_add(place * self.stride)) }?;
+        if given.size == self.stride { Ok(given) } else { Err(unequal_sizes("tensors", place)) }
+    }
+}
+
+impl koala_parameters {
+    /// Whether it may be used by itself.
+    fn check(&self) -> Result<(), Failure> {
+        let size = ElementType::from(known(self.r#type)?).size();
+        let copy_type = known(self.copy_type)?;
+        if self.length == 0 {
+            return Ok(());
+        }
+        check_buffer(self.parameters, self.length, size, "parameters")?;
+        check_buffer(self.gradient, self.length, size, "gradient")?;
+        match copy_type {
+            koala_copy_type::None => Ok(()),
+            _ => check_buffer(self.copy, self.length, 2, "copy"),
+        }
+    }
+
+    /// What its buffers occupy; nothing if it may not be used.
+    fn ranges(&self) -> [Range; BUFFERS.len()] {
+        let (Ok(element_type), Ok(copy_type)) = (known(self.r#type), known(self.copy_type)) else { return [(0, 0); 3] };
+        let range = |address: usize, size: usize| (address, address + self.length * size);
+        let size = ElementType::from(element_type).size();
+        let copy = if copy_type == koala_copy_type::None { (0, 0) } else { range(self.copy.addr(), 2) };
+        [range(self.parameters.addr(), size), range(self.gradient.addr(), size), copy]
+    }
+}
+
+impl Inner {
+    /// Looks at C's list, and makes the library's of it, in `given`.
+    ///
+    /// # Safety
+    /// `given` is emptied before the call ends, and nobody else uses the tensors' buffers until then.
+    unsafe fn take(&mut self, list: Given, others: &[(&str, Range)]) -> Result<(), Failure> {
+        self.given.clear();
+        if list.count > self.names.len() {
+            let known = self.names.len();
+            let text = format_args!("{} tensors are given, but there are only {known}", list.count);
+            return Err(fail(koala_status::DuplicateTensor, text));
+        }
+        for place in 0..list.count {
+            let tensor = list.get(place)?;
+            let name = self.name(tensor.tensor)?;
+            tensor.check().inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?;
+        }
+        self.check_apart(list, others)?;
+        for place in 0..list.count {
+            let tensor = list.get(place)?;
+            let name: *const str = self.name(tensor.tensor)?;
+            // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the call
+            // ends.
+            let name: &'static str = unsafe { &*name };
+            let copy_type = known(tensor.copy_type)?;
+            // SAFETY: looked at above, with the sizes of these types.
+            self.given.push(unsafe {
+                match known(tensor.r#type)?.into() {
+                    ElementType::F32 => typed::<f32>(name, &tensor, copy_type),
+                    ElementType::F64 => typed::<f64>(name, &tensor, copy_type),
+                    ElementType::Bf16 => typed::<bf16>(name, &tensor, copy_type),
+                    ElementType::F16 => typed::<f16>(name, &tensor, copy_type),
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether what is written overlaps nothing else; all tensors have been looked at by themselves.
+    fn check_apart(&mut self, list: Given, others: &[(&str, Range)]) -> Result<(), Failure> {
+        let ranges = |place| list.get(place).map_or([(0, 0); BUFFERS.len()], |tensor| tensor.ranges());
+        let overlap = self.sorted.overlap(list.count, ranges);
+        let name_of = |one: &Occupied| list.get(one.place).and_then(|tensor| self.name(tensor.tensor));
+        if let Some((left, right)) = overlap {
+            let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
+            let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);
+            let text = format_args!("{left} of tensor {left_name:?} and {right} of tensor {right_name:?} overlap");
+            return Err(fail(koala_status::Overlap, text));
+        }
+        for (other, range) in others {
+            if let Some(one) = self.sorted.overlapping(*range) {
+                let (name, buffer) = (name_of(&one)?, BUFFERS[one.buffer]);
+                return Err(fail(
+                    koala_status::Overlap,
+                    format_args!("{other} and {buffer} of tensor {name:?} overlap"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// The buffers have been looked at, for elements of type `P`; the result is dropped before the call ends.
+unsafe fn typed<P: Element>(
+    name: &'static str,
+    given: &koala_parameters,
+    copy_type: koala_copy_type,
+) -> Tensor<'static> {
+    let length = given.length;
+    if length == 0 {
+        return Tensor::new::<P>(name, &mut [], &[]);
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let tensor = Tensor::new::<P>(
+            name,
+            std::slice::from_raw_parts_mut(given.parameters.cast(), length),
+            std::slice::from_raw_parts(given.gradient.cast(), length),
+        );
+        match copy_type {
+            koala_copy_type::None => tensor,
+            koala_copy_type::Bf16 => tensor.with_bf16_copy(std::slice::from_raw_parts_mut(given.copy.cast(), length)),
+            koala_copy_type::F16 => tensor.with_f16_copy(std::slice::from_raw_parts_mut(given.copy.cast(), length)),
+        }
+    }
+}

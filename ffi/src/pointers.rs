@@ -1,0 +1,110 @@
+//! What C hands over, looked at before it is used: pointers, enums, texts.
+
+use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
+
+use crate::status::{Failure, fail, koala_status};
+
+/// An enum that C names by a number, from 0 on without a gap. C may give any number, so such a value comes as
+/// `MaybeUninit` until it has been looked at.
+pub(crate) trait FromC: Copy + 'static {
+    /// For error texts.
+    const NAME: &'static str;
+    /// Every value, in the order of their numbers.
+    const ALL: &'static [Self];
+}
+
+/// The number that C gave.
+#[inline(always)]
+pub(crate) fn number_of<T: FromC>(value: MaybeUninit<T>) -> i32 {
+    const { assert!(size_of::<T>() == 4) };
+    // SAFETY: `repr(i32)` by the trait's users, all of which are here; and C passes some number.
+    unsafe { value.as_ptr().cast::<i32>().read() }
+}
+
+/// The value, if it is one.
+#[inline(always)]
+pub(crate) fn known<T: FromC>(value: MaybeUninit<T>) -> Result<T, Failure> {
+    let number = number_of(value);
+    match usize::try_from(number).ok().and_then(|number| T::ALL.get(number)) {
+        Some(value) => Ok(*value),
+        None => Err(fail(koala_status::UnknownValue, format_args!("{number} is no {}", T::NAME))),
+    }
+}
+
+/// A flag, 0 or 1.
+#[inline(always)]
+pub(crate) fn flag(value: u32, name: &str) -> Result<bool, Failure> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        _ => Err(fail(koala_status::UnknownValue, format_args!("the flag {name} is {value}, expected 0 or 1"))),
+    }
+}
+
+/// Whether a pointer to `T` may be used, as far as can be seen.
+#[inline(always)]
+pub(crate) fn check<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
+    if pointer.is_null() {
+        return Err(fail(koala_status::NullPointer, format_args!("{name} is NULL")));
+    }
+    if !pointer.is_aligned() {
+        return Err(fail(
+            koala_status::Misaligned,
+            format_args!("{name} is {pointer:p}, expected a multiple of {}", align_of::<T>()),
+        ));
+    }
+    Ok(())
+}
+
+/// The same for an array, which may be NULL if it has no elements; and whether memory can hold it.
+#[inline(always)]
+pub(crate) fn check_array<T>(pointer: *const T, count: usize, name: &str) -> Result<(), Failure> {
+    if count == 0 {
+        return Ok(());
+    }
+    check(pointer, name)?;
+    let bytes = count.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= isize::MAX as usize);
+    match bytes.and_then(|bytes| pointer.addr().checked_add(bytes)) {
+        Some(_) => Ok(()),
+        None => {
+            Err(fail(koala_status::Length, format_args!("{count} elements in {name} are more than memory can hold")))
+        }
+    }
+}
+
+/// An out-pointer.
+pub(crate) trait COutput<T> {
+    /// Writes there, unless it is NULL.
+    ///
+    /// # Safety
+    /// The pointer is NULL, or may be written.
+    unsafe fn write_where_wanted(self, value: T);
+}
+
+impl<T> COutput<T> for *mut T {
+    #[inline(always)]
+    unsafe fn write_where_wanted(self, value: T) {
+        if !self.is_null() {
+            // SAFETY: the caller's promise.
+            unsafe { self.write(value) };
+        }
+    }
+}
+
+/// An out-pointer that may be NULL, if what it points to is not wanted.
+#[inline(always)]
+pub(crate) fn check_optional<T>(pointer: *mut T, name: &str) -> Result<(), Failure> {
+    if pointer.is_null() { Ok(()) } else { check(pointer, name) }
+}
+
+/// A text that ends with NUL.
+///
+/// # Safety
+/// `pointer` is NULL or such a text, which stays as it is for as long as the result is used.
+pub(crate) unsafe fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a str, Failure> {
+    check(pointer, name)?;
+    // SAFETY: the caller's promise.
+    let text = unsafe { CStr::from_ptr(pointer) };
+    text.to_str().map_err(|error| fail(koala_status::Encoding, format_args!("{name} is not UTF-8: {text:?}: {error}")))
+}

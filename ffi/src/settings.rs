@@ -1,0 +1,329 @@
+//! What a caller sets, and the loss: structs, enums, their defaults.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+
+use koala_optim::{
+    Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType, Variant, bf16, f16,
+};
+
+use crate::growing::{Growing, initialize};
+use crate::guard::guarded;
+use crate::pointers::{FromC, check, check_array, flag, known};
+use crate::status::{Failure, fail, koala_status};
+
+/// What a tensor's parameters and gradient are stored in. Arithmetic is in float64 for KOALA_ELEMENT_TYPE_F64, and in
+/// float32 for all others.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_element_type {
+    /// IEEE 754 binary32: float.
+    F32 = 0,
+    /// IEEE 754 binary64: double.
+    F64 = 1,
+    /// bfloat16, the upper half of a binary32, in a uint16_t.
+    Bf16 = 2,
+    /// IEEE 754 binary16, in a uint16_t.
+    F16 = 3,
+}
+
+impl FromC for koala_element_type {
+    const NAME: &'static str = "koala_element_type";
+    const ALL: &'static [Self] = &[Self::F32, Self::F64, Self::Bf16, Self::F16];
+}
+
+impl From<koala_element_type> for ElementType {
+    #[inline(always)]
+    fn from(from: koala_element_type) -> Self {
+        match from {
+            koala_element_type::F32 => ElementType::F32,
+            koala_element_type::F64 => ElementType::F64,
+            koala_element_type::Bf16 => ElementType::Bf16,
+            koala_element_type::F16 => ElementType::F16,
+        }
+    }
+}
+
+/// What the state's two vectors, v and h, are stored in.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_state_type {
+    /// The parameters' own type.
+    Same = 0,
+    /// binary32: for parameters in half precision.
+    F32 = 1,
+    /// bfloat16: half the memory and less traffic, for some accuracy.
+    Bf16 = 2,
+}
+
+impl FromC for koala_state_type {
+    const NAME: &'static str = "koala_state_type";
+    const ALL: &'static [Self] = &[Self::Same, Self::F32, Self::Bf16];
+}
+
+impl From<koala_state_type> for StateType {
+    #[inline(always)]
+    fn from(from: koala_state_type) -> Self {
+        match from {
+            koala_state_type::Same => StateType::Same,
+            koala_state_type::F32 => StateType::F32,
+            koala_state_type::Bf16 => StateType::Bf16,
+        }
+    }
+}
+
+/// A second place for a tensor's new parameters, rounded to half precision.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_copy_type {
+    /// There is none.
+    None = 0,
+    /// In bfloat16.
+    Bf16 = 1,
+    /// In binary16.
+    F16 = 2,
+}
+
+impl FromC for koala_copy_type {
+    const NAME: &'static str = "koala_copy_type";
+    const ALL: &'static [Self] = &[Self::None, Self::Bf16, Self::F16];
+}
+
+/// Which covariance of the least Frobenius norm is reconstructed: paper, section 3.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_variant {
+    /// The symmetric one, the paper's default.
+    Symmetric = 0,
+    /// The one without that constraint.
+    Vanilla = 1,
+}
+
+impl FromC for koala_variant {
+    const NAME: &'static str = "koala_variant";
+    const ALL: &'static [Self] = &[Self::Symmetric, Self::Vanilla];
+}
+
+/// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_on_non_finite {
+    /// Leave that tensor as it is, step the others, and count it in the report.
+    KeepTensor = 0,
+    /// Leave every tensor as it is, and the noise too, and count it in the report.
+    KeepAll = 1,
+    /// Leave every tensor as it is, and return KOALA_STATUS_NON_FINITE.
+    Error = 2,
+}
+
+impl FromC for koala_on_non_finite {
+    const NAME: &'static str = "koala_on_non_finite";
+    const ALL: &'static [Self] = &[Self::KeepTensor, Self::KeepAll, Self::Error];
+}
+
+/// What to do with a tensor whose innovation variance S would not be positive, which the recursion does not rule out.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_on_breakdown {
+    /// Restart its filter, as on a first step with this gradient, and count it in the report.
+    Restart = 0,
+    /// Leave it as it is, and count it in the report.
+    Skip = 1,
+    /// Leave every tensor as it is, and return KOALA_STATUS_BREAKDOWN.
+    Error = 2,
+}
+
+impl FromC for koala_on_breakdown {
+    const NAME: &'static str = "koala_on_breakdown";
+    const ALL: &'static [Self] = &[Self::Restart, Self::Skip, Self::Error];
+}
+
+#[inline(always)]
+pub(crate) fn policy(
+    on_non_finite: MaybeUninit<koala_on_non_finite>,
+    on_breakdown: MaybeUninit<koala_on_breakdown>,
+) -> Result<Policy, Failure> {
+    Ok(Policy {
+        non_finite: match known(on_non_finite)? {
+            koala_on_non_finite::KeepTensor => OnNonFinite::KeepTensor,
+            koala_on_non_finite::KeepAll => OnNonFinite::KeepAll,
+            koala_on_non_finite::Error => OnNonFinite::Error,
+        },
+        breakdown: match known(on_breakdown)? {
+            koala_on_breakdown::Restart => OnBreakdown::Restart,
+            koala_on_breakdown::Skip => OnBreakdown::Skip,
+            koala_on_breakdown::Error => OnBreakdown::Error,
+        },
+    })
+}
+
+/// The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings than
+/// the step before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_settings {
+    /// sizeof(koala_settings).
+    pub size: usize,
+    /// η ≥ 0: the share of the Kalman step that is taken. Default 1.
+    pub learning_rate: f64,
+    /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+    pub weight_decay: f64,
+    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+    pub initial_variance: f64,
+    /// Q ≥ 0: what that variance grows by in each step. Default 0.1.
+    pub process_noise: f64,
+    /// Default KOALA_VARIANT_SYMMETRIC.
+    pub variant: MaybeUninit<koala_variant>,
+    /// 1: the tensors are checked like any other and stay as they are. Default 0.
+    pub frozen: u32,
+}
+
+// SAFETY: plain numbers, five of 8 bytes and two of 4.
+unsafe impl Growing for koala_settings {
+    const NAME: &'static str = "koala_settings";
+    const FIRST_SIZE: usize = 48;
+
+    fn default() -> Self {
+        to_c(&Settings::default())
+    }
+}
+
+pub(crate) fn to_c(settings: &Settings) -> koala_settings {
+    koala_settings {
+        size: size_of::<koala_settings>(),
+        learning_rate: settings.learning_rate,
+        weight_decay: settings.weight_decay,
+        initial_variance: settings.initial_variance,
+        process_noise: settings.process_noise,
+        variant: MaybeUninit::new(match settings.variant {
+            Variant::Symmetric => koala_variant::Symmetric,
+            Variant::Vanilla => koala_variant::Vanilla,
+        }),
+        frozen: settings.frozen.into(),
+    }
+}
+
+#[inline(always)]
+pub(crate) fn from_c(settings: &koala_settings) -> Result<Settings, Failure> {
+    Ok(Settings {
+        learning_rate: settings.learning_rate,
+        weight_decay: settings.weight_decay,
+        initial_variance: settings.initial_variance,
+        process_noise: settings.process_noise,
+        variant: match known(settings.variant)? {
+            koala_variant::Symmetric => Variant::Symmetric,
+            koala_variant::Vanilla => Variant::Vanilla,
+        },
+        frozen: flag(settings.frozen, "frozen")?,
+    })
+}
+
+/// Fills `settings` with the defaults. `size` is sizeof(koala_settings).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_settings_init(settings: *mut koala_settings, size: usize) -> koala_status {
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe { initialize(settings, size) })
+}
+
+/// The rule for R, the variance of the measurement noise, which all tensors of an optimizer share.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_noise {
+    /// R ← decay·R + (1 − decay)·m before each step, m being the mean of the squared per-sample losses.
+    Averaged = 0,
+    /// Always the initial R.
+    Fixed = 1,
+}
+
+impl FromC for koala_noise {
+    const NAME: &'static str = "koala_noise";
+    const ALL: &'static [Self] = &[Self::Averaged, Self::Fixed];
+}
+
+#[inline(always)]
+pub(crate) fn noise_rule(rule: MaybeUninit<koala_noise>, decay: f64, initial: f64) -> Result<Noise, Failure> {
+    Ok(match known(rule)? {
+        koala_noise::Averaged => Noise::Averaged { decay, initial },
+        koala_noise::Fixed => Noise::Fixed(initial),
+    })
+}
+
+/// The measurement of one step: of a minibatch, the mean loss and the mean of the squared per-sample losses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_loss {
+    /// L, the mean.
+    pub mean: f64,
+    /// m ≥ 0, the mean of the squares; only KOALA_NOISE_AVERAGED reads it.
+    pub second_moment: f64,
+}
+
+impl From<koala_loss> for Loss {
+    fn from(loss: koala_loss) -> Self {
+        Loss::new(loss.mean, loss.second_moment)
+    }
+}
+
+/// Averages the losses of `count` samples, in float64 and in their order, into `loss`.
+///
+/// Returns KOALA_STATUS_NO_SAMPLES if `count` is 0.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_loss_from_samples(
+    r#type: MaybeUninit<koala_element_type>,
+    losses: *const c_void,
+    count: usize,
+    loss: *mut koala_loss,
+) -> koala_status {
+    /// # Safety
+    /// `losses` is NULL or points to `count` elements.
+    unsafe fn averaged<T: Element>(losses: *const c_void, count: usize) -> Result<Loss, Failure> {
+        let losses = losses.cast::<T>();
+        check_array(losses, count, "losses")?;
+        match count {
+            0 => Ok(Loss::from_samples::<T>(&[])?),
+            // SAFETY: not NULL, aligned, no more than memory can hold, and the caller's promise.
+            _ => Ok(Loss::from_samples(unsafe { std::slice::from_raw_parts(losses, count) })?),
+        }
+    }
+    guarded(|| {
+        check(loss, "loss")?;
+        let found = match known(r#type)? {
+            // SAFETY: the caller's promise.
+            koala_element_type::F32 => unsafe { averaged::<f32>(losses, count) },
+            // SAFETY: the caller's promise.
+            koala_element_type::F64 => unsafe { averaged::<f64>(losses, count) },
+            // SAFETY: the caller's promise.
+            koala_element_type::Bf16 => unsafe { averaged::<bf16>(losses, count) },
+            // SAFETY: the caller's promise.
+            koala_element_type::F16 => unsafe { averaged::<f16>(losses, count) },
+        }?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { loss.write(koala_loss { mean: found.mean, second_moment: found.second_moment }) };
+        Ok(())
+    })
+}
+
+/// Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m, with m
+/// the loss's second moment. An optimizer does this itself. The paper has a decay of 0.9, and 1 before the first step.
+///
+/// Returns KOALA_STATUS_SETTING if the decay is not in [0, 1], if the noise is negative, or if the second moment is
+/// negative or not finite.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_noise_update(decay: f64, loss: *const koala_loss, noise: *mut f64) -> koala_status {
+    guarded(|| {
+        check(loss, "loss")?;
+        check(noise, "noise")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let (loss, current) = unsafe { (Loss::from(*loss), *noise) };
+        if !(loss.second_moment >= 0.0 && loss.second_moment.is_finite()) {
+            let text =
+                format_args!("the second moment is {}, expected a finite number, at least 0", loss.second_moment);
+            return Err(fail(koala_status::Setting, text));
+        }
+        let rule = Noise::Averaged { decay, initial: current };
+        rule.validate()?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { noise.write(rule.next(current, loss)) };
+        Ok(())
+    })
+}

@@ -1,0 +1,245 @@
+//! Statuses, and the text that goes with the last one that was not good.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char};
+use std::fmt::Write;
+use std::mem::MaybeUninit;
+
+use crate::pointers::{COutput, FromC, number_of};
+
+/// What a call came to. Zero is success; after anything else nothing has been written, and koala_last_error has a text
+/// that names the tensor and the numbers.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_status {
+    /// All was done.
+    Ok = 0,
+    /// A pointer is NULL that may not be.
+    NullPointer = 1,
+    /// A pointer is not aligned as its type has to be.
+    Misaligned = 2,
+    /// Two buffers overlap, one of which would be written.
+    Overlap = 3,
+    /// The size in a struct's first member is none that this library knows: it was not set, or it is of a newer header
+    /// and a member that this library lacks is not zero.
+    StructSize = 4,
+    /// An enum or a flag has a value that is none of its own.
+    UnknownValue = 5,
+    /// A length is not the tensor's, or larger than memory can be.
+    Length = 6,
+    /// The parameters' type is not the one that the tensor was added with.
+    Type = 7,
+    /// A text is not UTF-8.
+    Encoding = 8,
+    /// A number is outside of its range.
+    Setting = 9,
+    /// A loss was to be made from no samples.
+    NoSamples = 10,
+    /// A loss, gradient, parameter or scalar is NaN or infinite, and KOALA_ON_NON_FINITE_ERROR is set.
+    NonFinite = 11,
+    /// An innovation variance would not be positive, and KOALA_ON_BREAKDOWN_ERROR is set.
+    Breakdown = 12,
+    /// There is no tensor of that name or number.
+    UnknownTensor = 13,
+    /// A tensor was added, or given, before.
+    DuplicateTensor = 14,
+    /// There is no group of that number.
+    UnknownGroup = 15,
+    /// There is no backend of that name or number.
+    UnknownBackend = 16,
+    /// The backend cannot run on this processor.
+    AbsentBackend = 17,
+    /// There is not enough memory.
+    Memory = 18,
+    /// The threads could not be had.
+    Threads = 19,
+    /// The header and the library do not fit.
+    Version = 20,
+    /// There is a mistake in the library, and the call was given up: what it was to write may be half-written. Please
+    /// report it. A koala_optimizer is poisoned by it.
+    Panic = 21,
+    /// An earlier call on this koala_optimizer ended with KOALA_STATUS_PANIC. It can only be destroyed.
+    Poisoned = 22,
+}
+
+impl FromC for koala_status {
+    const NAME: &'static str = "status";
+    const ALL: &'static [Self] = &[
+        Self::Ok,
+        Self::NullPointer,
+        Self::Misaligned,
+        Self::Overlap,
+        Self::StructSize,
+        Self::UnknownValue,
+        Self::Length,
+        Self::Type,
+        Self::Encoding,
+        Self::Setting,
+        Self::NoSamples,
+        Self::NonFinite,
+        Self::Breakdown,
+        Self::UnknownTensor,
+        Self::DuplicateTensor,
+        Self::UnknownGroup,
+        Self::UnknownBackend,
+        Self::AbsentBackend,
+        Self::Memory,
+        Self::Threads,
+        Self::Version,
+        Self::Panic,
+        Self::Poisoned,
+    ];
+}
+
+/// A few words on a status, in English, for ever valid; never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *const c_char {
+    let text: &CStr = match usize::try_from(number_of(status)).ok().and_then(|number| koala_status::ALL.get(number)) {
+        Some(koala_status::Ok) => c"success",
+        Some(koala_status::NullPointer) => c"a pointer is NULL",
+        Some(koala_status::Misaligned) => c"a pointer is misaligned",
+        Some(koala_status::Overlap) => c"buffers overlap",
+        Some(koala_status::StructSize) => c"a struct has an unknown size",
+        Some(koala_status::UnknownValue) => c"a value is none of its type",
+        Some(koala_status::Length) => c"a length is wrong",
+        Some(koala_status::Type) => c"an element type is wrong",
+        Some(koala_status::Encoding) => c"a text is not UTF-8",
+        Some(koala_status::Setting) => c"a number is out of range",
+        Some(koala_status::NoSamples) => c"there are no samples",
+        Some(koala_status::NonFinite) => c"a number is not finite",
+        Some(koala_status::Breakdown) => c"an innovation variance is not positive",
+        Some(koala_status::UnknownTensor) => c"there is no such tensor",
+        Some(koala_status::DuplicateTensor) => c"a tensor is given twice",
+        Some(koala_status::UnknownGroup) => c"there is no such group",
+        Some(koala_status::UnknownBackend) => c"there is no such backend",
+        Some(koala_status::AbsentBackend) => c"the backend cannot run here",
+        Some(koala_status::Memory) => c"out of memory",
+        Some(koala_status::Threads) => c"the threads could not be had",
+        Some(koala_status::Version) => c"header and library do not fit",
+        Some(koala_status::Panic) => c"a mistake in the library",
+        Some(koala_status::Poisoned) => c"the optimizer is poisoned",
+        None => c"an unknown status",
+    };
+    text.as_ptr()
+}
+
+/// Copies the text of the last call on this thread that did not succeed: English, UTF-8, one line, such as
+/// `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
+///
+/// `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
+/// too long is cut. `length`, unless NULL, receives the length of the whole text without NUL.
+///
+/// Returns KOALA_STATUS_NULL_POINTER if `buffer` is NULL and `capacity` is not 0; the text stays the same then.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_last_error(buffer: *mut c_char, capacity: usize, length: *mut usize) -> koala_status {
+    LAST_ERROR.with_borrow(|text| {
+        // SAFETY: the caller's promise for both.
+        unsafe { copy_text(text.as_bytes(), buffer, capacity, length) }
+    })
+}
+
+/// Copies a text and a NUL to C.
+///
+/// # Safety
+/// `buffer` has room for `capacity` bytes; `length` is NULL or may be written.
+pub(crate) unsafe fn copy_text(text: &[u8], buffer: *mut c_char, capacity: usize, length: *mut usize) -> koala_status {
+    if buffer.is_null() && capacity > 0 {
+        return koala_status::NullPointer;
+    }
+    if capacity > 0 {
+        let mut end = text.len().min(capacity - 1);
+        // Not in the middle of a character.
+        while end < text.len() && end > 0 && text[end] & 0xc0 == 0x80 {
+            end -= 1;
+        }
+        // SAFETY: `end` is below the capacity, and the text is this thread's own.
+        unsafe {
+            buffer.cast::<u8>().copy_from_nonoverlapping(text.as_ptr(), end);
+            buffer.add(end).write(0);
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { length.write_where_wanted(text.len()) };
+    koala_status::Ok
+}
+
+/// That a call failed; its text is with the thread. Made by [`fail`] only.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure(pub koala_status);
+
+/// Keeps the text for [`koala_last_error`].
+#[cold]
+pub(crate) fn fail(status: koala_status, text: std::fmt::Arguments<'_>) -> Failure {
+    LAST_ERROR.with_borrow_mut(|last| {
+        last.length = 0;
+        // A text that is too long is cut, which is no error.
+        let _ = last.write_fmt(text);
+    });
+    Failure(status)
+}
+
+/// Begins the text of the failure that was just made with another.
+#[cold]
+pub(crate) fn prefix(prefix: std::fmt::Arguments<'_>) {
+    LAST_ERROR.with_borrow_mut(|last| {
+        let before = Text { bytes: last.bytes, length: last.length };
+        last.length = 0;
+        // A text that is too long is cut, which is no error.
+        let _ = last.write_fmt(prefix);
+        let text = std::str::from_utf8(before.as_bytes()).unwrap_or_default();
+        let _ = last.write_str(text.strip_prefix("the tensor: ").unwrap_or(text));
+    });
+}
+
+impl From<koala_optim::Error> for Failure {
+    #[cold]
+    fn from(error: koala_optim::Error) -> Self {
+        use koala_optim::Error;
+        let status = match error {
+            Error::Length { .. } => koala_status::Length,
+            Error::Type { .. } => koala_status::Type,
+            Error::UnknownTensor { .. } => koala_status::UnknownTensor,
+            Error::DuplicateTensor { .. } => koala_status::DuplicateTensor,
+            Error::UnknownGroup { .. } => koala_status::UnknownGroup,
+            Error::Setting { .. } => koala_status::Setting,
+            Error::NoSamples => koala_status::NoSamples,
+            Error::NonFiniteLoss { .. } | Error::NonFinite { .. } => koala_status::NonFinite,
+            Error::Breakdown { .. } => koala_status::Breakdown,
+            Error::Memory { .. } => koala_status::Memory,
+            Error::UnknownBackend { .. } => koala_status::UnknownBackend,
+            Error::AbsentBackend { .. } => koala_status::AbsentBackend,
+            Error::Threads { .. } => koala_status::Threads,
+            // The library's errors may become more: the text says what this one is.
+            _ => koala_status::Panic,
+        };
+        fail(status, format_args!("{error}"))
+    }
+}
+
+/// A text in memory of the thread's own, so that a failure allocates nothing.
+struct Text {
+    bytes: [u8; 512],
+    length: usize,
+}
+
+thread_local! {
+    static LAST_ERROR: RefCell<Text> = const { RefCell::new(Text { bytes: [0; 512], length: 0 }) };
+}
+
+impl Text {
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        let mut end = part.len().min(self.bytes.len() - self.length);
+        while !part.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.bytes[self.length..self.length + end].copy_from_slice(&part.as_bytes()[..end]);
+        self.length += end;
+        if end < part.len() { Err(std::fmt::Error) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,1211 @@
+/* koala.h: the optimizer step of KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432) for C, C++, and whatever
+ * calls C. Made by cbindgen from the sources of libkoala; do not edit. Licence: MIT or Apache-2.0.
+ *
+ * KOALA++ trains a network by a Kalman filter over its parameters. Three levels call it:
+ *   - koala_step_tensor, koala_step_tensors: whole steps of tensors whose buffers and state the caller owns;
+ *   - koala_dots_tensor(s), then koala_apply_tensor(s): the same in two halves, for tensors split over processes;
+ *   - koala_optimizer: named tensors in groups, their state, the noise, reports.
+ * For the same input, all of them give the same bits, on every processor, backend and number of threads.
+ *
+ * What holds for every function:
+ *   - It returns a koala_status (but those that return a constant text or number). Results go through pointers. If the
+ *     status is not KOALA_STATUS_OK, nothing that a pointer leads to has been written, and nothing of an optimizer has
+ *     changed; koala_last_error has a text that names what is wrong. (KOALA_STATUS_PANIC is the exception.)
+ *   - No pointer may be NULL unless it says so; pointers are aligned for their type; what is written overlaps nothing else
+ *     of the call. All this is looked at. What cannot be looked at is the caller's promise: that a pointer leads to as
+ *     many elements as the length says, which nobody else writes, or reads where it is written, before the call returns.
+ *   - A struct that begins with `size` may become longer in later versions: set it to its sizeof, and begin with the
+ *     struct's init function where it has one, else with zeros. New members are at the end, and zero is what was before.
+ *   - No thread is started, nothing is allocated, printed, or called back unless it says so. No signal handler, no
+ *     environment variable, no global state but the last error of each thread.
+ *   - Functions may be called by any thread at any time; what a pointer to const leads to may be shared between them, what
+ *     another pointer leads to may not. The processor's floating-point state must be the default one (round to nearest,
+ *     denormals kept).
+ *   - Text is UTF-8. Lengths are numbers of elements, sizes are bytes.
+ */
+
+
+#ifndef KOALA_H
+#define KOALA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * The version of this header: a program compiled with it needs a library of the same major version, and below 1.0 of
+ * the same minor version too.
+ */
+#define KOALA_VERSION_MAJOR 0
+
+/**
+ * See KOALA_VERSION_MAJOR.
+ */
+#define KOALA_VERSION_MINOR 1
+
+/**
+ * See KOALA_VERSION_MAJOR.
+ */
+#define KOALA_VERSION_PATCH 0
+
+/**
+ * The version as one number: 1000000 times major, plus 1000 times minor, plus patch.
+ */
+#define KOALA_VERSION 1000
+
+/**
+ * What a call came to. Zero is success; after anything else nothing has been written, and koala_last_error has a text
+ * that names the tensor and the numbers.
+ */
+enum koala_status
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * All was done.
+   */
+  KOALA_STATUS_OK = 0,
+  /**
+   * A pointer is NULL that may not be.
+   */
+  KOALA_STATUS_NULL_POINTER = 1,
+  /**
+   * A pointer is not aligned as its type has to be.
+   */
+  KOALA_STATUS_MISALIGNED = 2,
+  /**
+   * Two buffers overlap, one of which would be written.
+   */
+  KOALA_STATUS_OVERLAP = 3,
+  /**
+   * The size in a struct's first member is none that this library knows: it was not set, or it is of a newer header
+   * and a member that this library lacks is not zero.
+   */
+  KOALA_STATUS_STRUCT_SIZE = 4,
+  /**
+   * An enum or a flag has a value that is none of its own.
+   */
+  KOALA_STATUS_UNKNOWN_VALUE = 5,
+  /**
+   * A length is not the tensor's, or larger than memory can be.
+   */
+  KOALA_STATUS_LENGTH = 6,
+  /**
+   * The parameters' type is not the one that the tensor was added with.
+   */
+  KOALA_STATUS_TYPE = 7,
+  /**
+   * A text is not UTF-8.
+   */
+  KOALA_STATUS_ENCODING = 8,
+  /**
+   * A number is outside of its range.
+   */
+  KOALA_STATUS_SETTING = 9,
+  /**
+   * A loss was to be made from no samples.
+   */
+  KOALA_STATUS_NO_SAMPLES = 10,
+  /**
+   * A loss, gradient, parameter or scalar is NaN or infinite, and KOALA_ON_NON_FINITE_ERROR is set.
+   */
+  KOALA_STATUS_NON_FINITE = 11,
+  /**
+   * An innovation variance would not be positive, and KOALA_ON_BREAKDOWN_ERROR is set.
+   */
+  KOALA_STATUS_BREAKDOWN = 12,
+  /**
+   * There is no tensor of that name or number.
+   */
+  KOALA_STATUS_UNKNOWN_TENSOR = 13,
+  /**
+   * A tensor was added, or given, before.
+   */
+  KOALA_STATUS_DUPLICATE_TENSOR = 14,
+  /**
+   * There is no group of that number.
+   */
+  KOALA_STATUS_UNKNOWN_GROUP = 15,
+  /**
+   * There is no backend of that name or number.
+   */
+  KOALA_STATUS_UNKNOWN_BACKEND = 16,
+  /**
+   * The backend cannot run on this processor.
+   */
+  KOALA_STATUS_ABSENT_BACKEND = 17,
+  /**
+   * There is not enough memory.
+   */
+  KOALA_STATUS_MEMORY = 18,
+  /**
+   * The threads could not be had.
+   */
+  KOALA_STATUS_THREADS = 19,
+  /**
+   * The header and the library do not fit.
+   */
+  KOALA_STATUS_VERSION = 20,
+  /**
+   * There is a mistake in the library, and the call was given up: what it was to write may be half-written. Please
+   * report it. A koala_optimizer is poisoned by it.
+   */
+  KOALA_STATUS_PANIC = 21,
+  /**
+   * An earlier call on this koala_optimizer ended with KOALA_STATUS_PANIC. It can only be destroyed.
+   */
+  KOALA_STATUS_POISONED = 22,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_status koala_status;
+#else
+typedef int32_t koala_status;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Where a step runs. All backends give the same bits.
+ */
+enum koala_backend
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The fastest one that this processor has.
+   */
+  KOALA_BACKEND_FASTEST = 0,
+  /**
+   * Plain code, one element at a time. Always present.
+   */
+  KOALA_BACKEND_SCALAR = 1,
+  /**
+   * 128-bit vectors of whatever the library was compiled for. Always present.
+   */
+  KOALA_BACKEND_PORTABLE = 2,
+  /**
+   * 128-bit vectors of 64-bit Arm.
+   */
+  KOALA_BACKEND_NEON = 3,
+  /**
+   * 256-bit vectors of x86-64, with AVX2 and F16C.
+   */
+  KOALA_BACKEND_AVX2 = 4,
+  /**
+   * 512-bit vectors of x86-64, with AVX-512 F, DQ and VL.
+   */
+  KOALA_BACKEND_AVX512 = 5,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_backend koala_backend;
+#else
+typedef int32_t koala_backend;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * Which covariance of the least Frobenius norm is reconstructed: paper, section 3.
+ */
+enum koala_variant
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The symmetric one, the paper's default.
+   */
+  KOALA_VARIANT_SYMMETRIC = 0,
+  /**
+   * The one without that constraint.
+   */
+  KOALA_VARIANT_VANILLA = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_variant koala_variant;
+#else
+typedef int32_t koala_variant;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a tensor's parameters and gradient are stored in. Arithmetic is in float64 for KOALA_ELEMENT_TYPE_F64, and in
+ * float32 for all others.
+ */
+enum koala_element_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * IEEE 754 binary32: float.
+   */
+  KOALA_ELEMENT_TYPE_F32 = 0,
+  /**
+   * IEEE 754 binary64: double.
+   */
+  KOALA_ELEMENT_TYPE_F64 = 1,
+  /**
+   * bfloat16, the upper half of a binary32, in a uint16_t.
+   */
+  KOALA_ELEMENT_TYPE_BF16 = 2,
+  /**
+   * IEEE 754 binary16, in a uint16_t.
+   */
+  KOALA_ELEMENT_TYPE_F16 = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_element_type koala_element_type;
+#else
+typedef int32_t koala_element_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.
+ */
+enum koala_on_non_finite
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Leave that tensor as it is, step the others, and count it in the report.
+   */
+  KOALA_ON_NON_FINITE_KEEP_TENSOR = 0,
+  /**
+   * Leave every tensor as it is, and the noise too, and count it in the report.
+   */
+  KOALA_ON_NON_FINITE_KEEP_ALL = 1,
+  /**
+   * Leave every tensor as it is, and return KOALA_STATUS_NON_FINITE.
+   */
+  KOALA_ON_NON_FINITE_ERROR = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_on_non_finite koala_on_non_finite;
+#else
+typedef int32_t koala_on_non_finite;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What to do with a tensor whose innovation variance S would not be positive, which the recursion does not rule out.
+ */
+enum koala_on_breakdown
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Restart its filter, as on a first step with this gradient, and count it in the report.
+   */
+  KOALA_ON_BREAKDOWN_RESTART = 0,
+  /**
+   * Leave it as it is, and count it in the report.
+   */
+  KOALA_ON_BREAKDOWN_SKIP = 1,
+  /**
+   * Leave every tensor as it is, and return KOALA_STATUS_BREAKDOWN.
+   */
+  KOALA_ON_BREAKDOWN_ERROR = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_on_breakdown koala_on_breakdown;
+#else
+typedef int32_t koala_on_breakdown;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What the state's two vectors, v and h, are stored in.
+ */
+enum koala_state_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * The parameters' own type.
+   */
+  KOALA_STATE_TYPE_SAME = 0,
+  /**
+   * binary32: for parameters in half precision.
+   */
+  KOALA_STATE_TYPE_F32 = 1,
+  /**
+   * bfloat16: half the memory and less traffic, for some accuracy.
+   */
+  KOALA_STATE_TYPE_BF16 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_state_type koala_state_type;
+#else
+typedef int32_t koala_state_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * A second place for a tensor's new parameters, rounded to half precision.
+ */
+enum koala_copy_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * There is none.
+   */
+  KOALA_COPY_TYPE_NONE = 0,
+  /**
+   * In bfloat16.
+   */
+  KOALA_COPY_TYPE_BF16 = 1,
+  /**
+   * In binary16.
+   */
+  KOALA_COPY_TYPE_F16 = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_copy_type koala_copy_type;
+#else
+typedef int32_t koala_copy_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * What a step did with one tensor.
+ */
+enum koala_outcome
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Stepped, with the filter's memory of the steps before.
+   */
+  KOALA_OUTCOME_STEPPED = 0,
+  /**
+   * Stepped, for the first time.
+   */
+  KOALA_OUTCOME_FIRST_STEP = 1,
+  /**
+   * Stepped as for the first time, because the innovation variance would not have been positive.
+   */
+  KOALA_OUTCOME_RESTARTED = 2,
+  /**
+   * Kept: the gradient's norm is below 1e-9, or H = g + wd·θ is zero and there is nothing to learn.
+   */
+  KOALA_OUTCOME_SKIPPED = 3,
+  /**
+   * Kept: the settings say frozen.
+   */
+  KOALA_OUTCOME_FROZEN = 4,
+  /**
+   * Kept: the gradient, the loss or a scalar is NaN or infinite.
+   */
+  KOALA_OUTCOME_NON_FINITE = 5,
+  /**
+   * Kept: the innovation variance would not have been positive.
+   */
+  KOALA_OUTCOME_BREAKDOWN = 6,
+  /**
+   * Kept: it could have stepped, but another tensor is not finite, under KOALA_ON_NON_FINITE_KEEP_ALL.
+   */
+  KOALA_OUTCOME_WITHHELD = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_outcome koala_outcome;
+#else
+typedef int32_t koala_outcome;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The rule for R, the variance of the measurement noise, which all tensors of an optimizer share.
+ */
+enum koala_noise
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * R ← decay·R + (1 − decay)·m before each step, m being the mean of the squared per-sample losses.
+   */
+  KOALA_NOISE_AVERAGED = 0,
+  /**
+   * Always the initial R.
+   */
+  KOALA_NOISE_FIXED = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_noise koala_noise;
+#else
+typedef int32_t koala_noise;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by
+ * koala_optimizer_create, ended by koala_optimizer_destroy.
+ *
+ * Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
+ * does not; those that do not, by one thread at a time, which need not be the one that made it.
+ */
+typedef struct koala_optimizer koala_optimizer;
+
+/**
+ * A backend, as koala_backend_describe tells of it. Set `size` before the call.
+ */
+typedef struct koala_backend_info {
+  /**
+   * sizeof(koala_backend_info).
+   */
+  size_t size;
+  /**
+   * Its number.
+   */
+  koala_backend backend;
+  /**
+   * 1 if this processor has it, else 0.
+   */
+  uint32_t present;
+  /**
+   * Its name, such as "avx2".
+   */
+  char name[16];
+  /**
+   * What it is, in a few words.
+   */
+  char description[64];
+  /**
+   * Why it is not present; empty if it is.
+   */
+  char absent_because[64];
+} koala_backend_info;
+
+/**
+ * The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings than
+ * the step before.
+ */
+typedef struct koala_settings {
+  /**
+   * sizeof(koala_settings).
+   */
+  size_t size;
+  /**
+   * η ≥ 0: the share of the Kalman step that is taken. Default 1.
+   */
+  double learning_rate;
+  /**
+   * wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+   */
+  double weight_decay;
+  /**
+   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+   */
+  double initial_variance;
+  /**
+   * Q ≥ 0: what that variance grows by in each step. Default 0.1.
+   */
+  double process_noise;
+  /**
+   * Default KOALA_VARIANT_SYMMETRIC.
+   */
+  koala_variant variant;
+  /**
+   * 1: the tensors are checked like any other and stay as they are. Default 0.
+   */
+  uint32_t frozen;
+} koala_settings;
+
+/**
+ * The measurement of one step: of a minibatch, the mean loss and the mean of the squared per-sample losses.
+ */
+typedef struct koala_loss {
+  /**
+   * L, the mean.
+   */
+  double mean;
+  /**
+   * m ≥ 0, the mean of the squares; only KOALA_NOISE_AVERAGED reads it.
+   */
+  double second_moment;
+} koala_loss;
+
+/**
+ * Everything about a step but the tensors, for the functions that need no optimizer. koala_step_init fills it with the
+ * defaults; `loss` and `noise` are to be set for every step.
+ */
+typedef struct koala_step {
+  /**
+   * sizeof(koala_step).
+   */
+  size_t size;
+  /**
+   * The settings of the groups of tensors, each of the same size. NULL: a single group with the defaults.
+   */
+  const struct koala_settings *groups;
+  /**
+   * How many groups there are; not looked at if `groups` is NULL.
+   */
+  size_t group_count;
+  /**
+   * L, the minibatch's mean loss. Default 0.
+   */
+  double loss;
+  /**
+   * R ≥ 0, the variance of the measurement noise: see koala_noise_update. Default 1.
+   */
+  double noise;
+  /**
+   * Where to run. Default KOALA_BACKEND_FASTEST.
+   */
+  koala_backend backend;
+  /**
+   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under the other two, koala_step_tensors and koala_apply_tensors allocate
+   * some hundred bytes per tensor until they return, if they are given more than 16 tensors.
+   */
+  koala_on_non_finite on_non_finite;
+  /**
+   * Default KOALA_ON_BREAKDOWN_RESTART. KOALA_ON_BREAKDOWN_ERROR allocates as above.
+   */
+  koala_on_breakdown on_breakdown;
+  /**
+   * 1: whole steps report the norms, which may cost a pass more over gradient and parameters. Default 0.
+   */
+  uint32_t norms;
+} koala_step;
+
+/**
+ * The scalars of one tensor's filter between two steps: four doubles, all zero before the first step. A caller may
+ * keep them as an array of doubles, and save them as such. This struct never changes.
+ */
+typedef struct koala_scalars {
+  /**
+   * x = h·h, with h the measurement row of the step before.
+   */
+  double h_h;
+  /**
+   * y = h·v.
+   */
+  double h_v;
+  /**
+   * s, the innovation variance S of the step before.
+   */
+  double innovation_variance;
+  /**
+   * Steps taken: a whole number. At 0, v and h are not read, and the next step is a first step.
+   */
+  double steps;
+} koala_scalars;
+
+/**
+ * A tensor of n = `length` parameters whose buffers are the caller's, for the functions that need no optimizer. Begin
+ * with zeros, then set `size`, and what applies.
+ *
+ * Each buffer is aligned for its elements, has n of them, and overlaps no other one of the same call; all may be NULL if
+ * n is 0. `parameters` and `gradient` are of `type`, `v` and `h` of `state_type`.
+ */
+typedef struct koala_tensor {
+  /**
+   * sizeof(koala_tensor).
+   */
+  size_t size;
+  /**
+   * n, the number of parameters; 0 is legal and does nothing.
+   */
+  size_t length;
+  /**
+   * What parameters and gradient are stored in.
+   */
+  koala_element_type type;
+  /**
+   * What v and h are stored in.
+   */
+  koala_state_type state_type;
+  /**
+   * What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
+   */
+  koala_copy_type copy_type;
+  /**
+   * Its group: a place in koala_step's `groups`.
+   */
+  uint32_t group;
+  /**
+   * 1: the call may let `gradient` and `h` change places in this struct, which saves writing h: it does if the
+   * tensor steps, has no weight decay, and has its state in its own type. Either way `h` is the state afterwards, and
+   * what `gradient` holds is of no use. The gradient's memory must be writable then. Only koala_step_tensor and
+   * koala_step_tensors look at this.
+   */
+  uint32_t exchange;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * θ: read and written.
+   */
+  void *parameters;
+  /**
+   * g = ∂L/∂θ of the minibatch's mean loss: read.
+   */
+  const void *gradient;
+  /**
+   * v = H·P, the product of gradient and covariance: read (but for a first step) and written. It need not be
+   * initialized before the first step.
+   */
+  void *v;
+  /**
+   * h, the measurement row of the step before: read (but for a first step) and written. It need not be initialized
+   * before the first step.
+   */
+  void *h;
+  /**
+   * Written with the new parameters, rounded, if the tensor steps.
+   */
+  void *copy;
+  /**
+   * Read and written; not NULL.
+   */
+  struct koala_scalars *scalars;
+} koala_tensor;
+
+/**
+ * The scalars of one tensor's step: zero where the step did not come that far. This struct never changes.
+ */
+typedef struct koala_tensor_report {
+  /**
+   * What was done.
+   */
+  koala_outcome outcome;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * S, the innovation variance of this step.
+   */
+  double innovation_variance;
+  /**
+   * α = (H·h)/(h·h).
+   */
+  double alpha;
+  /**
+   * λ = (H·v + Q·(H·h))/S of the step before: the Kalman gain seen from H.
+   */
+  double lambda;
+  /**
+   * w, the weight of the symmetric correction.
+   */
+  double w;
+  /**
+   * ‖g‖ before the step; NaN unless norms were asked for.
+   */
+  double gradient_norm;
+  /**
+   * ‖H‖ = ‖g + wd·θ‖ before the step; NaN unless norms were asked for.
+   */
+  double measurement_norm;
+  /**
+   * ‖θ‖ before the step; NaN unless norms were asked for.
+   */
+  double parameters_norm;
+} koala_tensor_report;
+
+/**
+ * What a step did with a list of tensors: how many of them came to what. Set `size` before the call.
+ */
+typedef struct koala_report {
+  /**
+   * sizeof(koala_report).
+   */
+  size_t size;
+  /**
+   * The backend that ran: never KOALA_BACKEND_FASTEST.
+   */
+  koala_backend backend;
+  /**
+   * Zero.
+   */
+  uint32_t reserved;
+  /**
+   * Steps that took an optimizer's noise forward, this one included; 0 from a call without an optimizer.
+   */
+  uint64_t step;
+  /**
+   * R of this step.
+   */
+  double noise;
+  /**
+   * Tensors that stepped, first steps and restarts included.
+   */
+  uint64_t stepped;
+  /**
+   * Those of them that stepped for the first time.
+   */
+  uint64_t first_steps;
+  /**
+   * Those of them whose filter restarted, S having come out as zero or less.
+   */
+  uint64_t restarts;
+  /**
+   * Tensors kept because their gradient is (nearly) zero.
+   */
+  uint64_t skipped;
+  /**
+   * Tensors kept because they are frozen.
+   */
+  uint64_t frozen;
+  /**
+   * Tensors kept because something was NaN or infinite.
+   */
+  uint64_t non_finite;
+  /**
+   * Tensors kept because S came out as zero or less.
+   */
+  uint64_t breakdowns;
+  /**
+   * Tensors kept because another one is not finite, under KOALA_ON_NON_FINITE_KEEP_ALL.
+   */
+  uint64_t withheld;
+} koala_report;
+
+/**
+ * The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member,
+ * by any all-reduce, to those of the whole; infinity in the last one stays. This struct never changes.
+ */
+typedef struct koala_dots {
+  /**
+   * a = H·h; 0 on a first step.
+   */
+  double a;
+  /**
+   * b = H·v; 0 on a first step.
+   */
+  double b;
+  /**
+   * c = H·H.
+   */
+  double c;
+  /**
+   * t = θ·θ; 0 without weight decay.
+   */
+  double t;
+  /**
+   * g·g, or infinity where it is known to be above the bound below which a tensor is skipped.
+   */
+  double gradient_squared;
+} koala_dots;
+
+/**
+ * What an optimizer is made with. koala_config_init fills it with the defaults.
+ */
+typedef struct koala_config {
+  /**
+   * sizeof(koala_config).
+   */
+  size_t size;
+  /**
+   * R before the first step, at least 0; with KOALA_NOISE_FIXED, R for ever. Default 1, the paper's.
+   */
+  double initial_noise;
+  /**
+   * The decay of KOALA_NOISE_AVERAGED, in [0, 1]. Default 0.9, the paper's.
+   */
+  double noise_decay;
+  /**
+   * Default KOALA_NOISE_AVERAGED.
+   */
+  koala_noise noise;
+  /**
+   * Where steps run. Default KOALA_BACKEND_FASTEST.
+   */
+  koala_backend backend;
+  /**
+   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR.
+   */
+  koala_on_non_finite on_non_finite;
+  /**
+   * Default KOALA_ON_BREAKDOWN_RESTART.
+   */
+  koala_on_breakdown on_breakdown;
+  /**
+   * How many threads a step uses. Default 1: the calling one, and none is started. No bit of the results depends on it.
+   */
+  uint32_t threads;
+  /**
+   * 1: the reports of tensors have their norms, which may cost a pass more over gradient and parameters. Default 0.
+   */
+  uint32_t norms;
+} koala_config;
+
+/**
+ * Hears of a tensor that a step restarted or kept because of trouble: a text of one line, valid during the call, and the
+ * context that was given with the function. It is called by the thread that called koala_optimizer_step, after all
+ * tensors have stepped, and must not call that optimizer.
+ */
+typedef void (*koala_log)(void *context, const char *text);
+
+/**
+ * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
+ * what applies.
+ *
+ * The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
+ * same call; all may be NULL if `length` is 0.
+ */
+typedef struct koala_parameters {
+  /**
+   * sizeof(koala_parameters).
+   */
+  size_t size;
+  /**
+   * The tensor's number, from koala_optimizer_add_tensor.
+   */
+  size_t tensor;
+  /**
+   * Its number of parameters, which must be the one that it was added with.
+   */
+  size_t length;
+  /**
+   * What they are stored in, which must be what it was added with.
+   */
+  koala_element_type type;
+  /**
+   * What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
+   */
+  koala_copy_type copy_type;
+  /**
+   * θ: read and written.
+   */
+  void *parameters;
+  /**
+   * g = ∂L/∂θ of the minibatch's mean loss: read.
+   */
+  const void *gradient;
+  /**
+   * Written with the new parameters, rounded, if the tensor steps.
+   */
+  void *copy;
+} koala_parameters;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * The version of the library, as KOALA_VERSION.
+ */
+uint32_t koala_version(void);
+
+/**
+ * Whether this library can be called by a program that was compiled with a header of that version: pass KOALA_VERSION.
+ * A program that links a shared library may ask this once, at its start.
+ *
+ * Returns KOALA_STATUS_VERSION if the header is of another major version, below 1.0 of another minor version, or newer
+ * than the library.
+ */
+koala_status koala_check_version(uint32_t header);
+
+/**
+ * A few words on a status, in English, for ever valid; never NULL.
+ */
+const char *koala_status_string(koala_status status);
+
+/**
+ * Copies the text of the last call on this thread that did not succeed: English, UTF-8, one line, such as
+ * `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
+ *
+ * `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
+ * too long is cut. `length`, unless NULL, receives the length of the whole text without NUL.
+ *
+ * Returns KOALA_STATUS_NULL_POINTER if `buffer` is NULL and `capacity` is not 0; the text stays the same then.
+ */
+koala_status koala_last_error(char *buffer, size_t capacity, size_t *length);
+
+/**
+ * How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from 1
+ * to `*count`.
+ */
+koala_status koala_backend_count(size_t *count);
+
+/**
+ * Tells of a backend: whether this processor has it, and if not, why. KOALA_BACKEND_FASTEST stands for the fastest.
+ *
+ */
+koala_status koala_backend_describe(koala_backend backend, struct koala_backend_info *info);
+
+/**
+ * The backend that runs where KOALA_BACKEND_FASTEST is asked for.
+ */
+koala_status koala_backend_fastest(koala_backend *backend);
+
+/**
+ * The backend of that name.
+ *
+ * Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it; the
+ * text lists those present.
+ */
+koala_status koala_backend_by_name(const char *name,
+                                   koala_backend *backend);
+
+/**
+ * The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else in
+ * this library looks at the environment.
+ *
+ * Returns what koala_backend_by_name does.
+ */
+koala_status koala_backend_from_environment(koala_backend *backend);
+
+/**
+ * The name of a backend, such as "avx2", or "fastest"; for ever valid. NULL for a number that is none.
+ */
+const char *koala_backend_name(koala_backend backend);
+
+/**
+ * Fills `settings` with the defaults. `size` is sizeof(koala_settings).
+ */
+koala_status koala_settings_init(struct koala_settings *settings, size_t size);
+
+/**
+ * Averages the losses of `count` samples, in float64 and in their order, into `loss`.
+ *
+ * Returns KOALA_STATUS_NO_SAMPLES if `count` is 0.
+ */
+koala_status koala_loss_from_samples(koala_element_type type,
+                                     const void *losses,
+                                     size_t count,
+                                     struct koala_loss *loss);
+
+/**
+ * Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m, with m
+ * the loss's second moment. An optimizer does this itself. The paper has a decay of 0.9, and 1 before the first step.
+ *
+ * Returns KOALA_STATUS_SETTING if the decay is not in [0, 1], if the noise is negative, or if the second moment is
+ * negative or not finite.
+ */
+koala_status koala_noise_update(double decay,
+                                const struct koala_loss *loss,
+                                double *noise);
+
+/**
+ * Fills `step` with the defaults. `size` is sizeof(koala_step).
+ */
+koala_status koala_step_init(struct koala_step *step, size_t size);
+
+/**
+ * One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped. Allocates
+ * nothing, and uses no thread but the calling one. Several threads may step different tensors at once.
+ *
+ * `report`, unless NULL, receives what was done. `tensor` is changed by an exchange only.
+ */
+koala_status koala_step_tensor(const struct koala_step *step,
+                               struct koala_tensor *tensor,
+                               struct koala_tensor_report *report);
+
+/**
+ * One whole step of each of `count` tensors. Small ones are worked on together, so one call for a model is faster than
+ * many. Each tensor's bits are those of koala_step_tensor. Allocates nothing but what `on_non_finite` says, and uses
+ * no thread but the calling one.
+ *
+ * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum. A text
+ * names a tensor by its place, from 0. Whether buffers of different tensors overlap is not looked at: what becomes of
+ * those is unspecified then.
+ */
+koala_status koala_step_tensors(const struct koala_step *step,
+                                struct koala_tensor *tensors,
+                                size_t count,
+                                struct koala_tensor_report *reports,
+                                struct koala_report *report);
+
+/**
+ * The first half of a step: the dots of a tensor, or of the part of one that this process has. Reads only: parameters,
+ * gradient, and, but for a first step, v and h. Allocates nothing.
+ *
+ * The whole tensor's dots, summed over its parts in whatever order, may differ from those of an undivided tensor in the
+ * last bits of float64.
+ */
+koala_status koala_dots_tensor(const struct koala_step *step,
+                               const struct koala_tensor *tensor,
+                               struct koala_dots *dots);
+
+/**
+ * The first half of a step of `count` tensors: `dots` receives as many. See koala_dots_tensor.
+ */
+koala_status koala_dots_tensors(const struct koala_step *step,
+                                const struct koala_tensor *tensors,
+                                size_t count,
+                                struct koala_dots *dots);
+
+/**
+ * The second half of a step: decides by the dots of the whole tensor, and writes the tensor, or the part of one that this
+ * process has. Every process that has a part decides the same, given the same `step`, dots and scalars. Allocates
+ * nothing.
+ *
+ * `step` and `tensor` are those of koala_dots_tensor. `report`, unless NULL, receives what was done, without norms.
+ */
+koala_status koala_apply_tensor(const struct koala_step *step,
+                                const struct koala_tensor *tensor,
+                                const struct koala_dots *dots,
+                                struct koala_tensor_report *report);
+
+/**
+ * The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports, and
+ * `report`, unless NULL, the sum. Allocates nothing but what `on_non_finite` says. See koala_apply_tensor.
+ */
+koala_status koala_apply_tensors(const struct koala_step *step,
+                                 const struct koala_tensor *tensors,
+                                 size_t count,
+                                 const struct koala_dots *dots,
+                                 struct koala_tensor_report *reports,
+                                 struct koala_report *report);
+
+/**
+ * Fills `config` with the defaults. `size` is sizeof(koala_config).
+ */
+koala_status koala_config_init(struct koala_config *config, size_t size);
+
+/**
+ * Makes an optimizer without tensors. `config` may be NULL, for the defaults. `*optimizer` is the caller's to destroy.
+ */
+koala_status koala_optimizer_create(const struct koala_config *config, struct koala_optimizer **optimizer);
+
+/**
+ * Ends an optimizer, frees its memory, and joins its threads. NULL does nothing. The pointer is of no use afterwards.
+ */
+koala_status koala_optimizer_destroy(struct koala_optimizer *optimizer);
+
+/**
+ * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
+ * 0 on, in the order in which they are made.
+ */
+koala_status koala_optimizer_add_group(struct koala_optimizer *optimizer,
+                                       const struct koala_settings *settings,
+                                       uint32_t *group);
+
+/**
+ * The settings of a group. Set `settings->size` before the call.
+ */
+koala_status koala_optimizer_settings(const struct koala_optimizer *optimizer,
+                                      uint32_t group,
+                                      struct koala_settings *settings);
+
+/**
+ * Changes the settings of a group from the next step on.
+ */
+koala_status koala_optimizer_set_settings(struct koala_optimizer *optimizer,
+                                          uint32_t group,
+                                          const struct koala_settings *settings);
+
+/**
+ * Changes the learning rate of a group from the next step on.
+ */
+koala_status koala_optimizer_set_learning_rate(struct koala_optimizer *optimizer, uint32_t group, double learning_rate);
+
+/**
+ * Changes how many threads a step uses, from the next one on. Those that there were are joined.
+ */
+koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
+
+/**
+ * Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
+ * Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
+ * may be added at any time.
+ */
+koala_status koala_optimizer_add_tensor(struct koala_optimizer *optimizer,
+                                        const char *name,
+                                        size_t length,
+                                        koala_element_type type,
+                                        koala_state_type state_type,
+                                        uint32_t group,
+                                        size_t *number);
+
+/**
+ * How many tensors there are.
+ */
+koala_status koala_optimizer_tensor_count(const struct koala_optimizer *optimizer, size_t *count);
+
+/**
+ * The number of the tensor of that name.
+ */
+koala_status koala_optimizer_find_tensor(const struct koala_optimizer *optimizer, const char *name, size_t *number);
+
+/**
+ * Copies the name of a tensor, as koala_last_error copies its text.
+ */
+koala_status koala_optimizer_tensor_name(const struct koala_optimizer *optimizer,
+                                         size_t tensor,
+                                         char *buffer,
+                                         size_t capacity,
+                                         size_t *length);
+
+/**
+ * The scalars of a tensor's filter after the last step.
+ */
+koala_status koala_optimizer_scalars(const struct koala_optimizer *optimizer,
+                                     size_t tensor,
+                                     struct koala_scalars *scalars);
+
+/**
+ * Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's length
+ * times the size of its state's type. Either may be NULL, if it is not wanted. Before the first step they are zero.
+ *
+ * Returns KOALA_STATUS_LENGTH if `bytes` is another number.
+ */
+koala_status koala_optimizer_state(const struct koala_optimizer *optimizer,
+                                   size_t tensor,
+                                   void *v,
+                                   void *h,
+                                   size_t bytes);
+
+/**
+ * Restarts the filter of a tensor: its next step will be a first step.
+ */
+koala_status koala_optimizer_restart(struct koala_optimizer *optimizer, size_t tensor);
+
+/**
+ * R, as the last step used it.
+ */
+koala_status koala_optimizer_noise(const struct koala_optimizer *optimizer, double *noise);
+
+/**
+ * The backend that an optimizer's steps run on: never KOALA_BACKEND_FASTEST.
+ */
+koala_status koala_optimizer_backend(const struct koala_optimizer *optimizer, koala_backend *backend);
+
+/**
+ * Has `function` called for every tensor whose filter restarts, or which is kept because something is not finite or
+ * because of a breakdown. NULL: nothing is called any more, as at first.
+ */
+koala_status koala_optimizer_set_log(struct koala_optimizer *optimizer, koala_log function, void *context);
+
+/**
+ * Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
+ * they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the
+ * optimizer was made with more.
+ *
+ * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
+ *
+ * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and what the optimizer's policies make an error.
+ */
+koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
+                                  const struct koala_loss *loss,
+                                  const struct koala_parameters *tensors,
+                                  size_t count,
+                                  struct koala_tensor_report *reports,
+                                  struct koala_report *report);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* KOALA_H */

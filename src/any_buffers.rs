@@ -1,0 +1,249 @@
+//! The buffers of a tensor whose types are known only when the program runs: what C and lists of unlike tensors have.
+//! What is done with them is compiled once, in this crate, for all types and backends.
+
+use half::{bf16, f16};
+
+use crate::backend::Backend;
+use crate::element::Element;
+use crate::error::Error;
+use crate::kernel::{self, Buffers, Dots, Manner, Plan, Scalars, Step, TensorReport, exchanges, step_in_manner};
+use crate::tensor_state::Task;
+
+macro_rules! pairs_of_types {
+    ($($variant:ident: $parameters:ty, $state:ty;)*) => {
+        /// The buffers of one tensor, of whatever types: each pair of types that there may be, parameters first.
+        ///
+        /// ```
+        /// use koala_optim::kernel::{AnyBuffers, Buffers, Measurement, Scalars, Step};
+        ///
+        /// let (mut parameters, gradient) = ([1.0_f32, -2.0, 3.0], [0.1_f32, 0.2, -0.3]);
+        /// let (mut v, mut h, mut scalars) = ([0.0_f32; 3], [0.0_f32; 3], Scalars::default());
+        /// let buffers = Buffers { parameters: &mut parameters, gradient: &gradient, v: &mut v, h: &mut h, copy: None };
+        /// let step = Step::new(Measurement { loss: 0.7, noise: 1.0 });
+        /// assert!(AnyBuffers::from(buffers).step(&step, &mut scalars)?.outcome.is_step());
+        /// # Ok::<(), koala_optim::Error>(())
+        /// ```
+        #[derive(Debug)]
+        #[allow(missing_docs)]
+        pub enum AnyBuffers<'a> {
+            $($variant(Buffers<'a, $parameters, $state>),)*
+        }
+
+        $(impl<'a> From<Buffers<'a, $parameters, $state>> for AnyBuffers<'a> {
+            fn from(buffers: Buffers<'a, $parameters, $state>) -> Self {
+                AnyBuffers::$variant(buffers)
+            }
+        })*
+
+        impl AnyBuffers<'_> {
+            /// Calls `task` with the buffers in their own types.
+            #[inline(always)]
+            pub(crate) fn with<T: Task>(self, scalars: &mut Scalars, task: T) -> T::Output {
+                match self {
+                    $(AnyBuffers::$variant(buffers) => task.run(buffers, scalars),)*
+                }
+            }
+
+            /// The same for what only looks at them.
+            #[inline(always)]
+            fn look<L: Look>(&self, look: L) -> L::Output {
+                match self {
+                    $(AnyBuffers::$variant(buffers) => look.at(buffers),)*
+                }
+            }
+        }
+    };
+}
+
+pairs_of_types! {
+    F32: f32, f32;
+    F32Bf16: f32, bf16;
+    F64: f64, f64;
+    F64F32: f64, f32;
+    F64Bf16: f64, bf16;
+    Bf16: bf16, bf16;
+    Bf16F32: bf16, f32;
+    F16: f16, f16;
+    F16F32: f16, f32;
+    F16Bf16: f16, bf16;
+}
+
+/// Something to find out about a tensor's buffers, whatever their types.
+trait Look {
+    type Output;
+    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output;
+}
+
+impl AnyBuffers<'_> {
+    /// The number of parameters.
+    ///
+    /// See the [type's example](Self).
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.look(Length)
+    }
+
+    /// Whether there are none.
+    ///
+    /// See the [type's example](Self).
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As [`kernel::step`].
+    ///
+    /// # Errors
+    /// As [`kernel::step`].
+    ///
+    /// See the [type's example](Self).
+    pub fn step(self, step: &Step, scalars: &mut Scalars) -> Result<TensorReport, Error> {
+        self.with(scalars, WholeStep { step, exchange: false }).map(|(report, _)| report)
+    }
+
+    /// As [`kernel::step_exchanging`], but it leaves to the caller to let the gradient and h change places: where the
+    /// second part of the result is true, h has not been written, and the gradient is the new h.
+    ///
+    /// # Errors
+    /// As [`kernel::step`].
+    ///
+    /// See the [type's example](Self).
+    pub fn step_exchanging(self, step: &Step, scalars: &mut Scalars) -> Result<(TensorReport, bool), Error> {
+        self.with(scalars, WholeStep { step, exchange: true })
+    }
+
+    /// As [`kernel::dots`].
+    ///
+    /// # Errors
+    /// As [`kernel::dots`].
+    ///
+    /// See the [type's example](Self).
+    pub fn dots(&self, backend: Backend, weight_decay: f64, scalars: &Scalars) -> Result<Dots, Error> {
+        self.look(TakeDots { backend, weight_decay, scalars })
+    }
+
+    /// As [`kernel::plan`].
+    ///
+    /// # Errors
+    /// As [`kernel::plan`].
+    ///
+    /// See the [type's example](Self).
+    pub fn plan(&self, step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
+        self.look(Decide { step, dots, scalars })
+    }
+
+    /// As [`kernel::apply`].
+    ///
+    /// # Errors
+    /// As [`kernel::apply`].
+    ///
+    /// See the [type's example](Self).
+    pub fn apply(self, backend: Backend, plan: &Plan, scalars: &mut Scalars) -> Result<(), Error> {
+        self.with(scalars, Apply { backend, plan })
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.look(Validate)
+    }
+
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        self.look(Prefetch);
+    }
+}
+
+struct Length;
+
+impl Look for Length {
+    type Output = usize;
+
+    #[inline(always)]
+    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> usize {
+        buffers.parameters.len()
+    }
+}
+
+struct Validate;
+
+impl Look for Validate {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
+        buffers.validate()
+    }
+}
+
+/// Asks for the beginnings of the buffers to be brought into the cache.
+struct Prefetch;
+
+impl Look for Prefetch {
+    type Output = ();
+
+    #[inline(always)]
+    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) {
+        let Buffers { parameters, gradient, v, h, .. } = buffers;
+        let of_parameters = [bytemuck::cast_slice(parameters), bytemuck::cast_slice(gradient)];
+        let of_state = [bytemuck::cast_slice(v), bytemuck::cast_slice(h)];
+        of_parameters.into_iter().chain(of_state).for_each(crate::backends::prefetch::prefetch);
+    }
+}
+
+struct WholeStep<'a> {
+    step: &'a Step,
+    exchange: bool,
+}
+
+impl Task for WholeStep<'_> {
+    type Output = Result<(TensorReport, bool), Error>;
+
+    #[inline(always)]
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        let manner = Manner { exchange: self.exchange, ..Manner::default() };
+        let report = step_in_manner(self.step, manner, buffers, scalars)?;
+        Ok((report, self.exchange && exchanges::<P, S>(self.step.settings.weight_decay, report.outcome)))
+    }
+}
+
+struct TakeDots<'a> {
+    backend: Backend,
+    weight_decay: f64,
+    scalars: &'a Scalars,
+}
+
+impl Look for TakeDots<'_> {
+    type Output = Result<Dots, Error>;
+
+    #[inline(always)]
+    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
+        kernel::dots(self.backend, self.weight_decay, buffers, self.scalars)
+    }
+}
+
+struct Decide<'a> {
+    step: &'a Step,
+    dots: &'a Dots,
+    scalars: &'a Scalars,
+}
+
+impl Look for Decide<'_> {
+    type Output = Result<Plan, Error>;
+
+    #[inline(always)]
+    fn at<P: Element, S: Element>(self, _: &Buffers<'_, P, S>) -> Self::Output {
+        kernel::plan::<P>(self.step, self.dots, self.scalars)
+    }
+}
+
+struct Apply<'a> {
+    backend: Backend,
+    plan: &'a Plan,
+}
+
+impl Task for Apply<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        kernel::apply(self.backend, self.plan, buffers, scalars)
+    }
+}

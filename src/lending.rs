@@ -1,0 +1,144 @@
+//! Level 1 over many tensors: a step of all of them, whatever their types and wherever their buffers are.
+
+use crate::any_buffers::AnyBuffers;
+use crate::batches::{self, List};
+use crate::error::{Error, check_lengths};
+use crate::kernel::{Manner, Outcome, Plan, Scalars, Step};
+use crate::settings::OnNonFinite;
+use crate::tensor_state::{ApplyPlan, PlanTensor};
+
+/// A tensor whose buffers stay with the caller, and are lent for as long as one pass needs them.
+///
+/// ```
+/// use koala_optim::kernel::{AnyBuffers, Buffers, Lender, Measurement, Plan, Scalars, Step, step_tensors};
+///
+/// struct Layer { parameters: Vec<f32>, gradient: Vec<f32>, v: Vec<f32>, h: Vec<f32>, scalars: Scalars, step: Step }
+///
+/// impl Lender for Layer {
+///     fn step(&self) -> &Step {
+///         &self.step
+///     }
+///     fn len(&self) -> usize {
+///         self.parameters.len()
+///     }
+///     fn lend(&mut self) -> (AnyBuffers<'_>, &mut Scalars) {
+///         let Layer { parameters, gradient, v, h, scalars, .. } = self;
+///         (Buffers { parameters, gradient, v, h, copy: None }.into(), scalars)
+///     }
+/// }
+///
+/// let step = Step::new(Measurement { loss: 0.7, noise: 1.0 });
+/// let (v, h, scalars) = (vec![0.0; 2], vec![0.0; 2], Scalars::default());
+/// let mut layers = [Layer { parameters: vec![1.0, 2.0], gradient: vec![0.3, 0.4], v, h, scalars, step }];
+/// let mut plans = [Plan::default()];
+/// step_tensors(&mut layers, &mut plans)?;
+/// assert!(plans[0].report().outcome.is_step() && layers[0].parameters[0] < 1.0);
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[allow(clippy::len_without_is_empty)]
+pub trait Lender {
+    /// What the tensor is stepped with.
+    fn step(&self) -> &Step;
+
+    /// The number of parameters.
+    fn len(&self) -> usize;
+
+    /// The buffers, which are of that length, and the scalars.
+    fn lend(&mut self) -> (AnyBuffers<'_>, &mut Scalars);
+
+    /// Whether the gradient's memory may become that of h, if [`exchange`](Self::exchange) is called then: see
+    /// [`step_exchanging`](crate::kernel::step_exchanging). Default: no.
+    fn offers_exchange(&self) -> bool {
+        false
+    }
+
+    /// Lets the gradient and h change places.
+    fn exchange(&mut self) {}
+}
+
+/// One whole step of every tensor, on the calling thread and without allocating. What is done with each, and its report,
+/// is in `plans`, which need not hold anything before. Small tensors are worked on together, and a tensor is finished
+/// while it is in the cache; but where a tensor's policy lets its trouble keep the others, all are looked at before any
+/// is written.
+///
+/// # Errors
+/// [`Error::Length`] if there are not as many plans as tensors or a buffer has not its tensor's length,
+/// [`Error::Setting`] if a setting or the noise is out of range, and what a tensor's policy makes an error. Nothing of
+/// any tensor has been written then. The error's tensor is its place in the list.
+///
+/// See the [example](Lender).
+pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<(), Error> {
+    check_lengths(tensors.len(), [("list of plans", plans.len())])?;
+    for (place, tensor) in tensors.iter_mut().enumerate() {
+        validate(tensor).map_err(|error| error.of_place(place))?;
+    }
+    let atomic = tensors.iter().any(|tensor| tensor.step().policy.is_atomic());
+    let mut lent = Lent { tensors, plans };
+    if !atomic {
+        return batches::plan_and_apply(&mut lent, false);
+    }
+    let all = 0..lent.count();
+    batches::plan(&mut lent, all.clone(), false)?;
+    let keeps_all = |(tensor, plan): (&T, &Plan)| {
+        plan.report().outcome == Outcome::NonFinite && tensor.step().policy.non_finite == OnNonFinite::KeepAll
+    };
+    match lent.tensors.iter().zip(&*lent.plans).any(keeps_all) {
+        true => lent.plans.iter_mut().for_each(Plan::withhold),
+        false => batches::apply(&mut lent, all, false),
+    }
+    Ok(())
+}
+
+fn validate<T: Lender>(tensor: &mut T) -> Result<(), Error> {
+    tensor.step().validate()?;
+    let length = tensor.len();
+    let (buffers, _) = tensor.lend();
+    check_lengths(length, [("parameters", buffers.len())])?;
+    buffers.validate()
+}
+
+/// Tensors and their plans.
+struct Lent<'l, T> {
+    tensors: &'l mut [T],
+    plans: &'l mut [Plan],
+}
+
+impl<T: Lender> List for Lent<'_, T> {
+    fn count(&self) -> usize {
+        self.tensors.len()
+    }
+
+    fn elements(&self, place: usize) -> usize {
+        self.tensors[place].len()
+    }
+
+    fn prefetch(&mut self, place: usize) {
+        self.tensors[place].lend().0.prefetch();
+    }
+
+    fn plan(&mut self, place: usize, _: bool) -> Result<(), Error> {
+        let step = *self.tensors[place].step();
+        let (buffers, scalars) = self.tensors[place].lend();
+        let trouble = plan_any(&step, buffers, scalars, &mut self.plans[place]);
+        trouble.map_or(Ok(()), |error| Err(error.of_place(place)))
+    }
+
+    fn apply(&mut self, place: usize, _: bool) {
+        let (tensor, plan) = (&mut self.tensors[place], &self.plans[place]);
+        let (step, exchange) = (*tensor.step(), tensor.offers_exchange());
+        let (buffers, scalars) = tensor.lend();
+        if apply_any(&step, exchange, plan, buffers, scalars) && exchange {
+            tensor.exchange();
+        }
+    }
+}
+
+/// Not generic, so that it is compiled in this crate.
+fn plan_any(step: &Step, buffers: AnyBuffers<'_>, scalars: &mut Scalars, plan: &mut Plan) -> Option<Error> {
+    buffers.with(scalars, PlanTensor { step, parallel: false, plan })
+}
+
+/// Whether the gradient has to take the place of h, if that was offered. Not generic either.
+fn apply_any(step: &Step, exchange: bool, plan: &Plan, buffers: AnyBuffers<'_>, scalars: &mut Scalars) -> bool {
+    buffers.with(scalars, ApplyPlan { step, manner: Manner { parallel: false, exchange }, plan })
+}
