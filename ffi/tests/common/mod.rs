@@ -12,6 +12,14 @@ pub fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Compiles a program that a test wrote.
+#[allow(dead_code)]
+pub fn compile_text(name: &str, text: &str) -> PathBuf {
+    let source = folder_of(name).join(name);
+    std::fs::write(&source, text).unwrap();
+    compile(source.to_str().expect("made of UTF-8"), &[])
+}
+
 /// Compiles a program of ffi/, by its path there, and gives its path.
 pub fn compile(source: &str, options: &[&str]) -> PathBuf {
     let cpp = source.ends_with(".cpp");
@@ -59,7 +67,9 @@ pub fn run(program: &Path, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let _ = writer.join();
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{command:?}: {status}\n{out}\n{err}");
-    print!("{out}");
+    if std::str::from_utf8(&stdout).is_ok() {
+        print!("{out}");
+    }
     stdout
 }
 
