@@ -11,9 +11,10 @@
  *   - It returns a koala_status (but those that return a constant text or number). Results go through pointers. If the
  *     status is not KOALA_STATUS_OK, nothing that a pointer leads to has been written, and nothing of an optimizer has
  *     changed; koala_last_error has a text that names what is wrong. (KOALA_STATUS_PANIC is the exception.)
- *   - No pointer may be NULL unless it says so; pointers are aligned for their type; what is written overlaps nothing else
- *     of the call. All this is looked at. What cannot be looked at is the caller's promise: that a pointer leads to as
- *     many elements as the length says, which nobody else writes, or reads where it is written, before the call returns.
+ *   - No pointer may be NULL unless it says so; pointers are aligned for their type; a buffer or report that is written
+ *     overlaps nothing else of the call. All this is looked at. What cannot be looked at is the caller's promise: that a
+ *     pointer leads to as many elements as the length says, that no buffer lies over the structs that tell of it, and
+ *     that nobody else writes, or reads what is written, before the call returns.
  *   - A struct that begins with `size` may become longer in later versions: set it to its sizeof, and begin with the
  *     struct's init function where it has one, else with zeros. New members are at the end, and zero is what was before.
  *   - No thread is started, nothing is allocated, printed, or called back unless it says so. No signal handler, no
@@ -556,7 +557,8 @@ typedef struct koala_step {
    */
   const struct koala_settings *groups;
   /**
-   * How many groups there are; not looked at if `groups` is NULL.
+   * How many groups there are; not looked at if `groups` is NULL. For more than 16, the functions that take an array of
+   * tensors allocate some hundred bytes per group until they return.
    */
   size_t group_count;
   /**
@@ -573,7 +575,7 @@ typedef struct koala_step {
   koala_backend backend;
   /**
    * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under the other two, koala_step_tensors and koala_apply_tensors allocate
-   * some hundred bytes per tensor until they return, if they are given more than 16 tensors.
+   * some hundred bytes per tensor until they return, if there are more than 16.
    */
   koala_on_non_finite on_non_finite;
   /**
@@ -781,8 +783,8 @@ typedef struct koala_report {
 } koala_report;
 
 /**
- * The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member,
- * by any all-reduce, to those of the whole; infinity in the last one stays. This struct never changes.
+ * The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
+ * koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.
  */
 typedef struct koala_dots {
   /**
@@ -852,7 +854,7 @@ typedef struct koala_config {
 /**
  * Hears of a tensor that a step restarted or kept because of trouble: a text of one line, valid during the call, and the
  * context that was given with the function. It is called by the thread that called koala_optimizer_step, after all
- * tensors have stepped, and must not call that optimizer.
+ * tensors have stepped. It must not call that optimizer, and must return: no exception, no longjmp.
  */
 typedef void (*koala_log)(void *context, const char *text);
 
@@ -928,7 +930,7 @@ const char *koala_status_string(koala_status status);
  * `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
  * too long is cut. `length`, unless NULL, receives the length of the whole text without NUL.
  *
- * Returns KOALA_STATUS_NULL_POINTER if `buffer` is NULL and `capacity` is not 0; the text stays the same then.
+ * If this call itself does not succeed, the text stays the same.
  */
 koala_status koala_last_error(char *buffer, size_t capacity, size_t *length);
 
@@ -941,6 +943,7 @@ koala_status koala_backend_count(size_t *count);
 /**
  * Tells of a backend: whether this processor has it, and if not, why. KOALA_BACKEND_FASTEST stands for the fastest.
  *
+ * Returns KOALA_STATUS_UNKNOWN_VALUE for a number that is no backend's.
  */
 koala_status koala_backend_describe(koala_backend backend, struct koala_backend_info *info);
 
@@ -1014,8 +1017,8 @@ koala_status koala_step_tensor(const struct koala_step *step,
 
 /**
  * One whole step of each of `count` tensors. Small ones are worked on together, so one call for a model is faster than
- * many. Each tensor's bits are those of koala_step_tensor. Allocates nothing but what `on_non_finite` says, and uses
- * no thread but the calling one.
+ * many. Each tensor's bits are those of koala_step_tensor. Allocates nothing but what koala_step says, and uses no
+ * thread but the calling one.
  *
  * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum. A text
  * names a tensor by its place, from 0. Whether buffers of different tensors overlap is not looked at: what becomes of
@@ -1026,6 +1029,11 @@ koala_status koala_step_tensors(const struct koala_step *step,
                                 size_t count,
                                 struct koala_tensor_report *reports,
                                 struct koala_report *report);
+
+/**
+ * Adds the dots of a part of a tensor to those of others: member by member.
+ */
+koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *part);
 
 /**
  * The first half of a step: the dots of a tensor, or of the part of one that this process has. Reads only: parameters,
@@ -1060,7 +1068,7 @@ koala_status koala_apply_tensor(const struct koala_step *step,
 
 /**
  * The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports, and
- * `report`, unless NULL, the sum. Allocates nothing but what `on_non_finite` says. See koala_apply_tensor.
+ * `report`, unless NULL, the sum. Allocates nothing but what koala_step says. See koala_apply_tensor.
  */
 koala_status koala_apply_tensors(const struct koala_step *step,
                                  const struct koala_tensor *tensors,
@@ -1190,8 +1198,8 @@ koala_status koala_optimizer_set_log(struct koala_optimizer *optimizer, koala_lo
 
 /**
  * Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
- * they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the
- * optimizer was made with more.
+ * they were added, finding them is cheapest. Allocates nothing but the texts for a log, and uses no thread but the calling
+ * one unless the optimizer was made with more.
  *
  * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
  *

@@ -6,7 +6,7 @@ use half::{bf16, f16};
 use crate::backend::Backend;
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{self, Buffers, Dots, Manner, Plan, Scalars, Step, TensorReport, exchanges, step_in_manner};
+use crate::kernel::{self, Buffers, Dots, Manner, Plan, Scalars, Step, TensorReport, exchanges, step_with_report};
 use crate::tensor_state::Task;
 
 macro_rules! pairs_of_types {
@@ -97,18 +97,27 @@ impl AnyBuffers<'_> {
     ///
     /// See the [type's example](Self).
     pub fn step(self, step: &Step, scalars: &mut Scalars) -> Result<TensorReport, Error> {
-        self.with(scalars, WholeStep { step, exchange: false }).map(|(report, _)| report)
+        let mut report = TensorReport::default();
+        self.step_exchanging(step, false, scalars, &mut report)?;
+        Ok(report)
     }
 
-    /// As [`kernel::step_exchanging`], but it leaves to the caller to let the gradient and h change places: where the
-    /// second part of the result is true, h has not been written, and the gradient is the new h.
+    /// As [`kernel::step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h change
+    /// places: where the result is true, h has not been written, and the gradient is the new h. The report is written
+    /// where it is to be, since it is large for a result.
     ///
     /// # Errors
     /// As [`kernel::step`].
     ///
     /// See the [type's example](Self).
-    pub fn step_exchanging(self, step: &Step, scalars: &mut Scalars) -> Result<(TensorReport, bool), Error> {
-        self.with(scalars, WholeStep { step, exchange: true })
+    pub fn step_exchanging(
+        self,
+        step: &Step,
+        exchange: bool,
+        scalars: &mut Scalars,
+        report: &mut TensorReport,
+    ) -> Result<bool, Error> {
+        self.with(scalars, WholeStep { step, exchange, report })
     }
 
     /// As [`kernel::dots`].
@@ -191,16 +200,17 @@ impl Look for Prefetch {
 struct WholeStep<'a> {
     step: &'a Step,
     exchange: bool,
+    report: &'a mut TensorReport,
 }
 
 impl Task for WholeStep<'_> {
-    type Output = Result<(TensorReport, bool), Error>;
+    type Output = Result<bool, Error>;
 
     #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        let manner = Manner { exchange: self.exchange, ..Manner::default() };
-        let report = step_in_manner(self.step, manner, buffers, scalars)?;
-        Ok((report, self.exchange && exchanges::<P, S>(self.step.settings.weight_decay, report.outcome)))
+        let WholeStep { step, exchange, report } = self;
+        step_with_report(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)?;
+        Ok(exchange && exchanges::<P, S>(step.settings.weight_decay, report.outcome))
     }
 }
 

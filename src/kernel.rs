@@ -21,7 +21,7 @@ use half::{bf16, f16};
 
 pub use crate::any_buffers::AnyBuffers;
 pub use crate::exchange::{ExchangeBuffers, step_exchanging};
-pub use crate::lending::{Lender, step_tensors};
+pub use crate::lending::{Lender, Lent, step_tensors};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
 use crate::backend::Backend;
@@ -181,19 +181,35 @@ pub(crate) fn step_in_manner<P: Element, S: Element>(
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
+    let mut report = TensorReport::default();
+    step_with_report(step, manner, buffers, scalars, &mut report)?;
+    Ok(report)
+}
+
+/// The report is written where it is to be: to copy it takes as long as a good part of a small step.
+#[inline(always)]
+pub(crate) fn step_with_report<P: Element, S: Element>(
+    step: &Step,
+    manner: Manner,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+    report: &mut TensorReport,
+) -> Result<(), Error> {
     step.validate()?;
     buffers.validate()?;
     if step.settings.frozen {
-        return Ok(kept(Outcome::Frozen, None).report);
+        *report = kept(Outcome::Frozen, None).report;
+        return Ok(());
     }
     let dots = pass_1(step.backend, manner.parallel, step.settings.weight_decay, &buffers, scalars);
     match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
         Some(plan) if !step.norms => {
             apply_plan(step.backend, manner, &plan, buffers, scalars);
-            Ok(plan.report)
+            *report = plan.report;
         }
-        _ => finish(step, manner, dots, buffers, scalars),
+        _ => *report = finish(step, manner, dots, buffers, scalars)?,
     }
+    Ok(())
 }
 
 /// The rest of a step after pass 1, whatever it is.

@@ -7,10 +7,23 @@ use crate::kernel::{Manner, Outcome, Plan, Scalars, Step};
 use crate::settings::OnNonFinite;
 use crate::tensor_state::{ApplyPlan, PlanTensor};
 
+/// What a tensor lends for as long as one pass needs it.
+///
+/// See the [example](Lender).
+#[derive(Debug)]
+pub struct Lent<'a> {
+    /// What the tensor is stepped with.
+    pub step: &'a Step,
+    /// Parameters, gradient, v, h, and a copy if there is one.
+    pub buffers: AnyBuffers<'a>,
+    /// The filter's scalars.
+    pub scalars: &'a mut Scalars,
+}
+
 /// A tensor whose buffers stay with the caller, and are lent for as long as one pass needs them.
 ///
 /// ```
-/// use koala_optim::kernel::{AnyBuffers, Buffers, Lender, Measurement, Plan, Scalars, Step, step_tensors};
+/// use koala_optim::kernel::{Buffers, Lender, Lent, Measurement, Plan, Scalars, Step, step_tensors};
 ///
 /// struct Layer { parameters: Vec<f32>, gradient: Vec<f32>, v: Vec<f32>, h: Vec<f32>, scalars: Scalars, step: Step }
 ///
@@ -21,9 +34,9 @@ use crate::tensor_state::{ApplyPlan, PlanTensor};
 ///     fn len(&self) -> usize {
 ///         self.parameters.len()
 ///     }
-///     fn lend(&mut self) -> (AnyBuffers<'_>, &mut Scalars) {
-///         let Layer { parameters, gradient, v, h, scalars, .. } = self;
-///         (Buffers { parameters, gradient, v, h, copy: None }.into(), scalars)
+///     fn lend(&mut self) -> Lent<'_> {
+///         let Layer { parameters, gradient, v, h, scalars, step } = self;
+///         Lent { step, buffers: Buffers { parameters, gradient, v, h, copy: None }.into(), scalars }
 ///     }
 /// }
 ///
@@ -43,8 +56,8 @@ pub trait Lender {
     /// The number of parameters.
     fn len(&self) -> usize;
 
-    /// The buffers, which are of that length, and the scalars.
-    fn lend(&mut self) -> (AnyBuffers<'_>, &mut Scalars);
+    /// The buffers, which are of that length, the scalars, and the step.
+    fn lend(&mut self) -> Lent<'_>;
 
     /// Whether the gradient's memory may become that of h, if [`exchange`](Self::exchange) is called then: see
     /// [`step_exchanging`](crate::kernel::step_exchanging). Default: no.
@@ -73,18 +86,18 @@ pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<
         validate(tensor).map_err(|error| error.of_place(place))?;
     }
     let atomic = tensors.iter().any(|tensor| tensor.step().policy.is_atomic());
-    let mut lent = Lent { tensors, plans };
+    let mut planned = Planned { tensors, plans };
     if !atomic {
-        return batches::plan_and_apply(&mut lent, false);
+        return batches::plan_and_apply(&mut planned, false);
     }
-    let all = 0..lent.count();
-    batches::plan(&mut lent, all.clone(), false)?;
+    let all = 0..planned.count();
+    batches::plan(&mut planned, all.clone(), false)?;
     let keeps_all = |(tensor, plan): (&T, &Plan)| {
         plan.report().outcome == Outcome::NonFinite && tensor.step().policy.non_finite == OnNonFinite::KeepAll
     };
-    match lent.tensors.iter().zip(&*lent.plans).any(keeps_all) {
-        true => lent.plans.iter_mut().for_each(Plan::withhold),
-        false => batches::apply(&mut lent, all, false),
+    match planned.tensors.iter().zip(&*planned.plans).any(keeps_all) {
+        true => planned.plans.iter_mut().for_each(Plan::withhold),
+        false => batches::apply(&mut planned, all, false),
     }
     Ok(())
 }
@@ -92,18 +105,18 @@ pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<
 fn validate<T: Lender>(tensor: &mut T) -> Result<(), Error> {
     tensor.step().validate()?;
     let length = tensor.len();
-    let (buffers, _) = tensor.lend();
+    let Lent { buffers, .. } = tensor.lend();
     check_lengths(length, [("parameters", buffers.len())])?;
     buffers.validate()
 }
 
 /// Tensors and their plans.
-struct Lent<'l, T> {
+struct Planned<'l, T> {
     tensors: &'l mut [T],
     plans: &'l mut [Plan],
 }
 
-impl<T: Lender> List for Lent<'_, T> {
+impl<T: Lender> List for Planned<'_, T> {
     fn count(&self) -> usize {
         self.tensors.len()
     }
@@ -113,32 +126,31 @@ impl<T: Lender> List for Lent<'_, T> {
     }
 
     fn prefetch(&mut self, place: usize) {
-        self.tensors[place].lend().0.prefetch();
+        self.tensors[place].lend().buffers.prefetch();
     }
 
     fn plan(&mut self, place: usize, _: bool) -> Result<(), Error> {
-        let step = *self.tensors[place].step();
-        let (buffers, scalars) = self.tensors[place].lend();
-        let trouble = plan_any(&step, buffers, scalars, &mut self.plans[place]);
+        let trouble = plan_any(self.tensors[place].lend(), &mut self.plans[place]);
         trouble.map_or(Ok(()), |error| Err(error.of_place(place)))
     }
 
     fn apply(&mut self, place: usize, _: bool) {
         let (tensor, plan) = (&mut self.tensors[place], &self.plans[place]);
-        let (step, exchange) = (*tensor.step(), tensor.offers_exchange());
-        let (buffers, scalars) = tensor.lend();
-        if apply_any(&step, exchange, plan, buffers, scalars) && exchange {
+        let exchange = tensor.offers_exchange();
+        if apply_any(tensor.lend(), exchange, plan) && exchange {
             tensor.exchange();
         }
     }
 }
 
 /// Not generic, so that it is compiled in this crate.
-fn plan_any(step: &Step, buffers: AnyBuffers<'_>, scalars: &mut Scalars, plan: &mut Plan) -> Option<Error> {
+fn plan_any(lent: Lent<'_>, plan: &mut Plan) -> Option<Error> {
+    let Lent { step, buffers, scalars } = lent;
     buffers.with(scalars, PlanTensor { step, parallel: false, plan })
 }
 
 /// Whether the gradient has to take the place of h, if that was offered. Not generic either.
-fn apply_any(step: &Step, exchange: bool, plan: &Plan, buffers: AnyBuffers<'_>, scalars: &mut Scalars) -> bool {
+fn apply_any(lent: Lent<'_>, exchange: bool, plan: &Plan) -> bool {
+    let Lent { step, buffers, scalars } = lent;
     buffers.with(scalars, ApplyPlan { step, manner: Manner { parallel: false, exchange }, plan })
 }

@@ -75,16 +75,18 @@ fn statuses() -> &'static [BackendStatus; 5] {
 }
 
 /// The backend of a number.
-#[inline]
+#[inline(always)]
 pub(crate) fn chosen(backend: MaybeUninit<koala_backend>) -> Result<Backend, Failure> {
     static FASTEST: OnceLock<Backend> = OnceLock::new();
     match known(backend)? {
         koala_backend::Fastest => Ok(*FASTEST.get_or_init(Backend::detect)),
-        other => {
-            let status = &statuses()[other as usize - 1];
-            status.backend.map_or_else(|| Ok(Backend::by_name(status.name)?), Ok)
-        }
+        other => by_number(other),
     }
+}
+
+fn by_number(backend: koala_backend) -> Result<Backend, Failure> {
+    let status = &statuses()[backend as usize - 1];
+    status.backend.map_or_else(|| Ok(Backend::by_name(status.name)?), Ok)
 }
 
 /// The number of a backend.
@@ -107,6 +109,7 @@ pub unsafe extern "C" fn koala_backend_count(count: *mut usize) -> koala_status 
 
 /// Tells of a backend: whether this processor has it, and if not, why. KOALA_BACKEND_FASTEST stands for the fastest.
 ///
+/// Returns KOALA_STATUS_UNKNOWN_VALUE for a number that is no backend's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_describe(
     backend: MaybeUninit<koala_backend>,

@@ -35,51 +35,51 @@ unsafe fn size_of_given<T: Growing>(pointer: *const T) -> Result<usize, Failure>
 }
 
 #[inline(always)]
-pub(crate) fn check_size<T: Growing>(size: usize) -> Result<(), Failure> {
-    if (T::FIRST_SIZE..=LARGEST).contains(&size) {
-        return Ok(());
-    }
-    Err(fail(
-        koala_status::StructSize,
-        format_args!("the size in a {} is {size}, expected {}", T::NAME, size_of::<T>()),
-    ))
+fn check_size<T: Growing>(size: usize) -> Result<(), Failure> {
+    // A multiple, so that the next one in an array is aligned too.
+    let possible = size >= T::FIRST_SIZE && size <= LARGEST && size.is_multiple_of(align_of::<usize>());
+    if possible { Ok(()) } else { Err(impossible_size(size, size_of::<T>(), T::NAME)) }
 }
 
-/// A struct that the caller gives.
+#[cold]
+fn impossible_size(size: usize, expected: usize, name: &str) -> Failure {
+    fail(koala_status::StructSize, format_args!("the size in a {name} is {size}, expected {expected}"))
+}
+
+/// A struct that the caller gives, where it is: members are read one by one, as they were written, since a wide copy would
+/// have to wait for the writes.
 ///
 /// # Safety
-/// `pointer` is NULL, or points to as many bytes as the size there says.
+/// `pointer` is NULL, or points to as many bytes as the size there says, which stay as they are for as long as the result
+/// is used.
 #[inline(always)]
-pub(crate) unsafe fn read<T: Growing>(pointer: *const T) -> Result<T, Failure> {
+pub(crate) unsafe fn look<'a, T: Growing>(pointer: *const T) -> Result<&'a T, Failure> {
+    // A struct that has grown is not there as a whole if the caller's header is older.
+    const { assert!(T::FIRST_SIZE == size_of::<T>()) };
     // SAFETY: the caller's promise.
     let size = unsafe { size_of_given(pointer) }?;
-    if size == size_of::<T>() {
-        // SAFETY: the caller's promise; any bytes are a value.
-        return Ok(unsafe { pointer.read() });
+    if size != size_of::<T>() {
+        // SAFETY: the caller's promise.
+        unsafe { check_beyond(pointer, size) }?;
     }
-    // SAFETY: the caller's promise.
-    unsafe { read_other_version(pointer, size) }
+    // SAFETY: not NULL, aligned, at least as long as a `T`; any bytes are a value; and the caller's promise.
+    Ok(unsafe { &*pointer })
 }
 
+/// Whether a struct is zero where this library does not know it.
+///
 /// # Safety
-/// `pointer` points to `size` bytes, and is aligned.
+/// `pointer` points to `size` bytes.
 #[cold]
-unsafe fn read_other_version<T: Growing>(pointer: *const T, size: usize) -> Result<T, Failure> {
-    let mut value = T::default();
-    let known = size.min(size_of::<T>());
-    // SAFETY: both have that many bytes.
-    unsafe { (&raw mut value).cast::<u8>().copy_from_nonoverlapping(pointer.cast::<u8>(), known) };
-    // SAFETY: there are `size` bytes.
+unsafe fn check_beyond<T: Growing>(pointer: *const T, size: usize) -> Result<(), Failure> {
+    let known = size_of::<T>();
+    // SAFETY: there are `size` bytes, by the caller's promise, and `size` is not below `known`.
     let beyond = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>().add(known), size - known) };
     match beyond.iter().all(|byte| *byte == 0) {
-        true => Ok(value),
+        true => Ok(()),
         false => Err(fail(
             koala_status::StructSize,
-            format_args!(
-                "a {} of {size} bytes has members set that this library, to which it has {}, does not know",
-                T::NAME,
-                size_of::<T>(),
-            ),
+            format_args!("a {} of {size} bytes has members set that this library, which knows {known}, lacks", T::NAME),
         )),
     }
 }
@@ -87,11 +87,48 @@ unsafe fn read_other_version<T: Growing>(pointer: *const T, size: usize) -> Resu
 /// A struct that the caller gives, or the default for NULL.
 ///
 /// # Safety
-/// As [`read`].
-#[inline(always)]
-pub(crate) unsafe fn read_or_default<T: Growing>(pointer: *const T) -> Result<T, Failure> {
+/// As [`look`].
+pub(crate) unsafe fn copy_or_default<T: Growing>(pointer: *const T) -> Result<T, Failure> {
     // SAFETY: the caller's promise.
-    if pointer.is_null() { Ok(T::default()) } else { unsafe { read(pointer) } }
+    if pointer.is_null() { Ok(T::default()) } else { unsafe { look(pointer) }.copied() }
+}
+
+/// An element of an array of such structs, which all have the size of the first one, `stride`.
+///
+/// # Safety
+/// `first` points to an array that has such an element, which stays as it is for as long as the result is used.
+#[inline(always)]
+pub(crate) unsafe fn element<'a, T: Growing>(first: *const T, stride: usize, place: usize) -> Result<&'a T, Failure> {
+    // SAFETY: within the array; aligned, since the first one is and a stride is a multiple of its alignment.
+    let (pointer, size) = unsafe {
+        let pointer = first.byte_add(place * stride);
+        (pointer, pointer.cast::<usize>().read())
+    };
+    if size != stride {
+        return Err(unequal_sizes(size, stride, place, T::NAME));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { look(pointer) }
+}
+
+#[cold]
+fn unequal_sizes(size: usize, stride: usize, place: usize, name: &str) -> Failure {
+    fail(
+        koala_status::StructSize,
+        format_args!(
+            "the size in element {place} of an array of {name} is {size}, not that of the first one, {stride}"
+        ),
+    )
+}
+
+/// The size of the elements of an array: that of the first one.
+///
+/// # Safety
+/// `first` is NULL, or points to a struct that begins with its size.
+#[inline(always)]
+pub(crate) unsafe fn stride<T: Growing>(first: *const T) -> Result<usize, Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { size_of_given(first) }
 }
 
 /// A place for a struct whose size the caller has set, NULL where it is not wanted. Nothing is written before

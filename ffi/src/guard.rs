@@ -1,5 +1,6 @@
 //! The border: what a call returns, and that no panic crosses it or prints.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
@@ -7,8 +8,10 @@ use std::sync::Once;
 use crate::status::{Failure, fail, koala_status};
 
 thread_local! {
-    /// Whether this thread is in a call, or one of an optimizer's own.
+    /// Whether this thread is in a call, or is one of an optimizer's own.
     static OURS: Cell<bool> = const { Cell::new(false) };
+    /// Whether the text of a panic on this thread has been kept.
+    static TOLD: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs the body of a call.
@@ -22,7 +25,7 @@ pub(crate) fn guarded(body: impl FnOnce() -> Result<(), Failure>) -> koala_statu
     match result {
         Ok(Ok(())) => koala_status::Ok,
         Ok(Err(Failure(status))) => status,
-        Err(_) => koala_status::Panic,
+        Err(panic) => tell(panic),
     }
 }
 
@@ -31,17 +34,35 @@ pub(crate) fn mark_thread() {
     OURS.set(true);
 }
 
-/// A panic's text goes where `koala_last_error` finds it, not to the terminal. Panics of others are left to them.
+/// Keeps a panic's text for `koala_last_error`, if it comes from another thread.
+#[cold]
+fn tell(panic: Box<dyn Any + Send>) -> koala_status {
+    if !TOLD.take() {
+        fail(koala_status::Panic, format_args!("a mistake in the library: {}", text_of(&*panic)));
+    }
+    koala_status::Panic
+}
+
+fn text_of(panic: &dyn Any) -> &str {
+    let text = panic.downcast_ref::<String>().map(|text| &**text).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no text")
+}
+
+/// Panics in a call do not print: their texts, and places, are kept for `koala_last_error`. Those of others are left to
+/// them.
 #[inline(always)]
 fn keep_panics_silent() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = take_hook();
-        set_hook(Box::new(move |panic| match OURS.get() {
-            true => {
-                fail(koala_status::Panic, format_args!("a mistake in the library: {panic}"));
+        set_hook(Box::new(move |panic| {
+            if !OURS.get() {
+                return before(panic);
             }
-            false => before(panic),
+            let place = panic.location().map_or(("no place", 0), |place| (place.file(), place.line()));
+            let text = text_of(panic.payload());
+            fail(koala_status::Panic, format_args!("a mistake in the library, at {}:{}: {text}", place.0, place.1));
+            TOLD.set(true);
         }));
     });
 }
@@ -50,15 +71,27 @@ fn keep_panics_silent() {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_panic_becomes_a_status_and_a_text() {
-        assert_eq!(guarded(|| panic!("the koala fell off its tree")), koala_status::Panic);
+    fn last_error() -> String {
         let mut text = [0; 512];
         let mut length = 0;
         // SAFETY: the buffer has that capacity.
         unsafe { crate::koala_last_error(text.as_mut_ptr().cast(), text.len(), &mut length) };
-        let text = std::str::from_utf8(&text[..length]).unwrap();
-        assert!(text.contains("the koala fell off its tree") && text.contains("guard.rs"), "{text}");
+        String::from_utf8(text[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status_and_a_text() {
+        assert_eq!(guarded(|| panic!("the koala fell off its tree")), koala_status::Panic);
+        let text = last_error();
+        assert!(text.starts_with("a mistake in the library, at ") && text.contains("guard.rs:"), "{text}");
+        assert!(text.ends_with(": the koala fell off its tree"), "{text}");
         assert_eq!(guarded(|| Ok(())), koala_status::Ok);
+    }
+
+    #[test]
+    fn a_panic_of_another_thread_too() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(|_| mark_thread()).build().unwrap();
+        assert_eq!(guarded(|| pool.install(|| panic!("{} koalas fell", 2))), koala_status::Panic);
+        assert_eq!(last_error(), "a mistake in the library: 2 koalas fell");
     }
 }

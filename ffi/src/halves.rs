@@ -3,15 +3,17 @@
 use koala_optim::kernel::{self, Plan};
 use koala_optim::{OnNonFinite, Outcome, Report};
 
+use crate::call::{Call, NOTHING, check_apart, range_of};
 use crate::guard::guarded;
-use crate::kernel::{Call, Outputs, TensorList, koala_step, range_of};
+use crate::kernel::{Outputs, koala_step};
+use crate::list::{TensorList, in_tensor};
 use crate::pointers::{COutput, check, check_array, check_optional};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::status::{Failure, koala_status};
 use crate::tensor::{Checked, Stepped, koala_tensor};
 
-/// The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member,
-/// by any all-reduce, to those of the whole; infinity in the last one stays. This struct never changes.
+/// The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
+/// koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct koala_dots {
@@ -41,7 +43,28 @@ impl From<koala_dots> for kernel::Dots {
     }
 }
 
-fn dots_of(stepped: &mut Stepped) -> Result<koala_dots, Failure> {
+/// Adds the dots of a part of a tensor to those of others: member by member.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_dots_add(sum: *mut koala_dots, part: *const koala_dots) -> koala_status {
+    guarded(|| {
+        check(sum, "sum")?;
+        check(part, "part")?;
+        // SAFETY: not NULL, aligned, and the caller's promise. They may be the same.
+        unsafe {
+            let (one, other) = (*sum, *part);
+            sum.write(koala_dots {
+                a: one.a + other.a,
+                b: one.b + other.b,
+                c: one.c + other.c,
+                t: one.t + other.t,
+                gradient_squared: one.gradient_squared + other.gradient_squared,
+            });
+        }
+        Ok(())
+    })
+}
+
+fn dots_of(stepped: &mut Stepped<'_>) -> Result<koala_dots, Failure> {
     let (backend, settings) = (stepped.step.backend, stepped.step.settings);
     let scalars = *stepped.tensor.scalars();
     // A frozen tensor's would not be looked at.
@@ -63,11 +86,14 @@ pub unsafe extern "C" fn koala_dots_tensor(
     dots: *mut koala_dots,
 ) -> koala_status {
     guarded(|| {
+        let source = tensor;
         // SAFETY: the caller's promise.
-        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(source)?) };
         check(dots, "dots")?;
         tensor.check_apart_from("dots", range_of(dots, 1))?;
-        let found = dots_of(&mut Stepped { step: call.step_of(&tensor)?, tensor })?;
+        check_apart(&[("dots", range_of(dots, 1))], &call.read(step, source, 1, NOTHING))?;
+        let step = call.step_of(tensor.group())?;
+        let found = dots_of(&mut Stepped { step: &step, tensor })?;
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { dots.write(found) };
         Ok(())
@@ -88,7 +114,8 @@ pub unsafe extern "C" fn koala_dots_tensors(
         check_array(dots, count, "dots")?;
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, tensors, count, &[("dots", range_of(dots, count))]) }?;
-        list.in_parts(|first, tensors, _| {
+        check_apart(&[("dots", range_of(dots, count))], &call.read(step, tensors, count, NOTHING))?;
+        list.in_parts(&call.steps()?, |first, tensors, _| {
             for (place, tensor) in tensors.iter_mut().enumerate() {
                 let found = dots_of(tensor)?;
                 // SAFETY: `dots` has room for as many as there are tensors.
@@ -112,13 +139,17 @@ pub unsafe extern "C" fn koala_apply_tensor(
     report: *mut koala_tensor_report,
 ) -> koala_status {
     guarded(|| {
+        let source = tensor;
         // SAFETY: the caller's promise.
-        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(source)?) };
         check(dots, "dots")?;
         check_optional(report, "report")?;
         tensor.check_apart_from("dots", range_of(dots, 1))?;
         tensor.check_apart_from("report", range_of(report, 1))?;
-        let mut stepped = Stepped { step: call.step_of(&tensor)?, tensor };
+        let read = call.read(step, source, 1, ("dots", range_of(dots, 1)));
+        check_apart(&[("report", range_of(report, 1))], &read)?;
+        let step = call.step_of(tensor.group())?;
+        let mut stepped = Stepped { step: &step, tensor };
         // SAFETY: not NULL, aligned, and the caller's promise.
         let plan = plan_of(&mut stepped, unsafe { *dots })?;
         carry_out(&mut stepped, &plan)?;
@@ -129,7 +160,7 @@ pub unsafe extern "C" fn koala_apply_tensor(
 }
 
 /// The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports, and
-/// `report`, unless NULL, the sum. Allocates nothing but what `on_non_finite` says. See koala_apply_tensor.
+/// `report`, unless NULL, the sum. Allocates nothing but what koala_step says. See koala_apply_tensor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_apply_tensors(
     step: *const koala_step,
@@ -146,18 +177,20 @@ pub unsafe extern "C" fn koala_apply_tensors(
         // SAFETY: the caller's promise.
         let outputs = unsafe { Outputs::new(count, reports, report) }?;
         let [reports, report] = outputs.ranges();
-        let others = [("dots", range_of(dots, count)), reports, report];
+        let dots_range = ("dots", range_of(dots, count));
+        let others = [dots_range, reports, report];
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, tensors, count, &others) }?;
+        check_apart(&[reports, report], &call.read(step, tensors, count, dots_range))?;
         let mut sum = Report::default();
-        list.in_parts(|first, tensors, plans| {
+        list.in_parts(&call.steps()?, |first, tensors, plans| {
             for (place, (tensor, plan)) in tensors.iter_mut().zip(&mut *plans).enumerate() {
                 // SAFETY: there are as many dots as tensors.
                 *plan = plan_of(tensor, unsafe { *dots.add(first + place) })
-                    .map_err(|failure| crate::kernel::in_tensor(failure, first + place))?;
+                    .map_err(|failure| in_tensor(failure, first + place))?;
             }
             let non_finite = plans.iter().any(|plan| plan.report().outcome == Outcome::NonFinite);
-            if non_finite && call.step.policy.non_finite == OnNonFinite::KeepAll {
+            if non_finite && call.policy.non_finite == OnNonFinite::KeepAll {
                 plans.iter_mut().for_each(Plan::withhold);
             }
             for (place, (tensor, plan)) in tensors.iter_mut().zip(&*plans).enumerate() {
@@ -173,12 +206,12 @@ pub unsafe extern "C" fn koala_apply_tensors(
     })
 }
 
-fn plan_of(stepped: &mut Stepped, dots: koala_dots) -> Result<Plan, Failure> {
+fn plan_of(stepped: &mut Stepped<'_>, dots: koala_dots) -> Result<Plan, Failure> {
     let (step, scalars) = (stepped.step, *stepped.tensor.scalars());
-    Ok(stepped.tensor.any_buffers().0.plan(&step, &dots.into(), &scalars)?)
+    Ok(stepped.tensor.any_buffers().0.plan(step, &dots.into(), &scalars)?)
 }
 
-fn carry_out(stepped: &mut Stepped, plan: &Plan) -> Result<(), Failure> {
+fn carry_out(stepped: &mut Stepped<'_>, plan: &Plan) -> Result<(), Failure> {
     let backend = stepped.step.backend;
     let (buffers, scalars) = stepped.tensor.any_buffers();
     buffers.apply(backend, plan, scalars)?;

@@ -9,6 +9,7 @@ use crate::apart::Sorted;
 use crate::backends::koala_backend;
 use crate::pointers::check;
 use crate::status::{Failure, fail, koala_status};
+use crate::threads::Started;
 
 /// KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by
 /// koala_optimizer_create, ended by koala_optimizer_destroy.
@@ -23,6 +24,8 @@ pub struct koala_optimizer {
 /// All of it but the poison.
 pub(crate) struct Inner {
     pub optimizer: Optimizer,
+    /// After the optimizer, with which the pool ends.
+    pub started: Started,
     pub backend: koala_backend,
     pub groups: Vec<GroupId>,
     /// Of the tensors, by their numbers.

@@ -11,11 +11,13 @@
 
 mod apart;
 mod backends;
+mod call;
 mod growing;
 mod guard;
 mod halves;
 mod handle;
 mod kernel;
+mod list;
 mod optimizer;
 mod optimizer_step;
 mod pointers;
@@ -23,6 +25,7 @@ mod report;
 mod settings;
 mod status;
 mod tensor;
+mod threads;
 mod version;
 
 pub use backends::*;

@@ -2,14 +2,14 @@
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
-use std::sync::Arc;
 
 use koala_optim::kernel::Scalars;
-use koala_optim::{Config, Error, GroupId, Optimizer, TensorState, Threads};
+use koala_optim::{Config, Error, GroupId, Optimizer, TensorState};
 
 use crate::backends::{chosen, koala_backend, number};
-use crate::growing::{Growing, Output, initialize, read, read_or_default};
-use crate::guard::{guarded, mark_thread};
+use crate::call::{check_apart, range_of};
+use crate::growing::{Growing, Output, copy_or_default, initialize, look};
+use crate::guard::guarded;
 use crate::handle::{Inner, Log, koala_optimizer};
 use crate::pointers::{check, check_array, flag, known, text};
 use crate::settings::{
@@ -18,6 +18,7 @@ use crate::settings::{
 };
 use crate::status::{Failure, copy_text, fail, koala_status};
 use crate::tensor::koala_scalars;
+use crate::threads::start;
 
 /// What an optimizer is made with. koala_config_init fills it with the defaults.
 #[repr(C)]
@@ -79,13 +80,14 @@ pub unsafe extern "C" fn koala_optimizer_create(
     guarded(|| {
         check(optimizer, "optimizer")?;
         // SAFETY: the caller's promise.
-        let config = unsafe { read_or_default(config) }?;
+        let config = unsafe { copy_or_default(config) }?;
         let backend = chosen(config.backend)?;
+        let (threads, started) = start(config.threads)?;
         let made = Optimizer::new(Config {
             noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
             policy: policy(config.on_non_finite, config.on_breakdown)?,
             backend,
-            threads: threads(config.threads)?,
+            threads,
             details: flag(config.norms, "norms")?,
         })?;
         let handle = koala_optimizer::new(Inner {
@@ -93,6 +95,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
             backend: number(backend),
             groups: Vec::new(),
             names: Vec::new(),
+            started,
             log: None,
             given: Vec::new(),
             sorted: Default::default(),
@@ -117,20 +120,6 @@ pub unsafe extern "C" fn koala_optimizer_destroy(optimizer: *mut koala_optimizer
     })
 }
 
-/// Threads whose panics do not print.
-fn threads(count: u32) -> Result<Threads, Failure> {
-    if count < 2 {
-        return Ok(Threads::Count(count as usize));
-    }
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(count as usize)
-        .thread_name(|number| format!("koala-{number}"))
-        .start_handler(|_| mark_thread())
-        .build()
-        .map_err(|error| Error::Threads { count: count as usize, reason: error.to_string() })?;
-    Ok(Threads::Pool(Arc::new(pool)))
-}
-
 /// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
 /// 0 on, in the order in which they are made.
 #[unsafe(no_mangle)]
@@ -142,7 +131,7 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
     guarded(|| {
         check(group, "group")?;
         // SAFETY: the caller's promise.
-        let settings = from_c(&unsafe { read_or_default(settings) }?)?;
+        let settings = from_c(&unsafe { copy_or_default(settings) }?)?;
         let add = |inner: &mut Inner| {
             let number = u32::try_from(inner.groups.len())
                 .map_err(|_| fail(koala_status::UnknownGroup, format_args!("there are 2^32 groups already")))?;
@@ -201,7 +190,7 @@ pub unsafe extern "C" fn koala_optimizer_set_settings(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let settings = from_c(&unsafe { read(settings) }?)?;
+        let settings = from_c(unsafe { look(settings) }?)?;
         let set = |inner: &mut Inner| Ok(inner.optimizer.set_settings(inner.group(group)?, settings)?);
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, set) }
@@ -226,7 +215,13 @@ pub unsafe extern "C" fn koala_optimizer_set_learning_rate(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_threads(threads(count)?)?);
+        let set = |inner: &mut Inner| {
+            let (threads, started) = start(count)?;
+            inner.optimizer.set_threads(threads)?;
+            // The old pool has ended now, so its threads can be joined: that is what dropping them does.
+            inner.started = started;
+            Ok(())
+        };
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, set) }
     })
@@ -367,6 +362,9 @@ pub unsafe extern "C" fn koala_optimizer_state(
                 ),
             ));
         }
+        check_array(v.cast::<u8>(), if v.is_null() { 0 } else { bytes }, "v")?;
+        check_array(h.cast::<u8>(), if h.is_null() { 0 } else { bytes }, "h")?;
+        check_apart(&[("v", range_of(v.cast::<u8>(), bytes)), ("h", range_of(h.cast::<u8>(), bytes))], &[])?;
         for (bytes, buffer) in found.into_iter().zip([v, h]) {
             if !buffer.is_null() {
                 // SAFETY: the caller's promise; the state is the library's own memory.
@@ -421,7 +419,7 @@ pub unsafe extern "C" fn koala_optimizer_backend(
 
 /// Hears of a tensor that a step restarted or kept because of trouble: a text of one line, valid during the call, and the
 /// context that was given with the function. It is called by the thread that called koala_optimizer_step, after all
-/// tensors have stepped, and must not call that optimizer.
+/// tensors have stepped. It must not call that optimizer, and must return: no exception, no longjmp.
 pub type koala_log = Option<extern "C" fn(context: *mut c_void, text: *const c_char)>;
 
 /// Has `function` called for every tensor whose filter restarts, or which is kept because something is not finite or

@@ -6,10 +6,10 @@ use std::mem::MaybeUninit;
 use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 
 use crate::apart::{BUFFERS, Occupied};
-use crate::growing::{Growing, Output, read};
+use crate::call::{check_apart, range_of};
+use crate::growing::{Growing, Output, element, stride};
 use crate::guard::guarded;
 use crate::handle::{Inner, Log, koala_optimizer};
-use crate::kernel::{range_of, unequal_sizes};
 use crate::pointers::{check, check_array, known};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
@@ -62,8 +62,8 @@ unsafe impl Growing for koala_parameters {
 }
 
 /// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
-/// they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the
-/// optimizer was made with more.
+/// they were added, finding them is cheapest. Allocates nothing but the texts for a log, and uses no thread but the calling
+/// one unless the optimizer was made with more.
 ///
 /// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
 ///
@@ -78,6 +78,7 @@ pub unsafe extern "C" fn koala_optimizer_step(
     report: *mut koala_report,
 ) -> koala_status {
     guarded(|| {
+        let given_loss = loss;
         check(loss, "loss")?;
         // SAFETY: not NULL, aligned, and the caller's promise.
         let loss = unsafe { *loss };
@@ -89,6 +90,7 @@ pub unsafe extern "C" fn koala_optimizer_step(
         let others = [("reports", range_of(reports, count)), ("report", report.range())];
         // SAFETY: the caller's promise.
         let list = unsafe { Given::new(tensors, count) }?;
+        check_apart(&others, &[("loss", range_of(given_loss, 1)), ("tensors", range_of(tensors, count))])?;
         let step = |inner: &mut Inner| {
             // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
             unsafe { inner.take(list, &others) }?;
@@ -143,16 +145,14 @@ impl Given {
         let mut given = Given { tensors, stride: 0, count };
         if count > 0 {
             // SAFETY: not NULL, aligned; the caller's promise.
-            given.stride = unsafe { tensors.cast::<usize>().read() };
-            crate::growing::check_size::<koala_parameters>(given.stride)?;
+            given.stride = unsafe { stride(tensors) }?;
         }
         Ok(given)
     }
 
-    fn get(&self, place: usize) -> Result<koala_parameters, Failure> {
-        // SAFETY: within the caller's array, whose elements all have the size of the first.
-        let given = unsafe { read(self.tensors.byte_add(place * self.stride)) }?;
-        if given.size == self.stride { Ok(given) } else { Err(unequal_sizes("tensors", place)) }
+    fn get(&self, place: usize) -> Result<&koala_parameters, Failure> {
+        // SAFETY: within the caller's array, by the promise to `new`.
+        unsafe { element(self.tensors, self.stride, place) }
     }
 }
 
@@ -210,10 +210,10 @@ impl Inner {
             // SAFETY: looked at above, with the sizes of these types.
             self.given.push(unsafe {
                 match known(tensor.r#type)?.into() {
-                    ElementType::F32 => typed::<f32>(name, &tensor, copy_type),
-                    ElementType::F64 => typed::<f64>(name, &tensor, copy_type),
-                    ElementType::Bf16 => typed::<bf16>(name, &tensor, copy_type),
-                    ElementType::F16 => typed::<f16>(name, &tensor, copy_type),
+                    ElementType::F32 => typed::<f32>(name, tensor, copy_type),
+                    ElementType::F64 => typed::<f64>(name, tensor, copy_type),
+                    ElementType::Bf16 => typed::<bf16>(name, tensor, copy_type),
+                    ElementType::F16 => typed::<f16>(name, tensor, copy_type),
                 }
             });
         }

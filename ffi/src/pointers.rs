@@ -28,7 +28,7 @@ pub(crate) fn known<T: FromC>(value: MaybeUninit<T>) -> Result<T, Failure> {
     let number = number_of(value);
     match usize::try_from(number).ok().and_then(|number| T::ALL.get(number)) {
         Some(value) => Ok(*value),
-        None => Err(fail(koala_status::UnknownValue, format_args!("{number} is no {}", T::NAME))),
+        None => Err(unknown(number.into(), T::NAME)),
     }
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn flag(value: u32, name: &str) -> Result<bool, Failure> {
     match value {
         0 => Ok(false),
         1 => Ok(true),
-        _ => Err(fail(koala_status::UnknownValue, format_args!("the flag {name} is {value}, expected 0 or 1"))),
+        _ => Err(unknown_flag(value, name)),
     }
 }
 
@@ -46,13 +46,10 @@ pub(crate) fn flag(value: u32, name: &str) -> Result<bool, Failure> {
 #[inline(always)]
 pub(crate) fn check<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
     if pointer.is_null() {
-        return Err(fail(koala_status::NullPointer, format_args!("{name} is NULL")));
+        return Err(null(name));
     }
     if !pointer.is_aligned() {
-        return Err(fail(
-            koala_status::Misaligned,
-            format_args!("{name} is {pointer:p}, expected a multiple of {}", align_of::<T>()),
-        ));
+        return Err(misaligned(pointer.addr(), align_of::<T>(), name));
     }
     Ok(())
 }
@@ -64,13 +61,44 @@ pub(crate) fn check_array<T>(pointer: *const T, count: usize, name: &str) -> Res
         return Ok(());
     }
     check(pointer, name)?;
-    let bytes = count.checked_mul(size_of::<T>()).filter(|bytes| *bytes <= isize::MAX as usize);
-    match bytes.and_then(|bytes| pointer.addr().checked_add(bytes)) {
+    match end_of(pointer.addr(), count, size_of::<T>()) {
         Some(_) => Ok(()),
-        None => {
-            Err(fail(koala_status::Length, format_args!("{count} elements in {name} are more than memory can hold")))
-        }
+        None => Err(too_long(count, name)),
     }
+}
+
+/// The address after the last byte of a buffer, if memory can hold it.
+#[inline(always)]
+pub(crate) fn end_of(address: usize, count: usize, size: usize) -> Option<usize> {
+    let bytes = count.checked_mul(size).filter(|bytes| *bytes <= isize::MAX as usize);
+    bytes.and_then(|bytes| address.checked_add(bytes))
+}
+
+// Out of the way of calls that are right: what a text is made of would be written to memory before it is needed.
+
+#[cold]
+fn unknown(number: i64, name: &str) -> Failure {
+    fail(koala_status::UnknownValue, format_args!("{number} is no {name}"))
+}
+
+#[cold]
+fn unknown_flag(value: u32, name: &str) -> Failure {
+    fail(koala_status::UnknownValue, format_args!("the flag {name} is {value}, expected 0 or 1"))
+}
+
+#[cold]
+pub(crate) fn null(name: &str) -> Failure {
+    fail(koala_status::NullPointer, format_args!("{name} is NULL"))
+}
+
+#[cold]
+pub(crate) fn misaligned(address: usize, alignment: usize, name: &str) -> Failure {
+    fail(koala_status::Misaligned, format_args!("{name} is at {address:#x}, expected a multiple of {alignment}"))
+}
+
+#[cold]
+pub(crate) fn too_long(count: usize, name: &str) -> Failure {
+    fail(koala_status::Length, format_args!("{count} elements in {name} are more than memory can hold"))
 }
 
 /// An out-pointer.

@@ -129,9 +129,12 @@ pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *con
 /// `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
 /// too long is cut. `length`, unless NULL, receives the length of the whole text without NUL.
 ///
-/// Returns KOALA_STATUS_NULL_POINTER if `buffer` is NULL and `capacity` is not 0; the text stays the same then.
+/// If this call itself does not succeed, the text stays the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_last_error(buffer: *mut c_char, capacity: usize, length: *mut usize) -> koala_status {
+    if !length.is_aligned() {
+        return koala_status::Misaligned;
+    }
     LAST_ERROR.with_borrow(|text| {
         // SAFETY: the caller's promise for both.
         unsafe { copy_text(text.as_bytes(), buffer, capacity, length) }

@@ -3,11 +3,11 @@
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
-use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Scalars, Step};
+use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Lent, Scalars, Step};
 use koala_optim::{Element, ElementType, StateType, bf16, f16};
 
-use crate::growing::{Growing, read};
-use crate::pointers::{check, flag, known};
+use crate::growing::{Growing, look};
+use crate::pointers::{check, end_of, flag, known, misaligned, null, too_long};
 use crate::settings::{koala_copy_type, koala_element_type, koala_state_type};
 use crate::status::{Failure, fail, koala_status};
 
@@ -28,27 +28,33 @@ pub struct koala_scalars {
 
 impl koala_scalars {
     #[inline(always)]
-    fn to_core(self) -> Result<Scalars, Failure> {
-        let koala_scalars { h_h, h_v, innovation_variance, steps } = self;
-        let whole = steps as u64;
-        if whole as f64 == steps && steps <= LARGEST_WHOLE {
-            return Ok(Scalars { h_h, h_v, innovation_variance, steps: whole });
+    fn as_core(&self) -> Result<Scalars, Failure> {
+        let koala_scalars { h_h, h_v, innovation_variance, steps } = *self;
+        // By way of i64, which processors convert at once.
+        let whole = steps as i64;
+        if whole as f64 == steps && (0..=LARGEST_WHOLE).contains(&whole) {
+            return Ok(Scalars { h_h, h_v, innovation_variance, steps: whole as u64 });
         }
-        Err(fail(
-            koala_status::Setting,
-            format_args!("the steps in the scalars are {steps}, expected a whole number from 0 to 2^53"),
-        ))
+        Err(impossible_steps(steps))
     }
 }
 
+#[cold]
+fn impossible_steps(steps: f64) -> Failure {
+    fail(
+        koala_status::Setting,
+        format_args!("the steps in the scalars are {steps}, expected a whole number from 0 to 2^53"),
+    )
+}
+
 /// Above it, a double can't hold every whole number.
-const LARGEST_WHOLE: f64 = (1_u64 << 53) as f64;
+const LARGEST_WHOLE: i64 = 1 << 53;
 
 impl From<Scalars> for koala_scalars {
     #[inline(always)]
     fn from(scalars: Scalars) -> Self {
         let Scalars { h_h, h_v, innovation_variance, steps } = scalars;
-        koala_scalars { h_h, h_v, innovation_variance, steps: steps as f64 }
+        koala_scalars { h_h, h_v, innovation_variance, steps: steps as i64 as f64 }
     }
 }
 
@@ -123,111 +129,123 @@ unsafe impl Growing for koala_tensor {
 /// Addresses from the first byte to the one after the last.
 pub(crate) type Range = (usize, usize);
 
+/// The buffers of a tensor.
+const BUFFERS: [&str; 6] = ["parameters", "gradient", "v", "h", "copy", "scalars"];
+
 /// A tensor that has been looked at: all its values are known ones, its buffers are there, aligned, and apart from each
-/// other.
+/// other. Its scalars are here as the library has them, until `store_scalars`.
 #[derive(Clone, Copy)]
 pub(crate) struct Checked {
-    /// The caller's struct, for an exchange.
     source: *mut koala_tensor,
-    pub length: usize,
-    pub element_type: ElementType,
-    state_type: StateType,
+    element_type: ElementType,
+    /// Of v and h.
+    state_type: ElementType,
     copy_type: koala_copy_type,
-    pub group: u32,
-    exchange: bool,
-    parameters: *mut c_void,
-    gradient: *const c_void,
-    v: *mut c_void,
-    h: *mut c_void,
-    copy: *mut c_void,
-    c_scalars: *mut koala_scalars,
     scalars: Scalars,
 }
 
 impl Checked {
     /// # Safety
     /// `source` is NULL or a tensor as its documentation says, and stays so for as long as the result is used.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn new(source: *const koala_tensor) -> Result<Self, Failure> {
         // SAFETY: the caller's promise.
-        let tensor = unsafe { read(source) }?;
-        let element_type: ElementType = known(tensor.r#type)?.into();
-        let state_type: StateType = known(tensor.state_type)?.into();
-        let copy_type = known(tensor.copy_type)?;
-        let exchange = flag(tensor.exchange, "exchange")?;
-        check(tensor.scalars, "scalars")?;
-        // SAFETY: not NULL, aligned, and the caller's promise.
-        let scalars = unsafe { *tensor.scalars }.to_core()?;
-        let checked = Checked {
-            source: source.cast_mut(),
-            length: tensor.length,
-            element_type,
-            state_type,
-            copy_type,
-            group: tensor.group,
-            exchange,
-            parameters: tensor.parameters,
-            gradient: tensor.gradient,
-            v: tensor.v,
-            h: tensor.h,
-            copy: tensor.copy,
-            c_scalars: tensor.scalars,
-            scalars,
-        };
-        checked.check_buffers()?;
+        let checked = unsafe { Self::looked_at(source) }?;
+        flag(checked.source().exchange, "exchange")?;
+        checked.check_buffers(checked.source())?;
         Ok(checked)
     }
 
-    /// Where the buffers are, and their names. `copy` is where nothing is if there is none.
+    /// Of a tensor whose buffers have been looked at before.
+    ///
+    /// # Safety
+    /// As [`new`](Self::new), which has returned one for this tensor.
     #[inline(always)]
-    fn buffers(&self) -> [(&'static str, Range); 6] {
-        let bytes = |size: usize| self.length * size;
-        let range = |address: usize, bytes: usize| (address, address + bytes);
-        let (size, state_size) = (self.element_type.size(), self.state_type.beside(self.element_type).size());
-        let copy = if self.copy_type == koala_copy_type::None { (0, 0) } else { range(self.copy.addr(), bytes(2)) };
+    pub unsafe fn looked_at(source: *const koala_tensor) -> Result<Self, Failure> {
+        // SAFETY: the caller's promise.
+        let tensor = unsafe { look(source) }?;
+        let element_type: ElementType = known(tensor.r#type)?.into();
+        let state_type = StateType::from(known(tensor.state_type)?).beside(element_type);
+        let copy_type = known(tensor.copy_type)?;
+        check(tensor.scalars, "scalars")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let scalars = unsafe { &*tensor.scalars }.as_core()?;
+        Ok(Checked { source: source.cast_mut(), element_type, state_type, copy_type, scalars })
+    }
+
+    #[inline(always)]
+    fn source(&self) -> &koala_tensor {
+        // SAFETY: `new` has looked, and by the promise to it; an exchange writes there while no such reference is used.
+        unsafe { &*self.source }
+    }
+
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.source().length
+    }
+
+    #[inline(always)]
+    pub fn group(&self) -> usize {
+        self.source().group as usize
+    }
+
+    /// Where the buffers are, in the order of `BUFFERS`; an empty range where there is none.
+    #[inline(always)]
+    fn ranges(&self, tensor: &koala_tensor) -> [Range; BUFFERS.len()] {
+        let range = |pointer: *const c_void, size: usize| (pointer.addr(), pointer.addr() + tensor.length * size);
+        let (size, state_size) = (self.element_type.size(), self.state_type.size());
+        let copy = if self.copy_type == koala_copy_type::None { (0, 0) } else { range(tensor.copy, 2) };
+        let scalars = tensor.scalars.addr();
         [
-            ("parameters", range(self.parameters.addr(), bytes(size))),
-            ("gradient", range(self.gradient.addr(), bytes(size))),
-            ("v", range(self.v.addr(), bytes(state_size))),
-            ("h", range(self.h.addr(), bytes(state_size))),
-            ("copy", copy),
-            ("scalars", range(self.c_scalars.addr(), size_of::<koala_scalars>())),
+            range(tensor.parameters, size),
+            range(tensor.gradient, size),
+            range(tensor.v, state_size),
+            range(tensor.h, state_size),
+            copy,
+            (scalars, scalars + size_of::<koala_scalars>()),
         ]
     }
 
     #[inline(always)]
-    fn check_buffers(&self) -> Result<(), Failure> {
-        if self.length == 0 {
+    fn check_buffers(&self, tensor: &koala_tensor) -> Result<(), Failure> {
+        if tensor.length == 0 {
             return Ok(());
         }
-        let size = self.element_type.size();
-        let state_size = self.state_type.beside(self.element_type).size();
-        check_buffer(self.parameters, self.length, size, "parameters")?;
-        check_buffer(self.gradient, self.length, size, "gradient")?;
-        check_buffer(self.v, self.length, state_size, "v")?;
-        check_buffer(self.h, self.length, state_size, "h")?;
-        if self.copy_type != koala_copy_type::None {
-            check_buffer(self.copy, self.length, 2, "copy")?;
+        let (size, state_size) = (self.element_type.size(), self.state_type.size());
+        check_buffer(tensor.parameters, tensor.length, size, "parameters")?;
+        check_buffer(tensor.gradient, tensor.length, size, "gradient")?;
+        check_buffer(tensor.v, tensor.length, state_size, "v")?;
+        check_buffer(tensor.h, tensor.length, state_size, "h")?;
+        let has_copy = self.copy_type != koala_copy_type::None;
+        if has_copy {
+            check_buffer(tensor.copy, tensor.length, 2, "copy")?;
         }
-        let buffers = self.buffers();
-        let mut overlap = false;
-        for i in 1..buffers.len() {
-            for j in 0..i {
-                overlap |= overlaps(buffers[i].1, buffers[j].1);
-            }
+        let ranges = self.ranges(tensor);
+        let [parameters, gradient, v, h, copy, scalars] = ranges;
+        let mut overlap = any_overlap([parameters, gradient, v, h, scalars]);
+        if has_copy {
+            // One of them is the copy itself.
+            overlap |= ranges.iter().filter(|range| overlaps(**range, copy)).count() > 1;
         }
-        if overlap { Err(overlap_among(&buffers)) } else { Ok(()) }
+        if overlap { Err(overlap_among(ranges)) } else { Ok(()) }
     }
 
     /// Whether what a call writes besides lies within the tensor.
+    #[inline(always)]
     pub fn check_apart_from(&self, name: &'static str, range: Range) -> Result<(), Failure> {
-        if range.0 == range.1 {
-            return Ok(());
+        match range.0 == range.1 {
+            true => Ok(()),
+            false => self.check_apart_from_some(name, range),
         }
-        let buffers = self.buffers();
-        let used = if self.length == 0 { &buffers[5..] } else { &buffers[..] };
-        match used.iter().find(|(_, buffer)| overlaps(*buffer, range)) {
-            Some((buffer, _)) => {
+    }
+
+    fn check_apart_from_some(&self, name: &'static str, range: Range) -> Result<(), Failure> {
+        let mut ranges = self.ranges(self.source());
+        if self.len() == 0 {
+            ranges[..BUFFERS.len() - 1].fill((0, 0));
+        }
+        match ranges.iter().zip(BUFFERS).find(|(buffer, _)| overlaps(**buffer, range)) {
+            Some((_, buffer)) => {
                 Err(fail(koala_status::Overlap, format_args!("{name} and {buffer} of the tensor overlap")))
             }
             None => Ok(()),
@@ -239,7 +257,7 @@ impl Checked {
         use ElementType::{Bf16, F16, F32, F64};
         // SAFETY: in each arm, the types are those that the lengths and alignments were checked with.
         let buffers = unsafe {
-            match (self.element_type, self.state_type.beside(self.element_type)) {
+            match (self.element_type, self.state_type) {
                 (F32, Bf16) => self.typed::<f32, bf16>().into(),
                 (F32, _) => self.typed::<f32, f32>().into(),
                 (F64, F32) => self.typed::<f64, f32>().into(),
@@ -259,7 +277,8 @@ impl Checked {
     /// The element types are `P` and `S`.
     #[inline(always)]
     unsafe fn typed<'a, P: Element, S: Element>(&self) -> Buffers<'a, P, S> {
-        let length = self.length;
+        let tensor = self.source();
+        let length = tensor.length;
         if length == 0 {
             return Buffers { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
         }
@@ -268,17 +287,17 @@ impl Checked {
         // at a time.
         unsafe {
             Buffers {
-                parameters: std::slice::from_raw_parts_mut(self.parameters.cast(), length),
-                gradient: std::slice::from_raw_parts(self.gradient.cast(), length),
-                v: std::slice::from_raw_parts_mut(self.v.cast(), length),
-                h: std::slice::from_raw_parts_mut(self.h.cast(), length),
+                parameters: std::slice::from_raw_parts_mut(tensor.parameters.cast(), length),
+                gradient: std::slice::from_raw_parts(tensor.gradient.cast(), length),
+                v: std::slice::from_raw_parts_mut(tensor.v.cast(), length),
+                h: std::slice::from_raw_parts_mut(tensor.h.cast(), length),
                 copy: match self.copy_type {
                     koala_copy_type::None => None,
                     koala_copy_type::Bf16 => {
-                        Some(HalfCopy::Bf16(std::slice::from_raw_parts_mut(self.copy.cast(), length)))
+                        Some(HalfCopy::Bf16(std::slice::from_raw_parts_mut(tensor.copy.cast(), length)))
                     }
                     koala_copy_type::F16 => {
-                        Some(HalfCopy::F16(std::slice::from_raw_parts_mut(self.copy.cast(), length)))
+                        Some(HalfCopy::F16(std::slice::from_raw_parts_mut(tensor.copy.cast(), length)))
                     }
                 },
             }
@@ -289,83 +308,95 @@ impl Checked {
         &self.scalars
     }
 
+    #[inline(always)]
     pub fn offers_exchange(&self) -> bool {
-        self.exchange
+        self.source().exchange != 0
     }
 
     /// Lets gradient and h change places in the caller's struct.
     pub fn exchange(&mut self) {
-        // SAFETY: the caller's struct, which `new` has read.
+        // SAFETY: the caller's struct, at which `new` has looked.
         unsafe {
-            (*self.source).gradient = self.h;
-            (*self.source).h = self.gradient.cast_mut();
+            let h = (*self.source).h;
+            (*self.source).h = (*self.source).gradient.cast_mut();
+            (*self.source).gradient = h;
         }
-        (self.gradient, self.h) = (self.h, self.gradient.cast_mut());
     }
 
     /// Writes the scalars where the caller keeps them.
     #[inline(always)]
     pub fn store_scalars(&self) {
         // SAFETY: not NULL and aligned: `new` has looked.
-        unsafe { self.c_scalars.write(self.scalars.into()) };
+        unsafe { self.source().scalars.write(self.scalars.into()) };
     }
 }
 
 /// Whether a buffer of `length` elements may be there.
 #[inline(always)]
 pub(crate) fn check_buffer(pointer: *const c_void, length: usize, size: usize, name: &str) -> Result<(), Failure> {
-    let end = length.checked_mul(size).filter(|bytes| *bytes <= isize::MAX as usize);
-    let end = end.and_then(|bytes| pointer.addr().checked_add(bytes));
-    if !pointer.is_null() && pointer.addr() & (size - 1) == 0 && end.is_some() {
+    let address = pointer.addr();
+    if address != 0 && address & (size - 1) == 0 && end_of(address, length, size).is_some() {
         return Ok(());
     }
-    Err(trouble_of(pointer, length, size, name))
+    Err(trouble_of(address, length, size, name))
 }
 
 #[cold]
-fn trouble_of(pointer: *const c_void, length: usize, size: usize, name: &str) -> Failure {
-    if pointer.is_null() {
-        return fail(koala_status::NullPointer, format_args!("{name} is NULL, with a length of {length}"));
+fn trouble_of(address: usize, length: usize, size: usize, name: &str) -> Failure {
+    if address == 0 {
+        return null(name);
     }
-    if pointer.addr() & (size - 1) != 0 {
-        return fail(koala_status::Misaligned, format_args!("{name} is {pointer:p}, expected a multiple of {size}"));
+    if address & (size - 1) != 0 {
+        return misaligned(address, size, name);
     }
-    fail(koala_status::Length, format_args!("{length} elements in {name} are more than memory can hold"))
+    too_long(length, name)
 }
 
+/// Whether two ranges overlap, neither of which is empty; an empty one at zero overlaps nothing.
 #[inline(always)]
 pub(crate) fn overlaps(left: Range, right: Range) -> bool {
     (left.0 < right.1) & (right.0 < left.1)
 }
 
-#[cold]
-fn overlap_among(buffers: &[(&str, Range)]) -> Failure {
-    for (i, (name, range)) in buffers.iter().enumerate() {
-        if let Some((other, _)) = buffers[..i].iter().find(|(_, other)| overlaps(*range, *other)) {
-            return fail(koala_status::Overlap, format_args!("{other} and {name} of the tensor overlap"));
+#[inline(always)]
+fn any_overlap<const N: usize>(ranges: [Range; N]) -> bool {
+    let mut any = false;
+    for i in 1..N {
+        for j in 0..i {
+            any |= overlaps(ranges[i], ranges[j]);
         }
     }
-    fail(koala_status::Overlap, format_args!("buffers of the tensor overlap"))
+    any
+}
+
+#[cold]
+fn overlap_among(ranges: [Range; BUFFERS.len()]) -> Failure {
+    let pairs = (1..ranges.len()).flat_map(|i| (0..i).map(move |j| (j, i)));
+    let found = pairs.into_iter().find(|(j, i)| overlaps(ranges[*j], ranges[*i]));
+    let (one, other) = found.map_or(("buffers", "others"), |(j, i)| (BUFFERS[j], BUFFERS[i]));
+    fail(koala_status::Overlap, format_args!("{one} and {other} of the tensor overlap"))
 }
 
 /// A tensor, and what it is stepped with.
 #[derive(Clone, Copy)]
-pub(crate) struct Stepped {
+pub(crate) struct Stepped<'s> {
     pub tensor: Checked,
-    pub step: Step,
+    pub step: &'s Step,
 }
 
-impl Lender for Stepped {
+impl Lender for Stepped<'_> {
     fn step(&self) -> &Step {
-        &self.step
+        self.step
     }
 
     fn len(&self) -> usize {
-        self.tensor.length
+        self.tensor.len()
     }
 
-    fn lend(&mut self) -> (AnyBuffers<'_>, &mut Scalars) {
-        self.tensor.any_buffers()
+    fn lend(&mut self) -> Lent<'_> {
+        let step = self.step;
+        let (buffers, scalars) = self.tensor.any_buffers();
+        Lent { step, buffers, scalars }
     }
 
     fn offers_exchange(&self) -> bool {

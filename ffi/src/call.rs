@@ -1,0 +1,151 @@
+//! What a call of level 1 is told about its step: looked at, and made the library's.
+
+use koala_optim::kernel::{Measurement, Step};
+use koala_optim::{Backend, Policy, Settings};
+use smallvec::SmallVec;
+
+use crate::backends::chosen;
+use crate::growing::{element, look, stride};
+use crate::kernel::koala_step;
+use crate::pointers::{check_array, flag};
+use crate::settings::{from_c, koala_settings, policy};
+use crate::status::{Failure, fail, koala_status};
+use crate::tensor::{Range, koala_tensor, overlaps};
+
+/// The steps of all groups of a call: on the stack, if they are few.
+pub(crate) type Steps = SmallVec<[Step; 16]>;
+
+/// All of a step but its settings: they are those of a tensor's group.
+pub(crate) struct Call {
+    pub backend: Backend,
+    pub policy: Policy,
+    pub measurement: Measurement,
+    norms: bool,
+    groups: *const koala_settings,
+    group_count: usize,
+    group_size: usize,
+}
+
+impl Call {
+    /// # Safety
+    /// `step` is NULL or what its documentation says, and stays so for as long as the result is used.
+    #[inline(always)]
+    pub unsafe fn new(step: *const koala_step) -> Result<Self, Failure> {
+        // SAFETY: the caller's promise.
+        let given = unsafe { look(step) }?;
+        if given.noise < 0.0 {
+            return Err(negative_noise(given.noise));
+        }
+        let mut call = Call {
+            backend: chosen(given.backend)?,
+            policy: policy(given.on_non_finite, given.on_breakdown)?,
+            measurement: Measurement { loss: given.loss, noise: given.noise },
+            norms: flag(given.norms, "norms")?,
+            groups: given.groups,
+            group_count: given.group_count,
+            group_size: 0,
+        };
+        if call.groups.is_null() {
+            call.group_count = 1;
+        } else {
+            check_array(call.groups, call.group_count, "groups")?;
+            if call.group_count > 0 {
+                // SAFETY: not NULL, aligned; the caller's promise.
+                call.group_size = unsafe { stride(call.groups) }?;
+            }
+        }
+        Ok(call)
+    }
+
+    /// What a call reads of these, its tensors, and something else: see [`check_apart`].
+    pub fn read(
+        &self,
+        step: *const koala_step,
+        tensors: *const koala_tensor,
+        count: usize,
+        other: Named,
+    ) -> [Named; 4] {
+        let groups = self.groups.addr();
+        [
+            ("step", range_of(step, 1)),
+            ("groups", (groups, groups + self.group_count * self.group_size)),
+            ("tensors", range_of(tensors, count)),
+            other,
+        ]
+    }
+
+    /// What tensors of a group are stepped with.
+    #[inline(always)]
+    pub fn step_of(&self, group: usize) -> Result<Step, Failure> {
+        self.check_group(group)?;
+        let Call { backend, policy, measurement, norms, .. } = *self;
+        Ok(Step { backend, settings: self.settings(group)?, policy, measurement, norms })
+    }
+
+    #[inline(always)]
+    fn settings(&self, group: usize) -> Result<Settings, Failure> {
+        if self.groups.is_null() {
+            return Ok(Settings::default());
+        }
+        // SAFETY: there is such a group, by the promise to `new`.
+        let settings = unsafe { element(self.groups, self.group_size, group) }?;
+        let settings = from_c(settings)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// The steps of all groups.
+    pub fn steps(&self) -> Result<Steps, Failure> {
+        let mut steps = Steps::new();
+        let count = self.group_count;
+        steps
+            .try_reserve_exact(count)
+            .map_err(|_| fail(koala_status::Memory, format_args!("not enough memory for {count} groups")))?;
+        for group in 0..count {
+            steps.push(self.step_of(group)?);
+        }
+        Ok(steps)
+    }
+
+    /// Whether there is such a group.
+    #[inline(always)]
+    pub fn check_group(&self, group: usize) -> Result<(), Failure> {
+        if group < self.group_count {
+            return Ok(());
+        }
+        Err(unknown_group(group, self.group_count))
+    }
+}
+
+#[cold]
+fn unknown_group(group: usize, count: usize) -> Failure {
+    fail(koala_status::UnknownGroup, format_args!("the tensor's group is {group}, but there are {count} groups"))
+}
+
+#[cold]
+fn negative_noise(noise: f64) -> Failure {
+    koala_optim::Noise::Fixed(noise).validate().map_or_else(Failure::from, |()| Failure(koala_status::Setting))
+}
+
+/// A part of the caller's memory, and its name.
+pub(crate) type Named = (&'static str, Range);
+
+/// No memory.
+pub(crate) const NOTHING: Named = ("nothing", (0, 0));
+
+/// Whether what is written lies apart from each other, and from what is read.
+pub(crate) fn check_apart(written: &[Named], read: &[Named]) -> Result<(), Failure> {
+    for (place, (name, range)) in written.iter().enumerate() {
+        let others = written[place + 1..].iter().chain(read);
+        if let Some((other, _)) = others.into_iter().find(|(_, other)| overlaps(*range, *other)) {
+            return Err(fail(koala_status::Overlap, format_args!("{name} and {other} overlap")));
+        }
+    }
+    Ok(())
+}
+
+/// Where `count` elements are; nowhere for NULL.
+#[inline(always)]
+pub(crate) fn range_of<T>(pointer: *const T, count: usize) -> Range {
+    if pointer.is_null() { (0, 0) } else { (pointer.addr(), pointer.addr() + count * size_of::<T>()) }
+}

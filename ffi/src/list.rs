@@ -1,0 +1,92 @@
+//! The array of tensors of a call of level 1.
+
+use koala_optim::kernel::{Plan, Step};
+use smallvec::SmallVec;
+
+use crate::call::Call;
+use crate::growing::{element, stride};
+use crate::pointers::check_array;
+use crate::status::{Failure, fail, koala_status, prefix};
+use crate::tensor::{Checked, Range, Stepped, koala_tensor};
+
+/// Tensors that are worked on together: what is kept of them, on the stack, is in the first cache then.
+const PART: usize = 16;
+
+/// An array of tensors, all of which have been looked at.
+pub(crate) struct TensorList {
+    tensors: *const koala_tensor,
+    stride: usize,
+    count: usize,
+    /// Whether one's trouble may keep others.
+    atomic: bool,
+}
+
+impl TensorList {
+    /// # Safety
+    /// `tensors` is NULL or an array of `count` tensors as their documentation says, and stays so for as long as the
+    /// result is used. `others` are what the call writes besides.
+    pub unsafe fn new(
+        call: &Call,
+        tensors: *const koala_tensor,
+        count: usize,
+        others: &[(&'static str, Range)],
+    ) -> Result<Self, Failure> {
+        check_array(tensors, count, "tensors")?;
+        let mut list = TensorList { tensors, stride: 0, count, atomic: call.policy.is_atomic() };
+        if count > 0 {
+            // SAFETY: not NULL, aligned; the caller's promise.
+            list.stride = unsafe { stride(tensors) }?;
+        }
+        for place in 0..count {
+            list.check(call, place, others).map_err(|failure| in_tensor(failure, place))?;
+        }
+        Ok(list)
+    }
+
+    #[inline(always)]
+    fn check(&self, call: &Call, place: usize, others: &[(&'static str, Range)]) -> Result<(), Failure> {
+        // SAFETY: within the caller's array, by the promise to `new`.
+        let tensor = unsafe { Checked::new(element(self.tensors, self.stride, place)?) }?;
+        for (name, range) in others {
+            tensor.check_apart_from(name, *range)?;
+        }
+        call.check_group(tensor.group())
+    }
+
+    /// Calls `work` for the tensors, part by part, or with all at once where one's trouble may keep others. It is given
+    /// the place of the first one, the tensors, and room for their plans.
+    pub fn in_parts<'s>(
+        &self,
+        steps: &'s [Step],
+        mut work: impl FnMut(usize, &mut [Stepped<'s>], &mut [Plan]) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let part = if self.atomic { self.count } else { self.count.min(PART) };
+        let memory = |_| fail(koala_status::Memory, format_args!("not enough memory for {part} plans"));
+        let mut tensors = SmallVec::<[Stepped; PART]>::new();
+        let mut plans = SmallVec::<[Plan; PART]>::new();
+        tensors.try_reserve_exact(part).map_err(memory)?;
+        plans.try_reserve_exact(part).map_err(memory)?;
+        plans.resize(part, Plan::default());
+        let mut first = 0;
+        while first < self.count {
+            let count = part.min(self.count - first);
+            tensors.clear();
+            for place in first..first + count {
+                // SAFETY: `new` has looked at all of them, and by the promise to it.
+                let tensor = unsafe { Checked::looked_at(self.tensors.byte_add(place * self.stride)) }?;
+                let step = steps.get(tensor.group()).ok_or(Failure(koala_status::UnknownGroup))?;
+                tensors.push(Stepped { tensor, step });
+            }
+            work(first, &mut tensors, &mut plans[..count])?;
+            first += count;
+        }
+        Ok(())
+    }
+}
+
+/// The same failure, its text begun with the tensor's place.
+#[cold]
+pub(crate) fn in_tensor(failure: Failure, place: usize) -> Failure {
+    prefix(format_args!("tensor \"{place}\": "));
+    failure
+}
