@@ -953,7 +953,7 @@ koala_status koala_backend_describe(koala_backend backend, struct koala_backend_
 koala_status koala_backend_fastest(koala_backend *backend);
 
 /**
- * The backend of that name.
+ * The backend of that name, one of those that koala_backend_name gives.
  *
  * Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it; the
  * text lists those present.

@@ -402,11 +402,7 @@ struct Dots : koala_dots {
   Dots() : koala_dots() {}
 
   Dots& operator+=(const Dots& other) noexcept {
-    a += other.a;
-    b += other.b;
-    c += other.c;
-    t += other.t;
-    gradient_squared += other.gradient_squared;
+    koala_dots_add(this, &other);
     return *this;
   }
   friend Dots operator+(Dots left, const Dots& right) noexcept { return left += right; }

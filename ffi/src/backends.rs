@@ -154,7 +154,7 @@ pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> k
     })
 }
 
-/// The backend of that name.
+/// The backend of that name, one of those that koala_backend_name gives.
 ///
 /// Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it; the
 /// text lists those present.
@@ -163,9 +163,12 @@ pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mu
     guarded(|| {
         check(backend, "backend")?;
         // SAFETY: the caller's promise.
-        let found = Backend::by_name(unsafe { text(name, "name") }?)?;
+        let found = match unsafe { text(name, "name") }? {
+            "fastest" => koala_backend::Fastest,
+            name => number(Backend::by_name(name)?),
+        };
         // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { backend.write(number(found)) };
+        unsafe { backend.write(found) };
         Ok(())
     })
 }

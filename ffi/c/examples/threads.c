@@ -53,13 +53,8 @@ static void step_parts(const koala_step *step, koala_scalars scalars[THREADS]) {
     parts[i] = make_tensor(&divided, LENGTH / THREADS * i, LENGTH / THREADS * (i + 1), &scalars[i]);
 #pragma omp parallel for
   for (int i = 0; i < THREADS; i++) check(koala_dots_tensor(step, &parts[i], &dots[i]));
-  for (int i = 0; i < THREADS; i++) { /* In this order, so that every run has the same sum. */
-    sum.a += dots[i].a;
-    sum.b += dots[i].b;
-    sum.c += dots[i].c;
-    sum.t += dots[i].t;
-    sum.gradient_squared += dots[i].gradient_squared;
-  }
+  /* In this order, so that every run has the same sum. */
+  for (int i = 0; i < THREADS; i++) check(koala_dots_add(&sum, &dots[i]));
 #pragma omp parallel for
   for (int i = 0; i < THREADS; i++) check(koala_apply_tensor(step, &parts[i], &sum, NULL));
 }

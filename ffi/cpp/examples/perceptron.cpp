@@ -1,8 +1,8 @@
-// Trains a perceptron of two layers on the UCI digits with KOALA++. From the root of the repository:
+// Trains a perceptron of two layers on the UCI digits with KOALA++. With an installed libkoala, from the root of the
+// repository:
 //
-//     cargo build --release -p koala-ffi
-//     c++ -std=c++17 -O2 -I include -I /usr/include/eigen3 ffi/cpp/examples/perceptron.cpp -L target/release -lkoala
-//     gunzip -c cli/data/digits.csv.gz | LD_LIBRARY_PATH=target/release ./a.out
+//     c++ -std=c++17 -O2 ffi/cpp/examples/perceptron.cpp $(pkg-config --cflags --libs koala eigen3)
+//     gunzip -c cli/data/digits.csv.gz | ./a.out
 //
 // Each line of the data is 64 pixels, 0 to 16, and the digit. Every fifth line is held out. Ends with 1 if the accuracy
 // there is below 90 %, or if the input is something else.
