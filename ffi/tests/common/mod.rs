@@ -86,3 +86,12 @@ fn folder_of(source: &str) -> PathBuf {
     }
     folder
 }
+
+/// The UCI digits, as `ffi/c/examples/digits.c` reads them.
+#[allow(dead_code)]
+pub fn digits() -> Vec<u8> {
+    let file = std::fs::File::open(here().join("../cli/data/digits.csv.gz")).unwrap();
+    let mut lines = Vec::new();
+    std::io::copy(&mut flate2::read::GzDecoder::new(file), &mut lines).unwrap();
+    lines
+}
