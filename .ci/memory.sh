@@ -1,0 +1,39 @@
+# The C and C++ programs of ffi/, watched over for wrong reads and writes, undefined behaviour and leaks: by the
+# sanitizers in the programs, by valgrind, and by AddressSanitizer in the library too. What watches over the library has
+# to see ffi/c/tests/lie.c, or it sees nothing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+programs() { cargo test -p koala-ffi "${target[@]}" --test programs -- "$@"; }
+
+# has_to_see WORDS: in what is said about lie.c.
+has_to_see() {
+    local said
+    if said=$(programs --ignored --exact a_lie_about_a_length 2>&1) || ! grep -F "$1" <<<"$said"; then
+        printf '%s\nlie.c was not seen\n' "$said"
+        exit 1
+    fi
+}
+
+command -v valgrind >/dev/null ||
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends valgrind libc6-dbg
+sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
+target=()
+
+echo "==> sanitizers in the programs"
+KOALA_TEST_FLAGS=$sanitizers programs
+
+# Memory that is still pointed to at the end is none lost: OpenMP keeps its threads.
+echo "==> valgrind, which hides AVX-512: the steps run on AVX2"
+lost=--errors-for-leak-kinds=definite,indirect
+export KOALA_TEST_RUNNER="valgrind --quiet --error-exitcode=9 --leak-check=full $lost"
+programs
+has_to_see "Invalid read"
+unset KOALA_TEST_RUNNER
+
+echo "==> AddressSanitizer in the library"
+target=(--target x86_64-unknown-linux-gnu)
+export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/ci-asan} KOALA_TEST_FLAGS=$sanitizers
+programs
+has_to_see "heap-buffer-overflow"
