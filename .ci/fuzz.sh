@@ -12,6 +12,7 @@ export RUSTFLAGS="-Zsanitizer=address -Cpasses=sancov-module -Cllvm-args=-saniti
 -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Ccodegen-units=1 --cfg fuzzing"
 cargo build --release --locked --target "$target"
 mkdir -p "$corpus"
-# Its last lines tell of the executions, of the coverage (cov), and of the inputs that it has kept.
+# An input that fails is kept beside the corpus. The last lines tell of the executions, of the coverage (cov), and of
+# the inputs that the corpus has.
 "$CARGO_TARGET_DIR/$target/release/calls" -max_total_time="$seconds" -max_len=1000 -len_control=0 \
-    -print_final_stats=1 "$@" "$corpus"
+    -print_final_stats=1 -artifact_prefix="$corpus-" "$@" "$corpus"

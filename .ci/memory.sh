@@ -1,6 +1,5 @@
-# The C and C++ programs of ffi/, watched over for wrong reads and writes, undefined behaviour and leaks: by the
-# sanitizers in the programs, by valgrind, and by AddressSanitizer in the library too. What watches over the library has
-# to see ffi/c/tests/lie.c, or it sees nothing.
+# The C and C++ programs of ffi/, watched over for wrong reads and writes, undefined behaviour and leaks: by valgrind, and
+# by sanitizers in the programs and the library. Both have to see ffi/c/tests/lie.c, or they see nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,9 +19,6 @@ command -v valgrind >/dev/null ||
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
 target=()
 
-echo "==> sanitizers in the programs"
-KOALA_TEST_FLAGS=$sanitizers programs
-
 # Memory that is still pointed to at the end is none lost: OpenMP keeps its threads.
 echo "==> valgrind, which hides AVX-512: the steps run on AVX2"
 lost=--errors-for-leak-kinds=definite,indirect
@@ -31,7 +27,7 @@ programs
 has_to_see "Invalid read"
 unset KOALA_TEST_RUNNER
 
-echo "==> AddressSanitizer in the library"
+echo "==> AddressSanitizer in the library and the programs, UndefinedBehaviorSanitizer in the programs"
 target=(--target x86_64-unknown-linux-gnu)
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/ci-asan} KOALA_TEST_FLAGS=$sanitizers

@@ -23,8 +23,8 @@ struct change {
 };
 
 #define IN(function, member, kind, value, status, word) \
-  {function, 0, offsetof(struct given, member), sizeof(((struct given *)0)->member), SET, {.kind = value}, status, word, \
-   #member}
+  {function, 0, offsetof(struct given, member), sizeof(((struct given *)0)->member), SET, {.kind = value}, status, \
+   word, #member}
 #define AT(arguments, type, member, how, kind, value, status, word) \
   {NULL, arguments, offsetof(type, member), sizeof(((type *)0)->member), how, {.kind = value}, status, word,          \
    #type "." #member}

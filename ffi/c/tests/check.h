@@ -161,7 +161,8 @@ static inline void fresh(int variant) {
   all->created = NOT_CREATED;
   all->in = (struct given){
       .step = all->step.at, .tensors = all->tensors.at, .count = ELEMENTS, .dots = all->dots.at, .part = &all->part,
-      .reports = all->reports.at, .report = all->report.at, .settings = all->settings.at, .config = all->config.at, .info = all->info.at,
+      .reports = all->reports.at, .report = all->report.at, .settings = all->settings.at, .config = all->config.at,
+      .info = all->info.at,
       .optimizer = optimizer, .created = &all->created, .parameters = all->parameters.at, .loss = all->loss.at,
       .losses = all->losses, .noise = &all->noise, .decay = 0.9, .learning_rate = 0.5, .name = all->name,
       .text = all->text, .number = all->number, .capacity = sizeof all->text, .tensor = 0, .length = lengths[0],

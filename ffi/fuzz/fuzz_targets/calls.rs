@@ -1,5 +1,5 @@
-//! Random calls of the C functions, each made twice: on the scalar backend, and on another one. Both have to come to the
-//! same status and the same bits; an error has to leave everything as it was; what a report counts has to add up.
+//! Random calls of the C functions, each made twice: on the scalar backend, and on another one. Both have to come to
+//! the same status and the same bits; an error has to leave everything as it was; what a report counts has to add up.
 #![no_main]
 
 mod bytes;

@@ -1,4 +1,5 @@
-//! Steps of tensors that need no optimizer: one by one, all at once, in two halves, which have to agree about every bit.
+//! Steps of tensors that need no optimizer: one by one, all at once, in two halves, which have to
+//! agree about every bit.
 
 use std::ptr::{null, null_mut};
 
@@ -160,7 +161,7 @@ pub fn step(bytes: &mut Bytes) {
     step.backend = any(present_backend(bytes));
     let second = in_a_way(way, &step, &tensors);
     is_ok(second.status);
-    // One by one, those before a trouble have stepped, and nothing is withheld; groups that none is of are not looked at.
+    // One by one, those before a trouble have stepped, nothing is withheld, and groups that none is of are not looked at.
     let atomic = bytes_of(&step.on_non_finite) != [0; 4] || bytes_of(&step.on_breakdown) == [2, 0, 0, 0];
     if way == 0 && (atomic || !is_ok(first.status)) {
         return;
