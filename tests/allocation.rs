@@ -1,36 +1,10 @@
 //! A step allocates nothing, from the first one on: counted by the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicUsize, Ordering};
+#[path = "common/counting.rs"]
+mod counting;
 
+use counting::allocations;
 use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor, Threads, bf16};
-
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller keeps the contract of `realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Alone in this file: another test's allocations would be counted too.
 #[test]
@@ -52,14 +26,14 @@ fn a_step_allocates_nothing() {
                 Tensor::new("weight", &mut weight, &gradients.0).with_bf16_copy(&mut copy),
                 Tensor::new("bias", &mut bias, &gradients.1),
             ];
-            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            let before = allocations();
             let report = optimizer.step(Loss::new(0.7, 0.6), &mut tensors);
-            let after = ALLOCATIONS.load(Ordering::SeqCst);
+            let after = allocations();
             assert_eq!(report.unwrap().stepped, 3);
             assert_eq!(after - before, 0, "in step {step}");
         }
-        let before = ALLOCATIONS.load(Ordering::SeqCst);
+        let before = allocations();
         drop(std::hint::black_box(vec![1u8; 100]));
-        assert_eq!(ALLOCATIONS.load(Ordering::SeqCst) - before, 1, "the count works");
+        assert_eq!(allocations() - before, 1, "the count works");
     }
 }

@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 
 use koala_optim::{Backend, BackendStatus};
 
+use crate::failure::Failure;
 use crate::growing::{Growing, Output};
 use crate::guard::guarded;
-use crate::pointers::{FromC, check, known, number_of, text};
-use crate::status::{Failure, koala_status};
+use crate::pointers::{check, known, text};
+use crate::status::koala_status;
+use crate::values::{FromC, number_of};
 
 /// Where a step runs. All backends give the same bits.
 #[repr(i32)]

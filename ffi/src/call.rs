@@ -5,11 +5,12 @@ use koala_optim::{Backend, Policy, Settings};
 use smallvec::SmallVec;
 
 use crate::backends::chosen;
+use crate::failure::{Failure, fail};
 use crate::growing::{element, look, stride};
-use crate::kernel::koala_step;
 use crate::pointers::{check_array, flag};
 use crate::settings::{from_c, koala_settings, policy};
-use crate::status::{Failure, fail, koala_status};
+use crate::status::koala_status;
+use crate::step::koala_step;
 use crate::tensor::{Range, koala_tensor, overlaps};
 
 /// The steps of all groups of a call: on the stack, if they are few.

@@ -2,8 +2,9 @@
 //! shorter one, and the members that it lacks are at their defaults; one with a newer header gives a longer one, which is
 //! good as long as the members that this library lacks are zero.
 
+use crate::failure::{Failure, fail};
 use crate::pointers::check;
-use crate::status::{Failure, fail, koala_status};
+use crate::status::koala_status;
 
 /// What no struct will ever be larger than: a size above is no size.
 const LARGEST: usize = 4096;

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-use crate::status::{Failure, fail, koala_status};
+use crate::failure::{Failure, fail};
+use crate::status::koala_status;
 
 thread_local! {
     /// Whether this thread is in a call, or is one of an optimizer's own.

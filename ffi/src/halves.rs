@@ -4,13 +4,16 @@ use koala_optim::kernel::{self, Plan};
 use koala_optim::{OnNonFinite, Outcome, Report};
 
 use crate::call::{Call, NOTHING, check_apart, range_of};
+use crate::failure::Failure;
 use crate::guard::guarded;
-use crate::kernel::{Outputs, koala_step};
+use crate::kernel::Outputs;
 use crate::list::{TensorList, in_tensor};
-use crate::pointers::{COutput, check, check_array, check_optional};
+use crate::pointers::{check, check_array, check_optional};
 use crate::report::{koala_report, koala_tensor_report};
-use crate::status::{Failure, koala_status};
+use crate::status::koala_status;
+use crate::step::koala_step;
 use crate::tensor::{Checked, Stepped, koala_tensor};
+use crate::values::COutput;
 
 /// The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
 /// koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.

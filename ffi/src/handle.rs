@@ -7,8 +7,9 @@ use koala_optim::{GroupId, Optimizer, Tensor};
 
 use crate::apart::Sorted;
 use crate::backends::koala_backend;
+use crate::failure::{Failure, fail};
 use crate::pointers::check;
-use crate::status::{Failure, fail, koala_status};
+use crate::status::koala_status;
 use crate::threads::Started;
 
 /// KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by

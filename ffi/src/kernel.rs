@@ -1,74 +1,19 @@
 //! Level 1 for C: whole steps of tensors whose buffers the caller owns.
 
-use std::mem::MaybeUninit;
-
 use koala_optim::Report;
 use koala_optim::kernel::{Plan, TensorReport, step_tensors};
 
-use crate::backends::{koala_backend, number};
+use crate::backends::number;
 use crate::call::{Call, NOTHING, check_apart, range_of};
-use crate::growing::{Growing, Output, initialize};
+use crate::failure::Failure;
+use crate::growing::Output;
 use crate::guard::guarded;
 use crate::list::TensorList;
 use crate::pointers::{check, check_array};
 use crate::report::{koala_report, koala_tensor_report};
-use crate::settings::{koala_on_breakdown, koala_on_non_finite, koala_settings};
-use crate::status::{Failure, koala_status};
+use crate::status::koala_status;
+use crate::step::koala_step;
 use crate::tensor::{Checked, Range, Stepped, koala_tensor};
-
-/// Everything about a step but the tensors, for the functions that need no optimizer. koala_step_init fills it with the
-/// defaults; `loss` and `noise` are to be set for every step.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct koala_step {
-    /// sizeof(koala_step).
-    pub size: usize,
-    /// The settings of the groups of tensors, each of the same size. NULL: a single group with the defaults.
-    pub groups: *const koala_settings,
-    /// How many groups there are; not looked at if `groups` is NULL. For more than 16, the functions that take an array of
-    /// tensors allocate some hundred bytes per group until they return.
-    pub group_count: usize,
-    /// L, the minibatch's mean loss. Default 0.
-    pub loss: f64,
-    /// R ≥ 0, the variance of the measurement noise: see koala_noise_update. Default 1.
-    pub noise: f64,
-    /// Where to run. Default KOALA_BACKEND_FASTEST.
-    pub backend: MaybeUninit<koala_backend>,
-    /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under the other two, koala_step_tensors and koala_apply_tensors allocate
-    /// some hundred bytes per tensor until they return, if there are more than 16.
-    pub on_non_finite: MaybeUninit<koala_on_non_finite>,
-    /// Default KOALA_ON_BREAKDOWN_RESTART. KOALA_ON_BREAKDOWN_ERROR allocates as above.
-    pub on_breakdown: MaybeUninit<koala_on_breakdown>,
-    /// 1: whole steps report the norms, which may cost a pass more over gradient and parameters. Default 0.
-    pub norms: u32,
-}
-
-// SAFETY: a number, a pointer and three numbers of 8 bytes, and four of 4; any bytes are a value.
-unsafe impl Growing for koala_step {
-    const NAME: &'static str = "koala_step";
-    const FIRST_SIZE: usize = 56;
-
-    fn default() -> Self {
-        koala_step {
-            size: size_of::<Self>(),
-            groups: std::ptr::null(),
-            group_count: 0,
-            loss: 0.0,
-            noise: 1.0,
-            backend: MaybeUninit::new(koala_backend::Fastest),
-            on_non_finite: MaybeUninit::new(koala_on_non_finite::KeepTensor),
-            on_breakdown: MaybeUninit::new(koala_on_breakdown::Restart),
-            norms: 0,
-        }
-    }
-}
-
-/// Fills `step` with the defaults. `size` is sizeof(koala_step).
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn koala_step_init(step: *mut koala_step, size: usize) -> koala_status {
-    // SAFETY: the caller's promise.
-    guarded(|| unsafe { initialize(step, size) })
-}
 
 /// One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped. Allocates
 /// nothing, and uses no thread but the calling one. Several threads may step different tensors at once.

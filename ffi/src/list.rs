@@ -4,9 +4,10 @@ use koala_optim::kernel::{Plan, Step};
 use smallvec::SmallVec;
 
 use crate::call::Call;
+use crate::failure::{Failure, fail, prefix};
 use crate::growing::{element, stride};
 use crate::pointers::check_array;
-use crate::status::{Failure, fail, koala_status, prefix};
+use crate::status::koala_status;
 use crate::tensor::{Checked, Range, Stepped, koala_tensor};
 
 /// Tensors that are worked on together: what is kept of them, on the stack, is in the first cache then.

@@ -8,6 +8,7 @@ use koala_optim::{Config, Error, GroupId, Optimizer, TensorState};
 
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::{check_apart, range_of};
+use crate::failure::{Failure, copy_text, fail};
 use crate::growing::{Growing, Output, copy_or_default, initialize, look};
 use crate::guard::guarded;
 use crate::handle::{Inner, Log, koala_optimizer};
@@ -16,7 +17,7 @@ use crate::settings::{
     from_c, koala_element_type, koala_noise, koala_on_breakdown, koala_on_non_finite, koala_settings, koala_state_type,
     noise_rule, policy, to_c,
 };
-use crate::status::{Failure, copy_text, fail, koala_status};
+use crate::status::koala_status;
 use crate::tensor::koala_scalars;
 use crate::threads::start;
 
@@ -257,7 +258,7 @@ pub unsafe extern "C" fn koala_optimizer_add_tensor(
         // SAFETY: the caller's promise.
         let added = unsafe { koala_optimizer::changed(optimizer, add) }?;
         // SAFETY: NULL, or aligned and the caller's to write.
-        unsafe { crate::pointers::COutput::write_where_wanted(number, added) };
+        unsafe { crate::values::COutput::write_where_wanted(number, added) };
         Ok(())
     })
 }

@@ -7,13 +7,14 @@ use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 
 use crate::apart::{BUFFERS, Occupied};
 use crate::call::{check_apart, range_of};
+use crate::failure::{Failure, fail, prefix};
 use crate::growing::{Growing, Output, element, stride};
 use crate::guard::guarded;
 use crate::handle::{Inner, Log, koala_optimizer};
 use crate::pointers::{check, check_array, known};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
-use crate::status::{Failure, fail, koala_status, prefix};
+use crate::status::koala_status;
 use crate::tensor::{Range, check_buffer};
 
 /// The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and

@@ -3,24 +3,9 @@
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
-use crate::status::{Failure, fail, koala_status};
-
-/// An enum that C names by a number, from 0 on without a gap. C may give any number, so such a value comes as
-/// `MaybeUninit` until it has been looked at.
-pub(crate) trait FromC: Copy + 'static {
-    /// For error texts.
-    const NAME: &'static str;
-    /// Every value, in the order of their numbers.
-    const ALL: &'static [Self];
-}
-
-/// The number that C gave.
-#[inline(always)]
-pub(crate) fn number_of<T: FromC>(value: MaybeUninit<T>) -> i32 {
-    const { assert!(size_of::<T>() == 4) };
-    // SAFETY: `repr(i32)` by the trait's users, all of which are here; and C passes some number.
-    unsafe { value.as_ptr().cast::<i32>().read() }
-}
+use crate::failure::{Failure, fail};
+use crate::status::koala_status;
+use crate::values::{FromC, number_of};
 
 /// The value, if it is one.
 #[inline(always)]
@@ -99,25 +84,6 @@ pub(crate) fn misaligned(address: usize, alignment: usize, name: &str) -> Failur
 #[cold]
 pub(crate) fn too_long(count: usize, name: &str) -> Failure {
     fail(koala_status::Length, format_args!("{count} elements in {name} are more than memory can hold"))
-}
-
-/// An out-pointer.
-pub(crate) trait COutput<T> {
-    /// Writes there, unless it is NULL.
-    ///
-    /// # Safety
-    /// The pointer is NULL, or may be written.
-    unsafe fn write_where_wanted(self, value: T);
-}
-
-impl<T> COutput<T> for *mut T {
-    #[inline(always)]
-    unsafe fn write_where_wanted(self, value: T) {
-        if !self.is_null() {
-            // SAFETY: the caller's promise.
-            unsafe { self.write(value) };
-        }
-    }
 }
 
 /// An out-pointer that may be NULL, if what it points to is not wanted.

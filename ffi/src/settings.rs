@@ -7,10 +7,12 @@ use koala_optim::{
     Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType, Variant, bf16, f16,
 };
 
+use crate::failure::{Failure, fail};
 use crate::growing::{Growing, initialize};
 use crate::guard::guarded;
-use crate::pointers::{FromC, check, check_array, flag, known};
-use crate::status::{Failure, fail, koala_status};
+use crate::pointers::{check, check_array, flag, known};
+use crate::status::koala_status;
+use crate::values::FromC;
 
 /// What a tensor's parameters and gradient are stored in. Arithmetic is in float64 for KOALA_ELEMENT_TYPE_F64, and in
 /// float32 for all others.

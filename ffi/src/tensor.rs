@@ -6,10 +6,11 @@ use std::mem::MaybeUninit;
 use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Lent, Scalars, Step};
 use koala_optim::{Element, ElementType, StateType, bf16, f16};
 
+use crate::failure::{Failure, fail};
 use crate::growing::{Growing, look};
 use crate::pointers::{check, end_of, flag, known, misaligned, null, too_long};
 use crate::settings::{koala_copy_type, koala_element_type, koala_state_type};
-use crate::status::{Failure, fail, koala_status};
+use crate::status::koala_status;
 
 /// The scalars of one tensor's filter between two steps: four doubles, all zero before the first step. A caller may
 /// keep them as an array of doubles, and save them as such. This struct never changes.

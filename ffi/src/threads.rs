@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 
 use koala_optim::{Error, Threads};
 
+use crate::failure::Failure;
 use crate::guard::mark_thread;
-use crate::status::Failure;
 
 /// Threads that were started. When this is dropped, they are waited for: their pool has to have ended before.
 pub(crate) struct Started(Vec<JoinHandle<()>>);
