@@ -1,0 +1,1 @@
+"""The optimizer step of KOALA++ for PyTorch, JAX and NumPy."""

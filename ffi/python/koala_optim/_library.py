@@ -1,0 +1,67 @@
+"""libkoala, loaded: its functions and structs as `lib` and `ffi` of cffi, and its statuses as exceptions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _koala
+
+ffi: Any = _koala.ffi
+lib: Any = _koala.lib
+
+
+class KoalaError(Exception):
+    """What libkoala says of a call that did nothing. Its text names the tensor and the numbers.
+
+    Attributes:
+        status: The number of the `koala_status`, as in koala.h.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class ArgumentError(KoalaError, ValueError):
+    """A buffer, length, type, number or name is not as it has to be."""
+
+
+class NonFiniteError(KoalaError, ArithmeticError):
+    """A loss, gradient, parameter or scalar is NaN or infinite, where that is an error."""
+
+
+class BreakdownError(KoalaError, ArithmeticError):
+    """An innovation variance would not be positive, where that is an error."""
+
+
+class BackendError(KoalaError, RuntimeError):
+    """There is no such backend, or it cannot run on this processor."""
+
+
+class OutOfMemoryError(KoalaError, MemoryError):
+    """There is not enough memory."""
+
+
+class LibraryError(KoalaError, RuntimeError):
+    """Threads could not be had, or there is a mistake in libkoala."""
+
+
+_CLASSES: dict[int, type[KoalaError]] = {
+    lib.KOALA_STATUS_NON_FINITE: NonFiniteError,
+    lib.KOALA_STATUS_BREAKDOWN: BreakdownError,
+    lib.KOALA_STATUS_UNKNOWN_BACKEND: BackendError,
+    lib.KOALA_STATUS_ABSENT_BACKEND: BackendError,
+    lib.KOALA_STATUS_MEMORY: OutOfMemoryError,
+    lib.KOALA_STATUS_THREADS: LibraryError,
+    lib.KOALA_STATUS_VERSION: LibraryError,
+    lib.KOALA_STATUS_PANIC: LibraryError,
+    lib.KOALA_STATUS_POISONED: LibraryError,
+}
+
+
+def check(status: int) -> None:
+    """Raises what a status other than success stands for."""
+    if status != lib.KOALA_STATUS_OK:
+        text = ffi.new("char[]", 512)
+        lib.koala_last_error(text, 512, ffi.NULL)
+        raise _CLASSES.get(status, ArgumentError)(status, ffi.string(text).decode())
