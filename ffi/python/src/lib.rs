@@ -1,3 +1,6 @@
-//! libkoala as a Python package loads it: the functions of koala.h.
+//! libkoala as a Python package loads it: the functions of koala.h, and the step as an operation of XLA.
+
+mod xla;
 
 pub use koala::*;
+pub use xla::koala_xla_step;
