@@ -1,0 +1,53 @@
+"""The measurement of a step: the mean of a minibatch's losses, and the mean of their squares."""
+
+from __future__ import annotations
+
+from typing import Union
+
+from torch import Tensor
+
+from .._library import check, ffi, lib
+from ._places import TYPES
+
+Number = Union[float, Tensor]
+
+
+def measure(loss: Number, second_moment: Number | None) -> tuple[float, float]:
+    """The mean loss L and the second moment m.
+
+    Args:
+        loss: L itself: a number, or a tensor of one; or a tensor of one dimension, the losses of the samples.
+        second_moment: m, if it is known; else it is taken from the samples, or, if there is only the mean, its square,
+            which is the least that it can be.
+
+    Raises:
+        ValueError: The loss has more dimensions, or no samples.
+        TypeError: It is no real number.
+    """
+    if isinstance(loss, Tensor) and loss.dim() > 0:
+        if loss.dim() > 1:
+            raise ValueError(f"the loss is of shape {tuple(loss.shape)}, expected a scalar or one loss for each sample")
+        mean, moment = _of_samples(loss.detach())
+    else:
+        mean = _number(loss)
+        moment = mean * mean
+    return mean, moment if second_moment is None else _number(second_moment)
+
+
+def _number(given: Number) -> float:
+    return float(given.item() if isinstance(given, Tensor) else given)
+
+
+def _of_samples(losses: Tensor) -> tuple[float, float]:
+    if losses.numel() == 0:
+        raise ValueError("the loss has no samples")
+    if losses.dtype not in TYPES:
+        raise TypeError(f"the losses are of {losses.dtype}, expected one of {', '.join(map(str, TYPES))}")
+    if losses.device.type != "cpu":
+        # One transfer instead of one for each number.
+        losses = losses.cpu()
+    losses = losses.contiguous()
+    pointer = ffi.cast("void *", losses.data_ptr())
+    result = ffi.new("koala_loss *")
+    check(lib.koala_loss_from_samples(TYPES[losses.dtype], pointer, losses.numel(), result))
+    return result.mean, result.second_moment

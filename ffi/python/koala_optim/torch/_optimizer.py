@@ -1,0 +1,393 @@
+"""`KoalaPlusPlus`, the optimizer: its groups, its measurement noise, and what goes into a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable, Literal
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from .._library import NonFiniteError, check, ffi, lib
+from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
+from ._loss import Number, measure
+from ._operations import Operations
+from ._places import has_kernel, places_of
+from ._report import Report, report_of
+from ._state import STATE_DTYPES, check_state, state_of
+from ._table import Table
+
+# The entries of a group beside its parameters.
+_ENTRIES = (
+    "lr",
+    "weight_decay",
+    "initial_variance",
+    "process_noise",
+    "variant",
+    "state_dtype",
+    "measurement_noise",
+)
+
+
+@dataclass(frozen=True)
+class _Configuration:
+    """What holds for all groups, checked."""
+
+    noise_decay: float | None
+    on_non_finite: OnNonFinite
+    on_breakdown: OnBreakdown
+    backend: str
+    threads: int
+    fallback: Literal["torch", "error"]
+
+    def step(self) -> Any:
+        """A `koala_step *` with it."""
+        step = ffi.new("koala_step *")
+        check(lib.koala_step_init(step, ffi.sizeof("koala_step")))
+        step.backend = backend_number("fastest" if self.backend == "torch" else self.backend)
+        step.on_non_finite = number("on_non_finite", self.on_non_finite, ON_NON_FINITE)
+        step.on_breakdown = number("on_breakdown", self.on_breakdown, ON_BREAKDOWN)
+        return step
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether trouble with one parameter may keep all of them."""
+        return self.on_non_finite != "keep_tensor" or self.on_breakdown == "error"
+
+
+class KoalaPlusPlus(torch.optim.Optimizer):
+    """KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432): a Kalman filter over a network's parameters.
+
+    The parameters θ are the hidden state, the minibatch loss L is the measurement. For each tensor θ of n parameters
+    with the gradient g of L, the filter keeps v = H·P, the product of measurement row and covariance, instead of the
+    n × n covariance P itself. A step is, with H = g + wd·θ, the row h and the innovation variance s of the step before:
+
+        α = H·h / h·h,   λ = (H·v + Q·H·h) / s,   w = H·v / h·h − (H·h)(h·v) / (h·h)²   (vanilla: 0)
+        v' = (α − λ)·v + Q·H + (w − Q·λ)·h,       s' = H·v' + Q·H·H + R
+        θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
+
+    On a first step h = H and v = σ·H. All tensors share the measurement noise R ← decay·R + (1 − decay)·m, with m the
+    mean of the squared losses of the minibatch's samples. So a step needs the loss:
+
+        losses = criterion(model(inputs), targets)   # reduction="none": one for each sample
+        losses.mean().backward()
+        optimizer.step(loss=losses)
+
+    or `step(closure)`, or `update(loss, second_moment)`. Where only the mean L is given, m is taken to be L².
+
+    Parameters without a gradient are left as they are. So are those whose gradient has a norm below 1e-9. As with every
+    optimizer of PyTorch, a parameter that is frozen by `requires_grad_(False)` has to lose its gradient too, which
+    `zero_grad()` sees to.
+
+    On the CPU a step is one call of libkoala, on all parameters, with the same bits on every machine. Dot products are
+    summed in the order of the memory, so these bits are others in channels-last order. A dense tensor in any memory
+    format is stepped where it is. One whose elements lie apart is copied there and back in each step, and a gradient in
+    another order than its parameter is copied. The processor must not flush denormal numbers to zero
+    (`torch.set_flush_denormal`) if bits are to be the same.
+
+    `state[parameter]` has the tensors "v" and "h", of the parameter's shape, and "scalars", four float64: h·h, h·v, s
+    and the number of steps. A filter restarts if its scalars are set to zero; the tensors themselves must not be
+    replaced but by `load_state_dict`. R is in each group, as "measurement_noise".
+
+    With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
+    are divided by the scale in place; in float16, small ones may be lost by that.
+
+    Args:
+        params: Tensors, or pairs of name and tensor (so that errors have the name), or dicts with groups of either; all
+            of the next six arguments may differ from group to group.
+        lr: η ≥ 0, the share of the Kalman step that is taken; without unit. Schedulers change it.
+        weight_decay: wd ≥ 0, coupled.
+        initial_variance: σ > 0, the variance of a parameter before the first step, in squared units of the parameter.
+        process_noise: Q ≥ 0, what that variance grows by in each step.
+        variant: Which covariance of the least Frobenius norm is reconstructed (section 3 of the paper): "symmetric", or
+            "vanilla", without that constraint.
+        state_dtype: What v and h are stored in: None, as the parameter; `torch.float32`, for parameters in half
+            precision; `torch.bfloat16`, half the memory and less traffic, for some accuracy.
+        noise: "averaged", as above; or a number, R for ever.
+        noise_decay: In [0, 1], of the average.
+        initial_noise: R ≥ 0 before the first step, in squared units of the loss.
+        on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
+            leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises.
+        on_breakdown: What to do if S would not be positive, which the recursion does not rule out: "restart" the filter
+            as on a first step; "skip" leaves that parameter; "error" leaves every parameter, and raises.
+        backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
+            of PyTorch, as on other devices.
+        threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same;
+            with 1, none is started. Policies that may keep all parameters use one thread. An error that libkoala finds
+            in one thread's parameters (memory that overlaps, say) does not keep the others from their step.
+        fallback: For parameters on a device that libkoala has no kernel for: "torch", the same mathematics in
+            operations of PyTorch, announced by one warning; or "error".
+
+    Raises:
+        TypeError, ValueError: An argument is not as said; a parameter is sparse, complex, divided over processes, or
+            has elements that share their memory.
+        BackendError: This processor lacks the backend.
+    """
+
+    # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
+    _step_supports_amp_scaling = True
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1.0,
+        weight_decay: float = 0.0,
+        initial_variance: float = 0.1,
+        process_noise: float = 0.1,
+        variant: Variant = "symmetric",
+        state_dtype: torch.dtype | None = None,
+        *,
+        noise: Literal["averaged"] | float = "averaged",
+        noise_decay: float = 0.9,
+        initial_noise: float = 1.0,
+        on_non_finite: OnNonFinite = "keep_tensor",
+        on_breakdown: OnBreakdown = "restart",
+        backend: str = "fastest",
+        threads: int = 1,
+        fallback: Literal["torch", "error"] = "torch",
+    ) -> None:
+        if isinstance(noise, str) and noise != "averaged":
+            raise ValueError(f"noise is {noise!r}, expected 'averaged' or a number")
+        start = float(initial_noise if isinstance(noise, str) else noise)
+        if not (math.isfinite(start) and start >= 0):
+            raise ValueError(f"the noise is {start}, expected a finite number, at least 0")
+        if fallback not in ("torch", "error"):
+            raise ValueError(f"fallback is {fallback!r}, expected 'torch' or 'error'")
+        if threads < 1:
+            raise ValueError(f"threads is {threads}, expected at least 1")
+        decay = noise_decay if isinstance(noise, str) else None
+        if decay is not None:
+            _next_noise(decay, start, 0.0)
+        self._configuration = _Configuration(decay, on_non_finite, on_breakdown, backend, threads, fallback)
+        self._configuration.step()
+        self._reset()
+        defaults = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype, start)
+        super().__init__(params, dict(zip(_ENTRIES, defaults)))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Adds a group of parameters, which may have entries of their own for `lr` to `state_dtype`.
+
+        Raises:
+            TypeError, ValueError: See the class.
+        """
+        noise = self.noise if self.param_groups else self.defaults["measurement_noise"]
+        super().add_param_group(param_group)
+        try:
+            group = self.param_groups[-1]
+            group["measurement_noise"] = noise
+            _check_group(group)
+            for place in places_of(self.param_groups):
+                if place.group == len(self.param_groups) - 1:
+                    has_kernel(place)
+        except Exception:
+            self.param_groups.pop()
+            raise
+        self._reset()
+
+    @property
+    def noise(self) -> float:
+        """R of the last step, in squared units of the loss; before the first step, what it starts from."""
+        return float(self.param_groups[0]["measurement_noise"])
+
+    def predict(self) -> None:
+        """The filter's prediction, before the gradient is taken. In KOALA++ it changes nothing but the covariance,
+        which `update` sees to: this is here for training loops that call it.
+        """
+
+    def update(self, loss: Number, second_moment: Number | None = None) -> None:
+        """The filter's update, with the gradients that are there: `step(loss=loss, second_moment=second_moment)`."""
+        self.step(loss=loss, second_moment=second_moment)
+
+    def step(  # type: ignore[override]
+        self,
+        closure: Callable[[], Number] | None = None,
+        *,
+        loss: Number | None = None,
+        second_moment: Number | None = None,
+    ) -> Number | None:
+        """One step of every parameter that has a gradient.
+
+        Args:
+            closure: Computes the gradients of the mean loss, and returns what `loss` may be.
+            loss: The mean loss L, as a number or a tensor of one; or a tensor of one dimension with the losses of the
+                samples, whose mean the gradients must be of.
+            second_moment: m, the mean of the squared losses of the samples, in squared units of the loss. Without it, m
+                is taken from the losses, or is L² if only L is known.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            TypeError: There is neither closure nor loss; a gradient is sparse, or of another type than its parameter.
+            ValueError: A shape has changed since the first step; a number is out of its range.
+            NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
+        """
+        returned = None
+        if closure is not None:
+            if loss is not None:
+                raise TypeError("step() takes a closure or a loss, not both")
+            with torch.enable_grad():
+                loss = returned = closure()
+        if loss is None:
+            raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
+        if not self._unscale():
+            return returned
+        mean, moment = measure(loss, second_moment)
+        configuration, noise = self._configuration, self.noise
+        decay = configuration.noise_decay
+        is_finite = math.isfinite(mean) and (decay is None or math.isfinite(moment))
+        if is_finite and decay is not None:
+            noise = _next_noise(decay, noise, moment)
+        if not is_finite:
+            if configuration.on_non_finite == "error":
+                text = f"the loss is not finite: mean {mean}, second moment {moment}"
+                raise NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
+            mean = math.nan
+        # Not `all`: each one is to step.
+        goes_on = [stepper.step(mean, noise) for stepper in self._current_steppers()]
+        if is_finite and all(goes_on):
+            for group in self.param_groups:
+                group["measurement_noise"] = noise
+        return returned
+
+    def report(self) -> Report:
+        """What the last step did. Waits for the devices that it ran on."""
+        return report_of(self.noise, (found for stepper in self._steppers for found in stepper.outcomes()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The groups and the state, with which a run goes on to the bit. The tensors are not copied."""
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes over, as copies, the groups and the state of an optimizer of the same model.
+
+        Raises:
+            ValueError, TypeError: They are of another optimizer or another model, and nothing has changed.
+        """
+        loaded: list[dict[str, Any]] = []
+
+        def look(optimizer: torch.optim.Optimizer, given: dict[str, Any]) -> None:
+            _check_state_dict(given, self.param_groups)
+            loaded.append(given)
+
+        def restore(optimizer: torch.optim.Optimizer) -> None:
+            # What has been loaded is cast to the parameters' types, which state is not of.
+            self._restore(loaded[0])
+
+        # Last, after hooks that change the dict; and first, before hooks that look at the state.
+        before = self.register_load_state_dict_pre_hook(look)
+        after = self.register_load_state_dict_post_hook(restore, prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {**state, "configuration": self._configuration}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Without a configuration, it is called by load_state_dict().
+        self._configuration = state.get("configuration") or self._configuration
+        super().__setstate__({name: value for name, value in state.items() if name != "configuration"})
+        self._reset()
+
+    def _reset(self) -> None:
+        """The next step looks at the parameters anew."""
+        self._steppers: list[Table | Operations] = []
+        self._count = -1
+
+    def _current_steppers(self) -> list[Table | Operations]:
+        count = sum([len(group["params"]) for group in self.param_groups])
+        if count != self._count:
+            self._steppers = self._new_steppers()
+            self._count = count
+        return self._steppers
+
+    def _new_steppers(self) -> list[Table | Operations]:
+        configuration = self._configuration
+        places = places_of(self.param_groups)
+        kernel = [has_kernel(place) and configuration.backend != "torch" for place in places]
+        others = [place for place, has in zip(places, kernel) if not has]
+        if others and configuration.backend != "torch":
+            device = others[0].parameter.device
+            if configuration.fallback == "error":
+                raise TypeError(f"{others[0]} is on {device}, where libkoala has no kernel")
+            text = f"libkoala has no kernel for {device}: {len(others)} parameters are stepped by operations of PyTorch"
+            warnings.warn(text, stacklevel=5)
+        if others and configuration.is_atomic:
+            # Only one of them can tell whether all are well.
+            others, kernel = places, [False] * len(places)
+        step = configuration.step()
+        steppers: list[Table | Operations] = []
+        if any(kernel):
+            own = [place for place, has in zip(places, kernel) if has]
+            threads = 1 if configuration.is_atomic else configuration.threads
+            executor = _executor(threads)
+            steppers.append(Table(own, self.param_groups, self.state, step, threads, executor))
+        if others:
+            steppers.append(Operations(others, self.param_groups, self.state, step))
+        return steppers
+
+    def _unscale(self) -> bool:
+        """What a GradScaler asks for. Returns whether to step."""
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if found_inf is not None and found_inf.item():
+            return False
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        if scale is not None:
+            parameters = (parameter for group in self.param_groups for parameter in group["params"])
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            with torch.no_grad():
+                torch._foreach_mul_(gradients, 1 / scale.item())
+        return True
+
+    def _restore(self, given: dict[str, Any]) -> None:
+        for identifier, place in zip(_identifiers(given), places_of(self.param_groups)):
+            if identifier in given["state"]:
+                entries = given["state"][identifier]
+                self.state[place.parameter] = {name: tensor.clone() for name, tensor in entries.items()}
+                state_of(place, self.state, None)
+        self._reset()
+
+
+def _next_noise(decay: float, noise: float, moment: float) -> float:
+    updated = ffi.new("double *", noise)
+    check(lib.koala_noise_update(decay, ffi.new("koala_loss *", (0.0, moment)), updated))
+    return float(updated[0])
+
+
+def _executor(threads: int) -> Executor | None:
+    return ThreadPoolExecutor(threads - 1, "koala") if threads > 1 else None
+
+
+def _check_group(group: dict[str, Any]) -> None:
+    lr, weight_decay, initial_variance, process_noise = (float(group[name]) for name in _ENTRIES[:4])
+    Settings(lr, weight_decay, initial_variance, process_noise, group["variant"])
+    if group["state_dtype"] not in STATE_DTYPES:
+        raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {', '.join(map(str, STATE_DTYPES))}")
+
+
+def _check_state_dict(given: dict[str, Any], groups: list[dict[str, Any]]) -> None:
+    """Looks at all of it before any of it is taken over."""
+    for index, group in enumerate(given["param_groups"]):
+        lacking = [name for name in _ENTRIES if name not in group]
+        if lacking:
+            raise ValueError(f"the state dict is of another optimizer: its group {index} has no {', '.join(lacking)}")
+        _check_group(group)
+    identifiers, places = _identifiers(given), places_of(groups)
+    if len(identifiers) != len(places):
+        raise ValueError(f"the state dict is of another model: it has {len(identifiers)} parameters, not {len(places)}")
+    for identifier, place in zip(identifiers, places):
+        if given["state"].get(identifier):
+            check_state(place, given["state"][identifier])
+
+
+def _identifiers(given: dict[str, Any]) -> list[Any]:
+    """The keys of a state dict's state, in the order of the parameters."""
+    return [identifier for group in given["param_groups"] for identifier in group["params"]]

@@ -1,0 +1,121 @@
+"""The parameters of an optimizer: which one is meant, which of them libkoala can step, how they lie in memory."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._settings import ELEMENT_TYPES
+
+# What libkoala reads, by dtype.
+TYPES: dict[torch.dtype, int] = {
+    torch.float32: ELEMENT_TYPES["float32"],
+    torch.float64: ELEMENT_TYPES["float64"],
+    torch.bfloat16: ELEMENT_TYPES["bfloat16"],
+    torch.float16: ELEMENT_TYPES["float16"],
+}
+
+
+class Place(NamedTuple):
+    """A parameter and where the optimizer has it.
+
+    Attributes:
+        parameter: θ, of any shape.
+        group: The number of its group.
+        name: `parameter "conv.weight"`, or the two numbers if it came without a name.
+    """
+
+    parameter: Tensor
+    group: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, of shape {tuple(self.parameter.shape)},"
+
+
+def places_of(groups: list[dict[str, Any]]) -> list[Place]:
+    """Every parameter of every group, in order."""
+    places = []
+    for number, group in enumerate(groups):
+        names = group.get("param_names")
+        for index, parameter in enumerate(group["params"]):
+            name = f'parameter "{names[index]}"' if names else f"parameter {index} of group {number}"
+            places.append(Place(parameter, number, name))
+    return places
+
+
+def has_kernel(place: Place) -> bool:
+    """Whether libkoala can step a parameter; if not, operations of PyTorch have to.
+
+    Raises:
+        TypeError: Neither can.
+    """
+    parameter = place.parameter
+    if type(parameter).__name__ == "DTensor" or type(parameter.data).__name__ == "DTensor":
+        raise TypeError(
+            f"{place} is divided over processes (a DTensor), but the step needs dot products of whole tensors: "
+            "koala_optim.numpy.dots and apply are its two halves, between which those of the parts are added up"
+        )
+    if parameter.layout != torch.strided:
+        raise TypeError(f"{place} is of layout {parameter.layout}, expected a dense tensor")
+    if parameter.dtype not in TYPES:
+        raise TypeError(f"{place} is of {parameter.dtype}, expected one of {', '.join(map(str, TYPES))}")
+    if layout_of(parameter) == "overlapping":
+        raise ValueError(f"{place} has elements that share their memory (strides {parameter.stride()})")
+    return parameter.device.type == "cpu"
+
+
+def layout_of(tensor: Tensor) -> Literal["dense", "strided", "overlapping"]:
+    """Whether elements lie side by side, in whatever order of dimensions; or with gaps; or over one another."""
+    if tensor.is_contiguous():
+        return "dense"
+    reach, dense = 1, True
+    for stride, extent in sorted(zip(tensor.stride(), tensor.shape)):
+        if extent == 1:
+            continue
+        if stride < reach:
+            return "overlapping"
+        dense = dense and stride == reach
+        reach += stride * (extent - 1)
+    return "dense" if dense else "strided"
+
+
+def same_order(one: Tensor, other: Tensor) -> bool:
+    """Whether two dense tensors of one shape have their elements in the same order in memory."""
+    pairs = zip(one.stride(), other.stride(), one.shape)
+    return all(left == right or extent == 1 for left, right, extent in pairs)
+
+
+def empty_like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """A dense tensor, in the order of the parameter's memory, or in row order where that has gaps."""
+    if layout_of(parameter) == "dense":
+        return torch.empty_strided(parameter.shape, parameter.stride(), dtype=dtype, device=parameter.device)
+    return torch.empty(parameter.shape, dtype=dtype, device=parameter.device)
+
+
+def in_order_of(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The tensor, or a copy of it in the order that `empty_like` has."""
+    if parameter.is_contiguous() or layout_of(parameter) != "dense":
+        return tensor.contiguous()
+    if layout_of(tensor) == "dense" and same_order(tensor, parameter):
+        return tensor
+    return empty_like(parameter, tensor.dtype).copy_(tensor)
+
+
+def check_gradient(place: Place, gradient: Tensor) -> None:
+    """Looks at what a step would read.
+
+    Raises:
+        TypeError, ValueError: It does not go with the parameter.
+    """
+    parameter = place.parameter
+    if gradient.layout != torch.strided:
+        raise TypeError(f"{place} has a gradient of layout {gradient.layout}, expected a dense one")
+    if gradient.dtype != parameter.dtype:
+        raise TypeError(f"{place} is of {parameter.dtype}, its gradient of {gradient.dtype}")
+    if gradient.device != parameter.device:
+        raise ValueError(f"{place} is on {parameter.device}, its gradient on {gradient.device}")
+    if gradient.shape != parameter.shape:
+        raise ValueError(f"{place} has a gradient of shape {tuple(gradient.shape)}")
