@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-programs() { cargo test -p koala-ffi "${target[@]}" --test programs -- "$@"; }
+programs() { cargo test "${packages[@]}" --test programs -- "$@"; }
 
 # has_to_see WORDS: in what is said about lie.c.
 has_to_see() {
@@ -17,7 +17,8 @@ has_to_see() {
 command -v valgrind >/dev/null ||
     DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends valgrind libc6-dbg
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
-target=()
+# As all tests are built, so that nothing is built again.
+packages=(--workspace)
 
 # Memory that is still pointed to at the end is none lost: OpenMP keeps its threads.
 echo "==> valgrind, which hides AVX-512: the steps run on AVX2"
@@ -28,7 +29,7 @@ has_to_see "Invalid read"
 unset KOALA_TEST_RUNNER
 
 echo "==> AddressSanitizer in the library and the programs, UndefinedBehaviorSanitizer in the programs"
-target=(--target x86_64-unknown-linux-gnu)
+packages=(-p koala-ffi --target x86_64-unknown-linux-gnu)
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/ci-asan} KOALA_TEST_FLAGS=$sanitizers
 programs
