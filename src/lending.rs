@@ -3,8 +3,7 @@
 use crate::any_buffers::AnyBuffers;
 use crate::batches::{self, List};
 use crate::error::{Error, check_lengths};
-use crate::kernel::{Manner, Outcome, Plan, Scalars, Step};
-use crate::settings::OnNonFinite;
+use crate::kernel::{Manner, Plan, Scalars, Step};
 use crate::tensor_state::{ApplyPlan, PlanTensor};
 
 /// What a tensor lends for as long as one pass needs it.
@@ -92,10 +91,8 @@ pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<
     }
     let all = 0..planned.count();
     batches::plan(&mut planned, all.clone(), false)?;
-    let keeps_all = |(tensor, plan): (&T, &Plan)| {
-        plan.report().outcome == Outcome::NonFinite && tensor.step().policy.non_finite == OnNonFinite::KeepAll
-    };
-    match planned.tensors.iter().zip(&*planned.plans).any(keeps_all) {
+    let keeps_others = |(tensor, plan): (&T, &Plan)| plan.keeps_others(tensor.step().policy);
+    match planned.tensors.iter().zip(&*planned.plans).any(keeps_others) {
         true => planned.plans.iter_mut().for_each(Plan::withhold),
         false => batches::apply(&mut planned, all, false),
     }

@@ -15,7 +15,7 @@
 
 use crate::contract::SKIP_GRADIENT_NORM;
 use crate::element::Real;
-use crate::settings::{OnBreakdown, Settings, Variant, all_finite};
+use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, Variant, all_finite};
 use crate::update::Coefficients;
 
 /// The scalars of one tensor's filter between two steps. All zero before the first one.
@@ -156,6 +156,16 @@ impl Plan {
     /// ```
     pub fn report(&self) -> TensorReport {
         self.report
+    }
+
+    /// Whether this tensor's trouble keeps every other tensor as it is, without being an error.
+    ///
+    /// ```
+    /// use koala_optim::{Policy, kernel::Plan};
+    /// assert!(!Plan::default().keeps_others(Policy::default()));
+    /// ```
+    pub fn keeps_others(&self, policy: Policy) -> bool {
+        self.report.outcome == Outcome::NonFinite && policy.non_finite == OnNonFinite::KeepAll
     }
 
     /// Leaves the tensor as it is after all: another one's trouble keeps it.

@@ -2,9 +2,9 @@
 
 use crate::batches::{self, List};
 use crate::error::Error;
-use crate::kernel::{Outcome, Step};
+use crate::kernel::Step;
 use crate::optimizer::Entry;
-use crate::settings::{OnNonFinite, Policy};
+use crate::settings::Policy;
 use crate::tensors::Tensor;
 use crate::threads::join;
 
@@ -37,8 +37,7 @@ impl<'w, 'a> Walk<'w, 'a> {
             let all = 0..walk.count();
             batches::plan(&mut walk, all, parallel)
         })?;
-        let non_finite = self.tensors.iter().any(|tensor| tensor.plan.report().outcome == Outcome::NonFinite);
-        if non_finite && policy.non_finite == OnNonFinite::KeepAll {
+        if self.tensors.iter().any(|tensor| tensor.plan.keeps_others(policy)) {
             self.tensors.iter_mut().for_each(|tensor| tensor.plan.withhold());
             return Ok(false);
         }
