@@ -1,5 +1,6 @@
 # The C and C++ programs of ffi/, watched over for wrong reads and writes, undefined behaviour and leaks: by valgrind, and
-# by sanitizers in the programs and the library. Both have to see ffi/c/tests/lie.c, or they see nothing.
+# by sanitizers in the programs and the library. Both have to see ffi/c/tests/lie.c, or they see nothing. Needs valgrind:
+# .ci/install-c.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,8 +15,6 @@ has_to_see() {
     fi
 }
 
-command -v valgrind >/dev/null ||
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends valgrind libc6-dbg
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
 # As all tests are built, so that nothing is built again.
 packages=(--workspace)

@@ -1,11 +1,8 @@
 #!/bin/bash
 # The headers, each alone and without a warning, in every version of C and C++ that they are for, by each compiler.
-# --install gets clang from Debian first. A compiler that is not there is named and left out.
+# A compiler that is not there is named and left out.
 set -euo pipefail
 cd "$(dirname "$0")/../include"
-if [ "${1:-}" = --install ]; then
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends clang
-fi
 strict=(-Wall -Wextra -Wpedantic -Werror -fsyntax-only -I .)
 count=0
 
