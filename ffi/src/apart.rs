@@ -1,6 +1,6 @@
 //! Whether the buffers of a step lie apart: none that is written may overlap another one.
 
-use crate::tensor::Range;
+use crate::pointers::{Range, overlaps};
 
 /// One buffer of a step.
 #[derive(Clone, Copy)]
@@ -63,7 +63,7 @@ impl Sorted {
 
     /// The first that overlaps a range which is no buffer's.
     pub fn overlapping(&self, range: Range) -> Option<Occupied> {
-        self.0.iter().copied().find(|one| crate::tensor::overlaps(one.range, range))
+        self.0.iter().copied().find(|one| overlaps(one.range, range))
     }
 }
 

@@ -58,7 +58,9 @@ pub struct koala_backend_info {
 unsafe impl Growing for koala_backend_info {
     const NAME: &'static str = "koala_backend_info";
     const FIRST_SIZE: usize = 160;
+}
 
+impl Default for koala_backend_info {
     fn default() -> Self {
         koala_backend_info {
             size: size_of::<Self>(),
@@ -128,7 +130,7 @@ pub unsafe extern "C" fn koala_backend_describe(
         let mut info = koala_backend_info {
             backend: MaybeUninit::new(backend),
             present: status.backend.is_some().into(),
-            ..Growing::default()
+            ..Default::default()
         };
         copy(status.name, &mut info.name);
         copy(status.description, &mut info.description);

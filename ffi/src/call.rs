@@ -6,12 +6,11 @@ use smallvec::SmallVec;
 
 use crate::backends::chosen;
 use crate::failure::{Failure, fail};
-use crate::growing::{element, look, stride};
-use crate::pointers::{check_array, flag};
+use crate::growing::{Array, look};
+use crate::pointers::{Range, flag, overlaps, range_of};
 use crate::settings::{from_c, koala_settings, policy};
 use crate::status::koala_status;
 use crate::step::koala_step;
-use crate::tensor::{Range, koala_tensor, overlaps};
 
 /// The steps of all groups of a call: on the stack, if they are few.
 pub(crate) type Steps = SmallVec<[Step; 16]>;
@@ -22,9 +21,8 @@ pub(crate) struct Call {
     pub policy: Policy,
     pub measurement: Measurement,
     norms: bool,
-    groups: *const koala_settings,
-    group_count: usize,
-    group_size: usize,
+    /// None: a single group with the defaults.
+    groups: Option<Array<koala_settings>>,
 }
 
 impl Call {
@@ -37,40 +35,30 @@ impl Call {
         if given.noise < 0.0 {
             return Err(negative_noise(given.noise));
         }
-        let mut call = Call {
+        let groups = match given.groups.is_null() {
+            true => None,
+            // SAFETY: the caller's promise.
+            false => Some(unsafe { Array::new(given.groups, given.group_count, "groups") }?),
+        };
+        Ok(Call {
             backend: chosen(given.backend)?,
             policy: policy(given.on_non_finite, given.on_breakdown)?,
             measurement: Measurement { loss: given.loss, noise: given.noise },
             norms: flag(given.norms, "norms")?,
-            groups: given.groups,
-            group_count: given.group_count,
-            group_size: 0,
-        };
-        if call.groups.is_null() {
-            call.group_count = 1;
-        } else {
-            check_array(call.groups, call.group_count, "groups")?;
-            if call.group_count > 0 {
-                // SAFETY: not NULL, aligned; the caller's promise.
-                call.group_size = unsafe { stride(call.groups) }?;
-            }
-        }
-        Ok(call)
+            groups,
+        })
+    }
+
+    fn group_count(&self) -> usize {
+        self.groups.map_or(1, |groups| groups.count)
     }
 
     /// What a call reads of these, its tensors, and something else: see [`check_apart`].
-    pub fn read(
-        &self,
-        step: *const koala_step,
-        tensors: *const koala_tensor,
-        count: usize,
-        other: Named,
-    ) -> [Named; 4] {
-        let groups = self.groups.addr();
+    pub fn read(&self, step: *const koala_step, tensors: Range, other: Named) -> [Named; 4] {
         [
             ("step", range_of(step, 1)),
-            ("groups", (groups, groups + self.group_count * self.group_size)),
-            ("tensors", range_of(tensors, count)),
+            ("groups", self.groups.map_or((0, 0), |groups| groups.range())),
+            ("tensors", tensors),
             other,
         ]
     }
@@ -85,12 +73,9 @@ impl Call {
 
     #[inline(always)]
     fn settings(&self, group: usize) -> Result<Settings, Failure> {
-        if self.groups.is_null() {
-            return Ok(Settings::default());
-        }
-        // SAFETY: there is such a group, by the promise to `new`.
-        let settings = unsafe { element(self.groups, self.group_size, group) }?;
-        let settings = from_c(settings)?;
+        let Some(groups) = self.groups else { return Ok(Settings::default()) };
+        // SAFETY: there is such a group: `step_of` has looked.
+        let settings = from_c(unsafe { groups.get(group) }?)?;
         settings.validate()?;
         Ok(settings)
     }
@@ -98,7 +83,7 @@ impl Call {
     /// The steps of all groups.
     pub fn steps(&self) -> Result<Steps, Failure> {
         let mut steps = Steps::new();
-        let count = self.group_count;
+        let count = self.group_count();
         steps
             .try_reserve_exact(count)
             .map_err(|_| fail(koala_status::Memory, format_args!("not enough memory for {count} groups")))?;
@@ -111,10 +96,7 @@ impl Call {
     /// Whether there is such a group.
     #[inline(always)]
     pub fn check_group(&self, group: usize) -> Result<(), Failure> {
-        if group < self.group_count {
-            return Ok(());
-        }
-        Err(unknown_group(group, self.group_count))
+        if group < self.group_count() { Ok(()) } else { Err(unknown_group(group, self.group_count())) }
     }
 }
 
@@ -143,10 +125,4 @@ pub(crate) fn check_apart(written: &[Named], read: &[Named]) -> Result<(), Failu
         }
     }
     Ok(())
-}
-
-/// Where `count` elements are; nowhere for NULL.
-#[inline(always)]
-pub(crate) fn range_of<T>(pointer: *const T, count: usize) -> Range {
-    if pointer.is_null() { (0, 0) } else { (pointer.addr(), pointer.addr() + count * size_of::<T>()) }
 }

@@ -1,9 +1,9 @@
-//! Structs that begin with their size, so that members can be added at their end: a caller with an older header gives a
-//! shorter one, and the members that it lacks are at their defaults; one with a newer header gives a longer one, which is
-//! good as long as the members that this library lacks are zero.
+//! Structs that begin with their size, so that members can be added at their end. A caller with a newer header gives a
+//! longer one, which is good as long as the members that this library lacks are zero. None has grown yet, so nobody has
+//! an older header: who adds the first member has to say in `look` what it is where a shorter struct lacks it.
 
 use crate::failure::{Failure, fail};
-use crate::pointers::check;
+use crate::pointers::{Range, check, check_array};
 use crate::status::koala_status;
 
 /// What no struct will ever be larger than: a size above is no size.
@@ -18,8 +18,6 @@ pub(crate) unsafe trait Growing: Copy {
     const NAME: &'static str;
     /// Its size in the first version of the library.
     const FIRST_SIZE: usize;
-    /// What it is where the caller says nothing; its size is that of the type.
-    fn default() -> Self;
 }
 
 /// Whether the size that a struct begins with is possible. Returns it.
@@ -89,27 +87,62 @@ unsafe fn check_beyond<T: Growing>(pointer: *const T, size: usize) -> Result<(),
 ///
 /// # Safety
 /// As [`look`].
-pub(crate) unsafe fn copy_or_default<T: Growing>(pointer: *const T) -> Result<T, Failure> {
+pub(crate) unsafe fn copy_or_default<T: Growing + Default>(pointer: *const T) -> Result<T, Failure> {
     // SAFETY: the caller's promise.
     if pointer.is_null() { Ok(T::default()) } else { unsafe { look(pointer) }.copied() }
 }
 
-/// An element of an array of such structs, which all have the size of the first one, `stride`.
-///
-/// # Safety
-/// `first` points to an array that has such an element, which stays as it is for as long as the result is used.
-#[inline(always)]
-pub(crate) unsafe fn element<'a, T: Growing>(first: *const T, stride: usize, place: usize) -> Result<&'a T, Failure> {
-    // SAFETY: within the array; aligned, since the first one is and a stride is a multiple of its alignment.
-    let (pointer, size) = unsafe {
-        let pointer = first.byte_add(place * stride);
-        (pointer, pointer.cast::<usize>().read())
-    };
-    if size != stride {
-        return Err(unequal_sizes(size, stride, place, T::NAME));
+/// An array of such structs, which all have the size of the first one.
+pub(crate) struct Array<T> {
+    first: *const T,
+    pub count: usize,
+    stride: usize,
+}
+
+impl<T> Clone for Array<T> {
+    fn clone(&self) -> Self {
+        *self
     }
-    // SAFETY: the caller's promise.
-    unsafe { look(pointer) }
+}
+
+impl<T> Copy for Array<T> {}
+
+impl<T: Growing> Array<T> {
+    /// # Safety
+    /// `first` is NULL or an array of `count` structs, which stay as they are for as long as the result is used.
+    #[inline(always)]
+    pub unsafe fn new(first: *const T, count: usize, name: &str) -> Result<Self, Failure> {
+        check_array(first, count, name)?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let stride = if count == 0 { 0 } else { unsafe { size_of_given(first) }? };
+        Ok(Array { first, count, stride })
+    }
+
+    /// # Safety
+    /// `place` is below the count.
+    #[inline(always)]
+    pub unsafe fn pointer(&self, place: usize) -> *const T {
+        // SAFETY: within the array, by the caller's promise.
+        unsafe { self.first.byte_add(place * self.stride) }
+    }
+
+    /// # Safety
+    /// `place` is below the count.
+    #[inline(always)]
+    pub unsafe fn get<'a>(&self, place: usize) -> Result<&'a T, Failure> {
+        // SAFETY: the caller's promise; aligned, since the first one is and a stride is a multiple of its alignment.
+        let (pointer, size) = unsafe { (self.pointer(place), self.pointer(place).cast::<usize>().read()) };
+        if size != self.stride {
+            return Err(unequal_sizes(size, self.stride, place, T::NAME));
+        }
+        // SAFETY: the promise to `new`.
+        unsafe { look(pointer) }
+    }
+
+    /// The address of the first byte, and of the one after the last.
+    pub fn range(&self) -> Range {
+        (self.first.addr(), self.first.addr() + self.count * self.stride)
+    }
 }
 
 #[cold]
@@ -120,16 +153,6 @@ fn unequal_sizes(size: usize, stride: usize, place: usize, name: &str) -> Failur
             "the size in element {place} of an array of {name} is {size}, not that of the first one, {stride}"
         ),
     )
-}
-
-/// The size of the elements of an array: that of the first one.
-///
-/// # Safety
-/// `first` is NULL, or points to a struct that begins with its size.
-#[inline(always)]
-pub(crate) unsafe fn stride<T: Growing>(first: *const T) -> Result<usize, Failure> {
-    // SAFETY: the caller's promise.
-    unsafe { size_of_given(first) }
 }
 
 /// A place for a struct whose size the caller has set, NULL where it is not wanted. Nothing is written before
@@ -173,7 +196,7 @@ impl<T: Growing> Output<T> {
     }
 
     /// The address of the first byte, and of the one after the last.
-    pub fn range(&self) -> (usize, usize) {
+    pub fn range(&self) -> Range {
         (self.pointer.addr(), self.pointer.addr() + self.size)
     }
 }
@@ -182,7 +205,7 @@ impl<T: Growing> Output<T> {
 ///
 /// # Safety
 /// `pointer` is NULL, or points to `size` bytes that may be written.
-pub(crate) unsafe fn initialize<T: Growing>(pointer: *mut T, size: usize) -> Result<(), Failure> {
+pub(crate) unsafe fn initialize<T: Growing + Default>(pointer: *mut T, size: usize) -> Result<(), Failure> {
     check(pointer, T::NAME)?;
     check_size::<T>(size)?;
     // SAFETY: the caller's promise.

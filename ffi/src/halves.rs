@@ -1,14 +1,14 @@
 //! Level 1 in two halves, for callers whose tensors are split over processes: dots, a sum of theirs, and apply.
 
+use koala_optim::Report;
 use koala_optim::kernel::{self, Plan};
-use koala_optim::{OnNonFinite, Outcome, Report};
 
-use crate::call::{Call, NOTHING, check_apart, range_of};
+use crate::call::{Call, NOTHING, check_apart};
 use crate::failure::Failure;
 use crate::guard::guarded;
 use crate::kernel::Outputs;
 use crate::list::{TensorList, in_tensor};
-use crate::pointers::{check, check_array, check_optional};
+use crate::pointers::{check, check_array, check_optional, range_of};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::status::koala_status;
 use crate::step::koala_step;
@@ -89,14 +89,13 @@ pub unsafe extern "C" fn koala_dots_tensor(
     dots: *mut koala_dots,
 ) -> koala_status {
     guarded(|| {
-        let source = tensor;
         // SAFETY: the caller's promise.
-        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(source)?) };
+        let (call, checked) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
         check(dots, "dots")?;
-        tensor.check_apart_from("dots", range_of(dots, 1))?;
-        check_apart(&[("dots", range_of(dots, 1))], &call.read(step, source, 1, NOTHING))?;
-        let step = call.step_of(tensor.group())?;
-        let found = dots_of(&mut Stepped { step: &step, tensor })?;
+        checked.check_apart_from("dots", range_of(dots, 1))?;
+        check_apart(&[("dots", range_of(dots, 1))], &call.read(step, range_of(tensor, 1), NOTHING))?;
+        let step = call.step_of(checked.group())?;
+        let found = dots_of(&mut Stepped { step: &step, tensor: checked })?;
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { dots.write(found) };
         Ok(())
@@ -117,7 +116,7 @@ pub unsafe extern "C" fn koala_dots_tensors(
         check_array(dots, count, "dots")?;
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, tensors, count, &[("dots", range_of(dots, count))]) }?;
-        check_apart(&[("dots", range_of(dots, count))], &call.read(step, tensors, count, NOTHING))?;
+        check_apart(&[("dots", range_of(dots, count))], &call.read(step, list.range(), NOTHING))?;
         list.in_parts(&call.steps()?, |first, tensors, _| {
             for (place, tensor) in tensors.iter_mut().enumerate() {
                 let found = dots_of(tensor)?;
@@ -142,17 +141,16 @@ pub unsafe extern "C" fn koala_apply_tensor(
     report: *mut koala_tensor_report,
 ) -> koala_status {
     guarded(|| {
-        let source = tensor;
         // SAFETY: the caller's promise.
-        let (call, tensor) = unsafe { (Call::new(step)?, Checked::new(source)?) };
+        let (call, checked) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
         check(dots, "dots")?;
         check_optional(report, "report")?;
-        tensor.check_apart_from("dots", range_of(dots, 1))?;
-        tensor.check_apart_from("report", range_of(report, 1))?;
-        let read = call.read(step, source, 1, ("dots", range_of(dots, 1)));
+        checked.check_apart_from("dots", range_of(dots, 1))?;
+        checked.check_apart_from("report", range_of(report, 1))?;
+        let read = call.read(step, range_of(tensor, 1), ("dots", range_of(dots, 1)));
         check_apart(&[("report", range_of(report, 1))], &read)?;
-        let step = call.step_of(tensor.group())?;
-        let mut stepped = Stepped { step: &step, tensor };
+        let step = call.step_of(checked.group())?;
+        let mut stepped = Stepped { step: &step, tensor: checked };
         // SAFETY: not NULL, aligned, and the caller's promise.
         let plan = plan_of(&mut stepped, unsafe { *dots })?;
         carry_out(&mut stepped, &plan)?;
@@ -184,7 +182,7 @@ pub unsafe extern "C" fn koala_apply_tensors(
         let others = [dots_range, reports, report];
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, tensors, count, &others) }?;
-        check_apart(&[reports, report], &call.read(step, tensors, count, dots_range))?;
+        check_apart(&[reports, report], &call.read(step, list.range(), dots_range))?;
         let mut sum = Report::default();
         list.in_parts(&call.steps()?, |first, tensors, plans| {
             for (place, (tensor, plan)) in tensors.iter_mut().zip(&mut *plans).enumerate() {
@@ -192,8 +190,7 @@ pub unsafe extern "C" fn koala_apply_tensors(
                 *plan = plan_of(tensor, unsafe { *dots.add(first + place) })
                     .map_err(|failure| in_tensor(failure, first + place))?;
             }
-            let non_finite = plans.iter().any(|plan| plan.report().outcome == Outcome::NonFinite);
-            if non_finite && call.policy.non_finite == OnNonFinite::KeepAll {
+            if plans.iter().any(|plan| plan.keeps_others(call.policy)) {
                 plans.iter_mut().for_each(Plan::withhold);
             }
             for (place, (tensor, plan)) in tensors.iter_mut().zip(&*plans).enumerate() {

@@ -1,7 +1,6 @@
 //! The optimizer behind C's pointer: what is kept beside the library's own, and what a panic does to it.
 
 use std::ffi::{c_char, c_void};
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use koala_optim::{GroupId, Optimizer, Tensor};
 
@@ -73,14 +72,11 @@ impl koala_optimizer {
         // SAFETY: not NULL, aligned, and the caller's promise.
         let optimizer = unsafe { &mut *pointer };
         optimizer.sound()?;
-        // The poison is what makes that safe.
-        match catch_unwind(AssertUnwindSafe(|| body(&mut optimizer.inner))) {
-            Ok(result) => result,
-            Err(panic) => {
-                optimizer.poisoned = true;
-                resume_unwind(panic)
-            }
-        }
+        // A panic leaves it so.
+        optimizer.poisoned = true;
+        let result = body(&mut optimizer.inner);
+        optimizer.poisoned = false;
+        result
     }
 
     fn sound(&self) -> Result<(), Failure> {

@@ -4,16 +4,16 @@ use koala_optim::Report;
 use koala_optim::kernel::{Plan, TensorReport, step_tensors};
 
 use crate::backends::number;
-use crate::call::{Call, NOTHING, check_apart, range_of};
+use crate::call::{Call, NOTHING, Named, check_apart};
 use crate::failure::Failure;
 use crate::growing::Output;
 use crate::guard::guarded;
 use crate::list::TensorList;
-use crate::pointers::{check, check_array};
+use crate::pointers::{check, check_array, range_of};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::status::koala_status;
 use crate::step::koala_step;
-use crate::tensor::{Checked, Range, Stepped, koala_tensor};
+use crate::tensor::{Checked, Stepped, koala_tensor};
 
 /// One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped. Allocates
 /// nothing, and uses no thread but the calling one. Several threads may step different tensors at once.
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn koala_step_tensor(
         if !report.is_null() {
             check(report, "report")?;
             checked.check_apart_from("report", range_of(report, 1))?;
-            check_apart(&[("report", range_of(report, 1))], &call.read(step, tensor, 1, NOTHING))?;
+            check_apart(&[("report", range_of(report, 1))], &call.read(step, range_of(tensor, 1), NOTHING))?;
         }
         let step = call.step_of(checked.group())?;
         let exchange = checked.offers_exchange();
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn koala_step_tensors(
         let outputs = unsafe { Outputs::new(count, reports, report) }?;
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, tensors, count, &outputs.ranges()) }?;
-        check_apart(&outputs.ranges(), &call.read(step, tensors, count, NOTHING))?;
+        check_apart(&outputs.ranges(), &call.read(step, list.range(), NOTHING))?;
         let steps = call.steps()?;
         let mut sum = Report::default();
         let whole_step = |first: usize, tensors: &mut [Stepped], plans: &mut [Plan]| {
@@ -113,7 +113,7 @@ impl Outputs {
     }
 
     /// What will be written.
-    pub fn ranges(&self) -> [(&'static str, Range); 2] {
+    pub fn ranges(&self) -> [Named; 2] {
         [("reports", range_of(self.reports, self.count)), ("report", self.report.range())]
     }
 

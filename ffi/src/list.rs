@@ -3,21 +3,19 @@
 use koala_optim::kernel::{Plan, Step};
 use smallvec::SmallVec;
 
-use crate::call::Call;
+use crate::call::{Call, Named};
 use crate::failure::{Failure, fail, prefix};
-use crate::growing::{element, stride};
-use crate::pointers::check_array;
+use crate::growing::Array;
+use crate::pointers::Range;
 use crate::status::koala_status;
-use crate::tensor::{Checked, Range, Stepped, koala_tensor};
+use crate::tensor::{Checked, Stepped, koala_tensor};
 
 /// Tensors that are worked on together: what is kept of them, on the stack, is in the first cache then.
 const PART: usize = 16;
 
 /// An array of tensors, all of which have been looked at.
 pub(crate) struct TensorList {
-    tensors: *const koala_tensor,
-    stride: usize,
-    count: usize,
+    tensors: Array<koala_tensor>,
     /// Whether one's trouble may keep others.
     atomic: bool,
 }
@@ -30,14 +28,11 @@ impl TensorList {
         call: &Call,
         tensors: *const koala_tensor,
         count: usize,
-        others: &[(&'static str, Range)],
+        others: &[Named],
     ) -> Result<Self, Failure> {
-        check_array(tensors, count, "tensors")?;
-        let mut list = TensorList { tensors, stride: 0, count, atomic: call.policy.is_atomic() };
-        if count > 0 {
-            // SAFETY: not NULL, aligned; the caller's promise.
-            list.stride = unsafe { stride(tensors) }?;
-        }
+        // SAFETY: the caller's promise.
+        let tensors = unsafe { Array::new(tensors, count, "tensors") }?;
+        let list = TensorList { tensors, atomic: call.policy.is_atomic() };
         for place in 0..count {
             list.check(call, place, others).map_err(|failure| in_tensor(failure, place))?;
         }
@@ -45,13 +40,18 @@ impl TensorList {
     }
 
     #[inline(always)]
-    fn check(&self, call: &Call, place: usize, others: &[(&'static str, Range)]) -> Result<(), Failure> {
+    fn check(&self, call: &Call, place: usize, others: &[Named]) -> Result<(), Failure> {
         // SAFETY: within the caller's array, by the promise to `new`.
-        let tensor = unsafe { Checked::new(element(self.tensors, self.stride, place)?) }?;
+        let tensor = unsafe { Checked::new(self.tensors.get(place)?) }?;
         for (name, range) in others {
             tensor.check_apart_from(name, *range)?;
         }
         call.check_group(tensor.group())
+    }
+
+    /// What the array occupies.
+    pub fn range(&self) -> Range {
+        self.tensors.range()
     }
 
     /// Calls `work` for the tensors, part by part, or with all at once where one's trouble may keep others. It is given
@@ -61,7 +61,8 @@ impl TensorList {
         steps: &'s [Step],
         mut work: impl FnMut(usize, &mut [Stepped<'s>], &mut [Plan]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let part = if self.atomic { self.count } else { self.count.min(PART) };
+        let all = self.tensors.count;
+        let part = if self.atomic { all } else { all.min(PART) };
         let memory = |_| fail(koala_status::Memory, format_args!("not enough memory for {part} plans"));
         let mut tensors = SmallVec::<[Stepped; PART]>::new();
         let mut plans = SmallVec::<[Plan; PART]>::new();
@@ -69,12 +70,12 @@ impl TensorList {
         plans.try_reserve_exact(part).map_err(memory)?;
         plans.resize(part, Plan::default());
         let mut first = 0;
-        while first < self.count {
-            let count = part.min(self.count - first);
+        while first < all {
+            let count = part.min(all - first);
             tensors.clear();
             for place in first..first + count {
                 // SAFETY: `new` has looked at all of them, and by the promise to it.
-                let tensor = unsafe { Checked::looked_at(self.tensors.byte_add(place * self.stride)) }?;
+                let tensor = unsafe { Checked::looked_at(self.tensors.pointer(place)) }?;
                 let step = steps.get(tensor.group()).ok_or(Failure(koala_status::UnknownGroup))?;
                 tensors.push(Stepped { tensor, step });
             }

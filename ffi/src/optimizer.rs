@@ -7,12 +7,12 @@ use koala_optim::kernel::Scalars;
 use koala_optim::{Config, Error, GroupId, Optimizer, TensorState};
 
 use crate::backends::{chosen, koala_backend, number};
-use crate::call::{check_apart, range_of};
+use crate::call::check_apart;
 use crate::failure::{Failure, copy_text, fail};
 use crate::growing::{Growing, Output, copy_or_default, initialize, look};
 use crate::guard::guarded;
 use crate::handle::{Inner, Log, koala_optimizer};
-use crate::pointers::{check, check_array, flag, known, text};
+use crate::pointers::{check, check_array, flag, known, range_of, text};
 use crate::settings::{
     from_c, koala_element_type, koala_noise, koala_on_breakdown, koala_on_non_finite, koala_settings, koala_state_type,
     noise_rule, policy, to_c,
@@ -49,7 +49,9 @@ pub struct koala_config {
 unsafe impl Growing for koala_config {
     const NAME: &'static str = "koala_config";
     const FIRST_SIZE: usize = 48;
+}
 
+impl Default for koala_config {
     fn default() -> Self {
         koala_config {
             size: size_of::<Self>(),

@@ -6,16 +6,16 @@ use std::mem::MaybeUninit;
 use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 
 use crate::apart::{BUFFERS, Occupied};
-use crate::call::{check_apart, range_of};
+use crate::call::{Named, check_apart};
 use crate::failure::{Failure, fail, prefix};
-use crate::growing::{Growing, Output, element, stride};
+use crate::growing::{Array, Growing, Output};
 use crate::guard::guarded;
 use crate::handle::{Inner, Log, koala_optimizer};
-use crate::pointers::{check, check_array, known};
+use crate::pointers::{Range, bytes_at, check, check_array, known, range_of};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
 use crate::status::koala_status;
-use crate::tensor::{Range, check_buffer};
+use crate::tensor::check_buffer;
 
 /// The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
 /// what applies.
@@ -47,19 +47,6 @@ pub struct koala_parameters {
 unsafe impl Growing for koala_parameters {
     const NAME: &'static str = "koala_parameters";
     const FIRST_SIZE: usize = 56;
-
-    fn default() -> Self {
-        koala_parameters {
-            size: size_of::<Self>(),
-            tensor: 0,
-            length: 0,
-            r#type: MaybeUninit::new(koala_element_type::F32),
-            copy_type: MaybeUninit::new(koala_copy_type::None),
-            parameters: std::ptr::null_mut(),
-            gradient: std::ptr::null(),
-            copy: std::ptr::null_mut(),
-        }
-    }
 }
 
 /// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
@@ -79,10 +66,9 @@ pub unsafe extern "C" fn koala_optimizer_step(
     report: *mut koala_report,
 ) -> koala_status {
     guarded(|| {
-        let given_loss = loss;
         check(loss, "loss")?;
         // SAFETY: not NULL, aligned, and the caller's promise.
-        let loss = unsafe { *loss };
+        let measured = unsafe { *loss };
         if !reports.is_null() {
             check_array(reports, count, "reports")?;
         }
@@ -90,12 +76,12 @@ pub unsafe extern "C" fn koala_optimizer_step(
         let report = unsafe { Output::optional(report) }?;
         let others = [("reports", range_of(reports, count)), ("report", report.range())];
         // SAFETY: the caller's promise.
-        let list = unsafe { Given::new(tensors, count) }?;
-        check_apart(&others, &[("loss", range_of(given_loss, 1)), ("tensors", range_of(tensors, count))])?;
+        let list = unsafe { Array::new(tensors, count, "tensors") }?;
+        check_apart(&others, &[("loss", range_of(loss, 1)), ("tensors", list.range())])?;
         let step = |inner: &mut Inner| {
             // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
             unsafe { inner.take(list, &others) }?;
-            let stepped = inner.optimizer.step(loss.into(), &mut inner.given);
+            let stepped = inner.optimizer.step(measured.into(), &mut inner.given);
             if stepped.is_ok() && !reports.is_null() {
                 for (place, tensor) in inner.given.iter().enumerate() {
                     // SAFETY: there is room for as many as there are tensors.
@@ -130,33 +116,6 @@ fn tell(log: Log, tensor: &Tensor<'_>) {
     }
 }
 
-/// C's list of tensors, its size looked at.
-#[derive(Clone, Copy)]
-struct Given {
-    tensors: *const koala_parameters,
-    stride: usize,
-    count: usize,
-}
-
-impl Given {
-    /// # Safety
-    /// `tensors` is NULL or an array of `count` tensors as their documentation says, and stays so.
-    unsafe fn new(tensors: *const koala_parameters, count: usize) -> Result<Self, Failure> {
-        check_array(tensors, count, "tensors")?;
-        let mut given = Given { tensors, stride: 0, count };
-        if count > 0 {
-            // SAFETY: not NULL, aligned; the caller's promise.
-            given.stride = unsafe { stride(tensors) }?;
-        }
-        Ok(given)
-    }
-
-    fn get(&self, place: usize) -> Result<&koala_parameters, Failure> {
-        // SAFETY: within the caller's array, by the promise to `new`.
-        unsafe { element(self.tensors, self.stride, place) }
-    }
-}
-
 impl koala_parameters {
     /// Whether it may be used by itself.
     fn check(&self) -> Result<(), Failure> {
@@ -176,10 +135,10 @@ impl koala_parameters {
     /// What its buffers occupy; nothing if it may not be used.
     fn ranges(&self) -> [Range; BUFFERS.len()] {
         let (Ok(element_type), Ok(copy_type)) = (known(self.r#type), known(self.copy_type)) else { return [(0, 0); 3] };
-        let range = |address: usize, size: usize| (address, address + self.length * size);
+        let range = |pointer: *const c_void, size: usize| bytes_at(pointer, self.length * size);
         let size = ElementType::from(element_type).size();
-        let copy = if copy_type == koala_copy_type::None { (0, 0) } else { range(self.copy.addr(), 2) };
-        [range(self.parameters.addr(), size), range(self.gradient.addr(), size), copy]
+        let copy = if copy_type == koala_copy_type::None { (0, 0) } else { range(self.copy, 2) };
+        [range(self.parameters, size), range(self.gradient, size), copy]
     }
 }
 
@@ -188,7 +147,7 @@ impl Inner {
     ///
     /// # Safety
     /// `given` is emptied before the call ends, and nobody else uses the tensors' buffers until then.
-    unsafe fn take(&mut self, list: Given, others: &[(&str, Range)]) -> Result<(), Failure> {
+    unsafe fn take(&mut self, list: Array<koala_parameters>, others: &[Named]) -> Result<(), Failure> {
         self.given.clear();
         if list.count > self.names.len() {
             let known = self.names.len();
@@ -196,13 +155,15 @@ impl Inner {
             return Err(fail(koala_status::DuplicateTensor, text));
         }
         for place in 0..list.count {
-            let tensor = list.get(place)?;
+            // SAFETY: within the list.
+            let tensor = unsafe { list.get(place) }?;
             let name = self.name(tensor.tensor)?;
             tensor.check().inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?;
         }
         self.check_apart(list, others)?;
         for place in 0..list.count {
-            let tensor = list.get(place)?;
+            // SAFETY: within the list.
+            let tensor = unsafe { list.get(place) }?;
             let name: *const str = self.name(tensor.tensor)?;
             // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the call
             // ends.
@@ -222,10 +183,12 @@ impl Inner {
     }
 
     /// Whether what is written overlaps nothing else; all tensors have been looked at by themselves.
-    fn check_apart(&mut self, list: Given, others: &[(&str, Range)]) -> Result<(), Failure> {
-        let ranges = |place| list.get(place).map_or([(0, 0); BUFFERS.len()], |tensor| tensor.ranges());
+    fn check_apart(&mut self, list: Array<koala_parameters>, others: &[Named]) -> Result<(), Failure> {
+        // SAFETY: within the list, here and below.
+        let tensor = |place| unsafe { list.get(place) };
+        let ranges = |place| tensor(place).map_or([(0, 0); BUFFERS.len()], koala_parameters::ranges);
         let overlap = self.sorted.overlap(list.count, ranges);
-        let name_of = |one: &Occupied| list.get(one.place).and_then(|tensor| self.name(tensor.tensor));
+        let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| self.name(tensor.tensor));
         if let Some((left, right)) = overlap {
             let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
             let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);

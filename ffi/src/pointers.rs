@@ -102,3 +102,24 @@ pub(crate) unsafe fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map_err(|error| fail(koala_status::Encoding, format_args!("{name} is not UTF-8: {text:?}: {error}")))
 }
+
+/// Addresses from the first byte to the one after the last; of nothing, zero and zero.
+pub(crate) type Range = (usize, usize);
+
+/// Where a buffer of that many bytes is.
+#[inline(always)]
+pub(crate) fn bytes_at<T>(pointer: *const T, bytes: usize) -> Range {
+    if pointer.is_null() || bytes == 0 { (0, 0) } else { (pointer.addr(), pointer.addr() + bytes) }
+}
+
+/// Where `count` elements are. The count of what is NULL may be any.
+#[inline(always)]
+pub(crate) fn range_of<T>(pointer: *const T, count: usize) -> Range {
+    if pointer.is_null() { (0, 0) } else { bytes_at(pointer, count * size_of::<T>()) }
+}
+
+/// Whether two ranges have a byte in common.
+#[inline(always)]
+pub(crate) fn overlaps(left: Range, right: Range) -> bool {
+    (left.0 < right.1) & (right.0 < left.1)
+}

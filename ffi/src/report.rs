@@ -116,10 +116,6 @@ pub struct koala_report {
 unsafe impl Growing for koala_report {
     const NAME: &'static str = "koala_report";
     const FIRST_SIZE: usize = 96;
-
-    fn default() -> Self {
-        Self::empty(koala_backend::Fastest, 0.0)
-    }
 }
 
 impl koala_report {

@@ -184,7 +184,9 @@ pub struct koala_settings {
 unsafe impl Growing for koala_settings {
     const NAME: &'static str = "koala_settings";
     const FIRST_SIZE: usize = 48;
+}
 
+impl Default for koala_settings {
     fn default() -> Self {
         to_c(&Settings::default())
     }

@@ -39,7 +39,9 @@ pub struct koala_step {
 unsafe impl Growing for koala_step {
     const NAME: &'static str = "koala_step";
     const FIRST_SIZE: usize = 56;
+}
 
+impl Default for koala_step {
     fn default() -> Self {
         koala_step {
             size: size_of::<Self>(),

@@ -8,7 +8,7 @@ use koala_optim::{Element, ElementType, StateType, bf16, f16};
 
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, look};
-use crate::pointers::{check, end_of, flag, known, misaligned, null, too_long};
+use crate::pointers::{Range, bytes_at, check, end_of, flag, known, misaligned, null, overlaps, range_of, too_long};
 use crate::settings::{koala_copy_type, koala_element_type, koala_state_type};
 use crate::status::koala_status;
 
@@ -106,29 +106,7 @@ pub struct koala_tensor {
 unsafe impl Growing for koala_tensor {
     const NAME: &'static str = "koala_tensor";
     const FIRST_SIZE: usize = 88;
-
-    fn default() -> Self {
-        koala_tensor {
-            size: size_of::<Self>(),
-            length: 0,
-            r#type: MaybeUninit::new(koala_element_type::F32),
-            state_type: MaybeUninit::new(koala_state_type::Same),
-            copy_type: MaybeUninit::new(koala_copy_type::None),
-            group: 0,
-            exchange: 0,
-            reserved: 0,
-            parameters: std::ptr::null_mut(),
-            gradient: std::ptr::null(),
-            v: std::ptr::null_mut(),
-            h: std::ptr::null_mut(),
-            copy: std::ptr::null_mut(),
-            scalars: std::ptr::null_mut(),
-        }
-    }
 }
-
-/// Addresses from the first byte to the one after the last.
-pub(crate) type Range = (usize, usize);
 
 /// The buffers of a tensor.
 const BUFFERS: [&str; 6] = ["parameters", "gradient", "v", "h", "copy", "scalars"];
@@ -193,17 +171,16 @@ impl Checked {
     /// Where the buffers are, in the order of `BUFFERS`; an empty range where there is none.
     #[inline(always)]
     fn ranges(&self, tensor: &koala_tensor) -> [Range; BUFFERS.len()] {
-        let range = |pointer: *const c_void, size: usize| (pointer.addr(), pointer.addr() + tensor.length * size);
+        let range = |pointer: *const c_void, size: usize| bytes_at(pointer, tensor.length * size);
         let (size, state_size) = (self.element_type.size(), self.state_type.size());
         let copy = if self.copy_type == koala_copy_type::None { (0, 0) } else { range(tensor.copy, 2) };
-        let scalars = tensor.scalars.addr();
         [
             range(tensor.parameters, size),
             range(tensor.gradient, size),
             range(tensor.v, state_size),
             range(tensor.h, state_size),
             copy,
-            (scalars, scalars + size_of::<koala_scalars>()),
+            range_of(tensor.scalars, 1),
         ]
     }
 
@@ -241,10 +218,7 @@ impl Checked {
     }
 
     fn check_apart_from_some(&self, name: &'static str, range: Range) -> Result<(), Failure> {
-        let mut ranges = self.ranges(self.source());
-        if self.len() == 0 {
-            ranges[..BUFFERS.len() - 1].fill((0, 0));
-        }
+        let ranges = self.ranges(self.source());
         match ranges.iter().zip(BUFFERS).find(|(buffer, _)| overlaps(**buffer, range)) {
             Some((_, buffer)) => {
                 Err(fail(koala_status::Overlap, format_args!("{name} and {buffer} of the tensor overlap")))
@@ -351,12 +325,6 @@ fn trouble_of(address: usize, length: usize, size: usize, name: &str) -> Failure
         return misaligned(address, size, name);
     }
     too_long(length, name)
-}
-
-/// Whether two ranges overlap, neither of which is empty; an empty one at zero overlaps nothing.
-#[inline(always)]
-pub(crate) fn overlaps(left: Range, right: Range) -> bool {
-    (left.0 < right.1) & (right.0 < left.1)
 }
 
 #[inline(always)]
