@@ -85,14 +85,11 @@ pub unsafe extern "C" fn koala_optimizer_create(
         // SAFETY: the caller's promise.
         let config = unsafe { copy_or_default(config) }?;
         let backend = chosen(config.backend)?;
-        let (threads, started) = start(config.threads)?;
-        let made = Optimizer::new(Config {
-            noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
-            policy: policy(config.on_non_finite, config.on_breakdown)?,
-            backend,
-            threads,
-            details: flag(config.norms, "norms")?,
-        })?;
+        let noise = noise_rule(config.noise, config.noise_decay, config.initial_noise)?;
+        let policy = policy(config.on_non_finite, config.on_breakdown)?;
+        let details = flag(config.norms, "norms")?;
+        let (started, threads) = start(config.threads)?;
+        let made = Optimizer::new(Config { noise, policy, backend, threads, details })?;
         let handle = koala_optimizer::new(Inner {
             optimizer: made,
             backend: number(backend),
@@ -219,7 +216,7 @@ pub unsafe extern "C" fn koala_optimizer_set_learning_rate(
 pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
     guarded(|| {
         let set = |inner: &mut Inner| {
-            let (threads, started) = start(count)?;
+            let (started, threads) = start(count)?;
             inner.optimizer.set_threads(threads)?;
             // The old pool has ended now, so its threads can be joined: that is what dropping them does.
             inner.started = started;

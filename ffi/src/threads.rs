@@ -19,11 +19,12 @@ impl Drop for Started {
     }
 }
 
-/// Starts a pool of that many threads, or none for one.
-pub(crate) fn start(count: u32) -> Result<(Threads, Started), Failure> {
+/// Starts a pool of that many threads, or none for one. Where both are variables, what is named last is dropped first:
+/// that has to be the pool, or its end is waited for before it has been told to end.
+pub(crate) fn start(count: u32) -> Result<(Started, Threads), Failure> {
     let count = count as usize;
     if count < 2 {
-        return Ok((Threads::Count(count), Started(Vec::new())));
+        return Ok((Started(Vec::new()), Threads::Count(count)));
     }
     let handles = Mutex::new(Vec::new());
     let pool = rayon::ThreadPoolBuilder::new()
@@ -41,5 +42,38 @@ pub(crate) fn start(count: u32) -> Result<(Threads, Started), Failure> {
         .build();
     let started = Started(handles.into_inner().unwrap_or_default());
     let pool = pool.map_err(|error| Error::Threads { count, reason: error.to_string() })?;
-    Ok((Threads::Pool(Arc::new(pool)), started))
+    Ok((started, Threads::Pool(Arc::new(pool))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts the threads that have ended: what a thread keeps for itself is dropped at its end.
+    struct Ending(Arc<AtomicUsize>);
+
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    thread_local!(static ENDING: RefCell<Option<Ending>> = const { RefCell::new(None) });
+
+    #[test]
+    fn they_have_ended_when_the_optimizer_has() {
+        for _ in 0..20 {
+            let ended = Arc::new(AtomicUsize::new(0));
+            {
+                let (_started, threads) = start(3).unwrap();
+                let Threads::Pool(pool) = &threads else { panic!("three threads need a pool") };
+                pool.broadcast(|_| ENDING.set(Some(Ending(ended.clone()))));
+                assert_eq!(ended.load(Ordering::SeqCst), 0);
+            }
+            assert_eq!(ended.load(Ordering::SeqCst), 3);
+        }
+    }
 }

@@ -119,6 +119,32 @@ fn each_its_own_optimizer() {
     assert!(results.iter().all(|parameters| parameters[0] == results[0][0]));
 }
 
+/// A mistake elsewhere must not wait for threads which nobody has told to end.
+#[test]
+fn with_a_mistake_beside_them() {
+    type Mistake = fn(&mut koala_config);
+    let mistakes: [(Mistake, koala_status); 4] = [
+        (|config| config.initial_noise = -1.0, koala_status::Setting),
+        (|config| config.noise_decay = 1.5, koala_status::Setting),
+        (|config| config.norms = 2, koala_status::UnknownValue),
+        (|config| config.threads = 0, koala_status::Threads),
+    ];
+    for (make, expected) in mistakes {
+        let mut optimizer = null_mut();
+        // SAFETY: the pointers are this function's own; the config is filled before it is read.
+        let status = unsafe {
+            let mut config = MaybeUninit::<koala_config>::uninit();
+            ok(koala_config_init(config.as_mut_ptr(), size_of::<koala_config>()));
+            let mut config = config.assume_init();
+            config.threads = 3;
+            make(&mut config);
+            koala_optimizer_create(&config, &mut optimizer)
+        };
+        assert_eq!(status, expected, "{}", last_error());
+        assert!(optimizer.is_null());
+    }
+}
+
 #[test]
 fn each_its_own_tensors() {
     let results = at_once(|_| {
