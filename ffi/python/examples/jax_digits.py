@@ -8,9 +8,6 @@ With tqdm there is a progress bar, with Matplotlib the curves are drawn into jax
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import pathlib
 from functools import partial
 from typing import Any, Callable
 
@@ -18,27 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from _digits import Data, arguments, draw, load, progress, sizes
 
 from koala_optim.optax import koala_plus_plus
 
-DIGITS = pathlib.Path(__file__).resolve().parents[3] / "cli" / "data" / "digits.csv.gz"
-
-Data = tuple[Any, Any]
 Step = Callable[..., tuple[Any, Any]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=pathlib.Path, help="a folder with MNIST's four IDX files")
-    parser.add_argument("--epochs", type=int, help="how often each image is seen (default 30; 5 with --data)")
-    parser.add_argument("--batch", type=int, default=64, help="images in a minibatch (default 64)")
-    parser.add_argument("--plot", default="jax-digits.svg", help="where to draw (default jax-digits.svg)")
-    parser.add_argument("--quick", action="store_true", help="two epochs of a small network")
-    options = parser.parse_args()
-
-    training, test = mnist(options.data) if options.data else digits()
-    epochs = options.epochs or (2 if options.quick else 5 if options.data else 30)
-    hidden = 32 if options.quick else 256
+    options = arguments(__doc__, "jax-digits.svg").parse_args()
+    training, test = load(options.data)
+    epochs, hidden = sizes(options)
     steps = epochs * (len(training[1]) // options.batch)
 
     koala = koala_plus_plus(optax.cosine_decay_schedule(1.0, steps), weight_decay=1e-4)
@@ -111,58 +98,6 @@ def evaluate(params: Any, test: Data) -> tuple[jax.Array, jax.Array]:
     """The mean loss, and the share of images that are recognized."""
     images, labels = test
     return mean_loss(params, images, labels)[0], (outputs(params, images).argmax(1) == labels).mean()
-
-
-def digits() -> tuple[Data, Data]:
-    """Images of 64 pixels in [0, 1] with their labels: four of five for training, the others for the test."""
-    with gzip.open(DIGITS, "rt") as file:
-        rows = np.loadtxt(file, np.float32, delimiter=",")
-    images, labels = rows[:, :-1] / 16, rows[:, -1].astype(np.int32)
-    is_test = np.arange(len(labels)) % 5 == 4
-    return (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
-
-
-def mnist(folder: pathlib.Path) -> tuple[Data, Data]:
-    """Images of 784 pixels in [0, 1] with their labels, for training and for the test."""
-    pairs = []
-    for prefix in ("train", "t10k"):
-        images = idx(folder, f"{prefix}-images-idx3-ubyte")
-        labels = idx(folder, f"{prefix}-labels-idx1-ubyte").astype(np.int32)
-        pairs.append((images.reshape(len(images), -1).astype(np.float32) / 255, labels))
-    return pairs[0], pairs[1]
-
-
-def idx(folder: pathlib.Path, name: str) -> Any:
-    """A file of unsigned bytes in the format IDX: its header is a magic number of 4 bytes, then the extents."""
-    path = folder / name
-    data = path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
-    if data[:3] != b"\0\0\x08":
-        raise SystemExit(f"{path} is no IDX file of unsigned bytes")
-    extents = np.frombuffer(data, ">i4", data[3], 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(extents)
-
-
-def progress(epochs: range, name: str) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return epochs
-    return tqdm(epochs, name, unit="epoch", leave=False)
-
-
-def draw(curves: dict[str, list[float]], path: str) -> None:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, curve in curves.items():
-        axes.plot(range(1, len(curve) + 1), curve, label=name)
-    axes.set(xlabel="epoch", ylabel="test loss", yscale="log")
-    axes.legend()
-    figure.savefig(path)
-    print(f"the curves are in {path}")
 
 
 if __name__ == "__main__":
