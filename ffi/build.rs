@@ -4,6 +4,8 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|system| system == "linux") {
         let major = env!("CARGO_PKG_VERSION_MAJOR");
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkoala.so.{major}");
+        // Not `rustc-cdylib-link-arg`, which libraries that contain this one would be given as well. Programs have no use
+        // for it, and do not mind.
+        println!("cargo:rustc-link-arg=-Wl,-soname,libkoala.so.{major}");
     }
 }
