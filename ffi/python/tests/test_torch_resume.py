@@ -52,7 +52,9 @@ for step in range(done, steps):
 def start(path: pathlib.Path, fate: str) -> subprocess.Popen[bytes]:
     folders = [str(pathlib.Path(__file__).parent), *sys.path]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, folders))}
-    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(path), str(STEPS), fate], env=environment)
+    command = [sys.executable, "-c", PROGRAM, str(path), str(STEPS), fate]
+    # From elsewhere, so that it is the installed package that is imported.
+    return subprocess.Popen(command, env=environment, cwd=path.parent)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
