@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from . import _koala
 
 ffi: Any = _koala.ffi
 lib: Any = _koala.lib
+
+
+def path() -> str:
+    """The library's file. Whoever loads it gets the one that cffi has loaded, not a second one."""
+    (found,) = Path(str(_koala.__file__)).parent.glob("lib_koala.*")
+    return str(found)
 
 
 class KoalaError(Exception):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import _koala
 from ._jax import Filters, Measurement, Options, has_float64, is_static
-from ._library import lib
+from ._library import lib, path
 from ._settings import ON_BREAKDOWN, ON_NON_FINITE, VARIANTS
 
 _TARGET = "koala_xla_step"
@@ -22,9 +20,7 @@ _NOISE, _SCALARS, _FIRST = 8, 9, 10
 
 
 def _register() -> None:
-    # cffi has loaded it already: this is the same library, not a second one.
-    (path,) = Path(str(_koala.__file__)).parent.glob("lib_koala.*")
-    handler = getattr(ctypes.CDLL(str(path)), _TARGET)
+    handler = getattr(ctypes.CDLL(path()), _TARGET)
     jax.ffi.register_ffi_target(_TARGET, jax.ffi.pycapsule(handler), platform="cpu")  # type: ignore[no-untyped-call,unused-ignore]
 
 

@@ -1,7 +1,7 @@
 """The parameters that libkoala steps: a table of their memory, made once, and one call for a step.
 
-A step looks at every parameter and gradient in a few passes at C's speed; only if one is not as before does it look
-closer. Then it writes where the gradients are, and calls.
+A step asks whether every parameter and gradient lies as before; only if one does not does it look closer. Then it
+writes where the gradients are, and calls.
 """
 
 from __future__ import annotations
@@ -12,21 +12,18 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import Executor
 from itertools import compress
 from operator import attrgetter
-from typing import Any, Callable, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._library import KoalaError, check, ffi, lib
 from .._settings import STATE_TYPES, VARIANTS, number
+from ._layouts import Layouts, layouts_of
 from ._places import TYPES, Place, check_gradient, empty_like, in_order_of, layout_of
 from ._state import State, state_of
 
 _gradient = attrgetter("grad")
-_bytes = attrgetter("nbytes")
-_pointer: Callable[[Tensor], int] = Tensor.data_ptr
-_strides: Callable[[Tensor], tuple[int, ...]] = Tensor.stride
-_is_contiguous: Callable[[Tensor], bool] = Tensor.is_contiguous
 
 _WORDS = ffi.sizeof("koala_tensor") // 8
 _GRADIENT = ffi.offsetof("koala_tensor", "gradient") // 8
@@ -75,16 +72,16 @@ class Table:
         for settings in self._settings:
             settings.size = ffi.sizeof("koala_settings")
         step.groups, step.group_count = self._settings, len(groups)
-        # What the last step found: which parameters have a gradient, and of those how long it is, where the parameter
-        # is, how the gradient lies (if not all of them in row order).
+        # What the last step found: which parameters have a gradient, and of those how both lie, and where the parameter
+        # is.
         self._present: list[bool] = []
         self._all_present = False
         self._active: list[Place] = []
         self._active_parameters: list[Tensor] = []
-        self._lengths: list[int] = []
-        self._pointers: list[int] = []
-        self._layouts: list[tuple[int, ...]] | None = None
-        # Those that need a copy of the gradient, or of the parameter, in each step.
+        self._parameter_layouts: Layouts = layouts_of([])
+        self._gradient_layouts: Layouts = layouts_of([])
+        self._pointers = array("Q")
+        # Whether a gradient has to be copied in each step, and the parameters that have to be.
         self._copies = False
         self._works: list[tuple[Tensor, Tensor]] = []
         self._table: Any = None
@@ -103,9 +100,9 @@ class Table:
                 written.
             NonFiniteError, BreakdownError: As the policies say.
         """
-        gradients = self._gradients()
+        addresses, _kept = self._gradients()
         self._update_settings()
-        self._words[_GRADIENT::_WORDS] = memoryview(array("Q", list(map(_pointer, gradients))))
+        self._words[_GRADIENT::_WORDS] = memoryview(addresses)
         step = self._step
         step.loss, step.noise = loss, noise
         for parameter, work in self._works:
@@ -124,35 +121,22 @@ class Table:
         for place, report in zip(self._active, self._reports):
             yield place.name, report.outcome
 
-    def _gradients(self) -> list[Tensor]:
-        """The gradients as they are lent, with the table fit for them."""
+    def _gradients(self) -> tuple[array[int], Any]:
+        """Where the gradients are, with the table fit for them; and what has to be kept until the step is done."""
         gradients: list[Tensor] = list(map(_gradient, self._parameters))
         given = gradients
-        try:
-            known = True
-            if not self._all_present:
-                present = [gradient is not None for gradient in gradients]
-                known = present == self._present
-                given = list(compress(gradients, present))
-            if (
-                known
-                and list(map(_bytes, given)) == self._lengths
-                and list(map(_pointer, self._active_parameters)) == self._pointers
-                and self._lie_as_before(given)
-            ):
-                return given
-        except (AttributeError, TypeError, RuntimeError):
-            # There is none, or one of another layout.
-            pass
+        known = not self._copies
+        if not self._all_present:
+            present = [gradient is not None for gradient in gradients]
+            known = known and present == self._present
+            given = list(compress(gradients, present))
+        if known:
+            addresses = self._gradient_layouts.addresses(given)
+            if addresses is not None and self._parameter_layouts.addresses(self._active_parameters) == self._pointers:
+                return addresses, given
         with torch.no_grad():
-            return self._arrange(gradients)
-
-    def _lie_as_before(self, gradients: list[Tensor]) -> bool:
-        if self._copies:
-            return False
-        if self._layouts is None:
-            return all(map(_is_contiguous, gradients))
-        return list(map(_strides, gradients)) == self._layouts
+            lent = self._arrange(gradients)
+        return array("Q", map(Tensor.data_ptr, lent)), lent
 
     def _arrange(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
         """Looks at everything, and makes the table fit."""
@@ -171,10 +155,8 @@ class Table:
         parameters = [place.parameter for place in places]
         self._active, self._active_parameters = places, parameters
         self._works = [(place.parameter, row.work) for place, row in zip(places, rows) if row.work is not None]
-        self._lengths = list(map(_bytes, lent))
-        self._pointers = [row.pointer for row in rows]
-        in_rows = all(map(_is_contiguous, given)) and all(map(_is_contiguous, parameters))
-        self._layouts = None if in_rows else list(map(_strides, given))
+        self._parameter_layouts, self._gradient_layouts = layouts_of(parameters), layouts_of(given)
+        self._pointers = array("Q", [row.pointer for row in rows])
         self._copies = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
         self._present, self._all_present = present, all(present)
         return lent

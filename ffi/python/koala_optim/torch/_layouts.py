@@ -1,0 +1,109 @@
+"""Where tensors are, and whether they still lie as before: asked of all of them at once, in every step."""
+
+from __future__ import annotations
+
+import ctypes
+from array import array
+from operator import attrgetter
+from typing import Any, Callable, Optional, Protocol
+
+from torch import Tensor
+
+from .._library import path
+
+Addresses = Optional["array[int]"]
+
+_bytes = attrgetter("nbytes")
+
+
+class Layouts(Protocol):
+    """Types, shapes and strides of some tensors, as they were when this was made."""
+
+    def addresses(self, tensors: list[Tensor]) -> Addresses:
+        """Where tensors are that should lie as those did: None if one does not, or is None. The next call may write
+        into the same array.
+        """
+
+
+def layouts_of(tensors: list[Tensor]) -> Layouts:
+    """Remembers how tensors lie."""
+    if _exchange is not None:
+        layouts = Exchanged(tensors, _exchange)
+        if layouts.complete:
+            return layouts
+    return Listed(tensors)
+
+
+class Exchanged:
+    """`Layouts` in one call, by what PyTorch exports for DLPack since 2.10."""
+
+    def __init__(self, tensors: list[Tensor], exchange: int) -> None:
+        self._exchange, self._count = exchange, len(tensors)
+        self._addresses = array("Q", bytes(8 * len(tensors)))
+        self._layouts = ctypes.create_string_buffer(max(1, len(tensors) * _library.koala_layout_size()))
+        # Whether there is nothing in the tensors that it cannot describe.
+        self.complete = self._call(_library.koala_record_layouts, tensors)
+
+    def addresses(self, tensors: list[Tensor]) -> Addresses:
+        """See `Layouts.addresses`."""
+        return self._addresses if self._call(_library.koala_compare_layouts, tensors) else None
+
+    def _call(self, function: Callable[..., int], tensors: list[Tensor]) -> bool:
+        if len(tensors) != self._count:
+            return False
+        try:
+            found = function(
+                self._exchange, _get_item, tensors, self._count, None, self._layouts, self._addresses.buffer_info()[0]
+            )
+        except Exception:
+            # There is one that DLPack cannot describe.
+            return False
+        return found == self._count
+
+
+class Listed:
+    """`Layouts` by a few passes over the tensors, each at C's speed."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._known = self._look(tensors)
+
+    def addresses(self, tensors: list[Tensor]) -> Addresses:
+        """See `Layouts.addresses`."""
+        try:
+            if self._look(tensors) == self._known:
+                return array("Q", list(map(Tensor.data_ptr, tensors)))
+        except (AttributeError, TypeError, RuntimeError):
+            # One is None, or has no strides.
+            pass
+        return None
+
+    @staticmethod
+    def _look(tensors: list[Tensor]) -> tuple[list[int], list[tuple[int, ...]]]:
+        return list(map(_bytes, tensors)), list(map(Tensor.stride, tensors))
+
+
+def _exchange_api() -> int | None:
+    """PyTorch's table of functions, which is there for as long as PyTorch is."""
+    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None:
+        return None
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    address: int | None = get_pointer(capsule, b"dlpack_exchange_api")
+    return address
+
+
+def _load() -> Any:
+    # Not by cffi, which lets other threads run Python during a call.
+    library = ctypes.PyDLL(path())
+    library.koala_layout_size.restype = ctypes.c_size_t
+    pointer, size, anything = ctypes.c_void_p, ctypes.c_size_t, ctypes.py_object
+    for function in (library.koala_record_layouts, library.koala_compare_layouts):
+        function.restype = size
+        function.argtypes = (pointer, pointer, anything, size, anything, pointer, pointer)
+    return library
+
+
+_library = _load()
+_exchange = _exchange_api()
+_get_item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value

@@ -1,0 +1,171 @@
+//! Where a framework's tensors are, and how they lie: asked for all of them in one call, by the table of functions that
+//! DLPack 1.3 has frameworks export for that (`__dlpack_c_exchange_api__`).
+
+use std::ffi::{c_int, c_void};
+use std::mem::MaybeUninit;
+
+/// DLPack's `DLTensor`: a view of an array, which owns nothing.
+#[repr(C)]
+pub struct View {
+    data: *mut c_void,
+    device: [i32; 2],
+    dimensions: i32,
+    code: u8,
+    bits: u8,
+    lanes: u16,
+    extents: *const i64,
+    strides: *const i64,
+    offset: u64,
+}
+
+/// DLPack's `DLPackExchangeAPI`, as far as it is used.
+#[repr(C)]
+pub struct ExchangeApi {
+    major: u32,
+    minor: u32,
+    previous: *const c_void,
+    unused: [*const c_void; 3],
+    view_of: Option<unsafe extern "C" fn(object: *mut c_void, view: *mut View) -> c_int>,
+}
+
+/// `PyList_GetItem`: a reference that the list owns, or NULL.
+type GetItem = unsafe extern "C" fn(list: *mut c_void, place: isize) -> *mut c_void;
+
+/// No tensor of more dimensions is described.
+const DIMENSIONS: usize = 8;
+
+/// Everything about a tensor but its address.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq)]
+pub struct Layout {
+    device: [i32; 2],
+    dimensions: i32,
+    code: u8,
+    bits: u8,
+    lanes: u16,
+    extents: [i64; DIMENSIONS],
+    strides: [i64; DIMENSIONS],
+}
+
+/// How large a layout is, in bytes.
+#[unsafe(no_mangle)]
+pub extern "C" fn koala_layout_size() -> usize {
+    size_of::<Layout>()
+}
+
+/// Describes tensors, and says where they are.
+///
+/// Returns how many of them it has described: fewer than `count` if the next one is `none`, is no tensor that can be
+/// viewed (then Python's error is set), or has too many dimensions; or if the table is of another version.
+///
+/// # Safety
+/// The caller holds Python's lock. `api` is what the tensors' type exports; `list` is a list of `count` of that type, or
+/// `none`; `layouts` and `addresses` have room for as many.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_record_layouts(
+    api: *const ExchangeApi,
+    get_item: GetItem,
+    list: *mut c_void,
+    count: usize,
+    none: *mut c_void,
+    layouts: *mut Layout,
+    addresses: *mut u64,
+) -> usize {
+    let record = |place: usize, layout: Layout| {
+        // SAFETY: there is room for it, by the caller's promise.
+        unsafe { layouts.add(place).write(layout) };
+        true
+    };
+    // SAFETY: the caller's promise.
+    unsafe { walk(api, get_item, list, count, none, addresses, record) }
+}
+
+/// Says where tensors are, as long as they lie as the layouts say.
+///
+/// Returns how many in a row do; see [`koala_record_layouts`] for what else ends it.
+///
+/// # Safety
+/// As there, and `layouts` have been recorded.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_compare_layouts(
+    api: *const ExchangeApi,
+    get_item: GetItem,
+    list: *mut c_void,
+    count: usize,
+    none: *mut c_void,
+    layouts: *const Layout,
+    addresses: *mut u64,
+) -> usize {
+    // SAFETY: it was recorded, by the caller's promise.
+    let is_as_before = |place: usize, layout: Layout| layout == unsafe { *layouts.add(place) };
+    // SAFETY: the caller's promise.
+    unsafe { walk(api, get_item, list, count, none, addresses, is_as_before) }
+}
+
+/// Goes on for as long as `take` does.
+///
+/// # Safety
+/// As `koala_record_layouts`.
+unsafe fn walk(
+    api: *const ExchangeApi,
+    get_item: GetItem,
+    list: *mut c_void,
+    count: usize,
+    none: *mut c_void,
+    addresses: *mut u64,
+    mut take: impl FnMut(usize, Layout) -> bool,
+) -> usize {
+    // SAFETY: the caller's promise; of a table of any version, the beginning is the same.
+    let api = unsafe { &*api };
+    let (1, Some(view_of)) = (api.major, api.view_of) else { return 0 };
+    for place in 0..count {
+        // SAFETY: the caller's promise.
+        let object = unsafe { get_item(list, place as isize) };
+        if object.is_null() || object == none {
+            return place;
+        }
+        let mut view = MaybeUninit::uninit();
+        // SAFETY: an object of the type that exports the function, which fills the view unless it fails.
+        let view = unsafe {
+            if view_of(object, view.as_mut_ptr()) != 0 {
+                return place;
+            }
+            view.assume_init_ref()
+        };
+        // SAFETY: the view is of an object that lives.
+        match unsafe { layout_of(view) } {
+            Some(layout) if take(place, layout) => (),
+            _ => return place,
+        }
+        // SAFETY: there is room for it.
+        unsafe { addresses.add(place).write((view.data.addr() as u64).wrapping_add(view.offset)) };
+    }
+    count
+}
+
+/// # Safety
+/// The view's arrays are there.
+unsafe fn layout_of(view: &View) -> Option<Layout> {
+    let count = usize::try_from(view.dimensions).ok().filter(|count| *count <= DIMENSIONS)?;
+    // DLPack 1.2 and later always gives strides.
+    if count > 0 && (view.extents.is_null() || view.strides.is_null()) {
+        return None;
+    }
+    let mut layout = Layout {
+        device: view.device,
+        dimensions: view.dimensions,
+        code: view.code,
+        bits: view.bits,
+        lanes: view.lanes,
+        extents: [0; DIMENSIONS],
+        strides: [0; DIMENSIONS],
+    };
+    for dimension in 0..count {
+        // SAFETY: arrays of that many, by the caller's promise.
+        unsafe {
+            layout.extents[dimension] = *view.extents.add(dimension);
+            layout.strides[dimension] = *view.strides.add(dimension);
+        }
+    }
+    Some(layout)
+}
