@@ -17,7 +17,7 @@ has_to_see() {
 
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
 # As all tests are built, so that nothing is built again.
-packages=(--workspace)
+packages=(--release --workspace)
 
 # Memory that is still pointed to at the end is none lost: OpenMP keeps its threads.
 echo "==> valgrind, which hides AVX-512: the steps run on AVX2"
