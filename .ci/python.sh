@@ -1,6 +1,7 @@
 #!/bin/bash
 # The Python package, as a user has it: installed from the clone by pip into a fresh environment, then linted, type-checked
-# and tested, and its examples run. Needs Python 3.9 or later with venv, Rust, and network. What it skips, it says.
+# and tested, and its examples and its benchmark run. Needs Python 3.9 or later with venv, Rust, and network. What it
+# skips, it says.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 environment=$PWD/target/ci-python
@@ -63,6 +64,11 @@ END
         run env --chdir="$folder" python "$example" --quick
     fi
 done
+if python -c "import torch" 2>/dev/null; then
+    run env --chdir="$folder" python "$PWD/bench/step.py" --quick
+else
+    skip "bench/step.py" "there is no torch here"
+fi
 
 # In cargo's words, for the summary of .ci/run.
 echo "test result: $([ "$failed" = 0 ] && echo ok || echo FAILED). ${passed_tests:-0} passed; ${failed_tests:-0} failed"

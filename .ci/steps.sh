@@ -39,7 +39,8 @@ counted() {
 summary() {
     printf '\n==> summary, on %s\n' "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)"
     printf '%s\n' "${lines[@]}"
-    sed -n 's/^test \(.*\) \.\.\. ignored, \(.*\)/skipped         test \1: \2/p' "$logs"/*.log | sort -u
+    sed -nE -e 's/^test (.*) \.\.\. ignored, (.*)/skipped         test \1: \2/p' \
+        -e 's/^SKIPPED \[[0-9]+\] /skipped         /p' -e 's/^skipped: /skipped         /p' "$logs"/*.log | sort -u
     echo "total   $SECONDS s"
     counted '%d passed, %d failed\n' "$logs"/*.log
     exit "$failed"
