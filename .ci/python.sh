@@ -53,7 +53,8 @@ trap 'rm -rf "$folder"' EXIT
 shopt -s nullglob
 for example in "$PWD"/examples/[!_]*.py; do
     missing=$(python - "$example" <<'END'
-import importlib.util, re, sys
+import importlib.util, os, re, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
 names = re.findall(r"^(?:import|from) (\w+)", open(sys.argv[1], encoding="utf-8").read(), re.MULTILINE)
 print(*sorted({name for name in names if importlib.util.find_spec(name) is None}))
 END

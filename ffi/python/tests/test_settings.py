@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -114,7 +115,8 @@ def test_the_package_is_of_the_library_s_version() -> None:
     assert koala_optim.__version__ == f"{lib.KOALA_VERSION_MAJOR}.{lib.KOALA_VERSION_MINOR}.{lib.KOALA_VERSION_PATCH}"
 
 
-def test_the_package_imports_no_framework() -> None:
+def test_the_package_imports_no_framework(tmp_path: pathlib.Path) -> None:
     program = "import sys, koala_optim; print(*{'jax', 'numpy', 'optax', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # From elsewhere, so that it is the installed package that is imported.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == ""
