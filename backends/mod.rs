@@ -1,6 +1,8 @@
 //! The backends, one file each. A backend is a token whose existence proves that the processor has the instruction
 //! set, and the operations of [`Vector`](crate::vector::Vector) in it; everything else is written once, in `src/`.
 
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod portable;
 pub mod prefetch;
 pub mod scalar;

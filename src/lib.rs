@@ -59,6 +59,8 @@ mod walk;
 pub struct Readme;
 
 pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
+#[cfg(feature = "cuda")]
+pub use backends::cuda;
 pub use element::{Element, ElementType, Real};
 pub use error::Error;
 pub use exchange::Gradient;

@@ -35,7 +35,7 @@ pub struct Config {
 
 /// A group of tensors with the same settings; made by [`Optimizer::add_group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GroupId(usize);
+pub struct GroupId(pub(crate) usize);
 
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -1,0 +1,67 @@
+//! The optimizer on an NVIDIA GPU: parameters, gradients and state are buffers of the device, a step is three launches
+//! for each group of tensors, and the host waits for none of it. The bits are those of the CPU.
+//!
+//! Nothing of CUDA is needed to build this, and a machine that runs it needs only the driver (525 or later) and a GPU of
+//! compute capability 8.0 or later. Without them, [`Device::new`] says what is missing.
+//!
+//! ```no_run
+//! use koala_optim::cuda::{Config, Device, Optimizer, Stream, Tensor};
+//! use koala_optim::{ElementType, Loss, Settings, StateType};
+//!
+//! # fn buffers() -> (u64, u64) { (0, 0) }
+//! // Two buffers of a million f32, made with any library: their addresses on the device.
+//! let (parameters, gradient) = buffers();
+//! let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+//! let group = optimizer.add_group(Settings::default())?;
+//! optimizer.add_tensor("weight", 1_000_000, ElementType::F32, StateType::Same, group)?;
+//! // SAFETY: the buffers are the device's, as long as said, and nothing else uses them meanwhile.
+//! let tensor = unsafe { Tensor::new("weight", ElementType::F32, 1_000_000, parameters, gradient) };
+//! optimizer.step(Stream::DEFAULT, Loss::new(0.7, 0.6), &[tensor])?;
+//! println!("{:?}", optimizer.report(Stream::DEFAULT)?); // Here the host waits.
+//! # Ok::<(), koala_optim::cuda::Error>(())
+//! ```
+//!
+//! # What differs from the optimizer on the CPU
+//!
+//! - A step returns before it has run; [`Optimizer::report`] waits for it. So no policy can make an error of what a
+//!   step meets: [`OnNonFinite::Error`](crate::OnNonFinite) and [`OnBreakdown::Error`](crate::OnBreakdown) are refused.
+//!   [`OnNonFinite::KeepAll`](crate::OnNonFinite) keeps all tensors too, and its report says so.
+//! - The loss may be a number on the device. One whose second moment is below zero, which is an error from the host, is
+//!   then taken as one that is not finite.
+//! - A gradient's memory is not exchanged for that of h: whether a tensor steps is known on the device only.
+//!
+//! # Memory traffic
+//!
+//! A group's arrays are read twice, first for the dot products and then for the update, so groups are made small enough
+//! to stay in the device's L2 cache in between: half of it, unless [`Config::group_bytes`] says otherwise. A tensor that
+//! is larger is a group of its own and comes from memory twice. So a step over f32 parameters with weight decay should
+//! move 28 bytes a parameter where tensors are small, and 44 where they are large. With an L2 of 40 MiB:
+//!
+//! | Tensors | Parameters | Groups | Bytes a step | A parameter |
+//! |---|---|---|---|---|
+//! | ResNet-50 | 25,557,032 | 20 | 895,165,536 | 35.0 |
+//! | GPT-2 small | 124,439,808 | 74 | 5,347,580,928 | 43.0 |
+//!
+//! These are counted from the lists, not measured. Not counted is what the update finds in the cache of a larger tensor,
+//! whose end it takes first: 16 bytes less for each parameter that is still there.
+//!
+//! # Capturing a graph
+//!
+//! A step is launches on the caller's stream and nothing else once the optimizer has seen its tensors: it allocates
+//! nothing and waits for nothing. So take one step, then capture another with the same tensors; the loss should then be
+//! on the device. Settings that change between replays are written by [`Optimizer::write_changes`].
+
+mod device;
+mod driver;
+mod error;
+mod loss;
+mod optimizer;
+mod tables;
+mod tensor;
+
+pub use device::Device;
+pub use driver::{Driver, Kernel, Stream};
+pub use error::Error;
+pub use loss::{DeviceLoss, StepLoss};
+pub use optimizer::{Config, Counts, Optimizer, State};
+pub use tensor::Tensor;

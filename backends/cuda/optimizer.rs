@@ -1,0 +1,583 @@
+//! The optimizer: named tensors in groups, their state on the device, and the launches of a step.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::driver::{Counted, Driver, Kernel, Memory, Stream};
+use super::error::Error;
+use super::loss::StepLoss;
+use super::tables::{
+    self, Change, ChunkRow, Group, LONGEST, Launch, PLAN_BYTES, ProgressRow, ReportRow, SUMS, ScalarsRow, SettingsRow,
+    TensorRow, type_number,
+};
+use super::tensor::{Tensor, check_address};
+use crate::kernel::{Norms, Outcome, Scalars, TensorReport};
+use crate::settings::at_least_zero;
+use crate::{
+    ElementType, Error as CallError, GroupId, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Report, Settings,
+    StateType,
+};
+
+/// What an optimizer on a device is made with.
+///
+/// ```
+/// use koala_optim::{Noise, cuda::Config};
+/// let config = Config { noise: Noise::Fixed(1.0), ..Config::default() };
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Config {
+    /// R. Default: averaged with a decay of 0.9 from 1.
+    pub noise: Noise,
+    /// What to do when a tensor's step can't be taken: no errors, which only a host that waits could return.
+    pub policy: Policy,
+    /// Whether each tensor's report is to have its norms, for which the parameters are always read. Default: no.
+    pub details: bool,
+    /// The most bytes of parameters, gradients, v and h that are worked on together: those of a cache. Default: half
+    /// of the device's L2. A policy that may keep all tensors works on all of them together.
+    pub group_bytes: Option<usize>,
+}
+
+/// What an optimizer has asked of its device until now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Steps put on a stream.
+    pub steps: u64,
+    /// Kernels put on a stream: three for each group of a step, and one for each change of settings.
+    pub launches: u64,
+    /// Calls for which the host waited for the device: to allocate, to describe tensors that it has not just stepped,
+    /// and to read.
+    pub waits: u64,
+}
+
+/// The filter of a tensor, read from the device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct State {
+    /// What v and h are stored in.
+    pub element_type: ElementType,
+    /// The bytes of v, as they are stored.
+    pub v: Vec<u8>,
+    /// The bytes of h, as they are stored.
+    pub h: Vec<u8>,
+    /// The scalars.
+    pub scalars: Scalars,
+}
+
+/// KOALA++ over a model on a device. See the [module's example](super).
+#[derive(Debug)]
+pub struct Optimizer {
+    counted: Arc<Counted>,
+    config: Config,
+    group_bytes: usize,
+    progress: Memory,
+    groups: Vec<SettingsGroup>,
+    entries: Vec<Entry>,
+    by_name: HashMap<Box<str>, usize>,
+    tables: Tables,
+    /// The rows of the step that is prepared; kept so that a step does not allocate.
+    rows: Vec<TensorRow>,
+    steps: u64,
+    /// Distinguishes the calls of `step`, so that a tensor given twice is found without clearing marks.
+    calls: u64,
+}
+
+/// Settings, and their place on the device.
+#[derive(Debug)]
+struct SettingsGroup {
+    settings: Settings,
+    memory: Memory,
+    changed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    name: Box<str>,
+    length: usize,
+    element_type: ElementType,
+    state_type: ElementType,
+    group: usize,
+    given_in_call: u64,
+    restarted: bool,
+    /// v, h and the scalars, each where an [`Entry`] says.
+    state: Memory,
+}
+
+impl Entry {
+    fn state_bytes(&self) -> usize {
+        self.length * self.state_type.size()
+    }
+
+    /// Where h begins: at the next multiple of what large loads want.
+    fn h_offset(&self) -> usize {
+        self.state_bytes().next_multiple_of(256)
+    }
+
+    fn scalars_offset(&self) -> usize {
+        2 * self.h_offset()
+    }
+
+    fn scalars_address(&self) -> u64 {
+        self.state.address() + self.scalars_offset() as u64
+    }
+}
+
+/// The tensors of the last step, as they are described on the device.
+#[derive(Debug)]
+struct Tables {
+    rows: Vec<TensorRow>,
+    groups: Vec<Group>,
+    tensors: Memory,
+    chunks: Memory,
+    partials: Memory,
+    plans: Memory,
+    reports: Memory,
+}
+
+impl Optimizer {
+    /// An optimizer without tensors on that device.
+    ///
+    /// # Errors
+    /// [`Error::Call`] for a noise out of range, [`Error::Policy`] for a policy that makes errors, [`Error::Memory`],
+    /// [`Error::Driver`].
+    ///
+    /// See the [module's example](super).
+    pub fn new(driver: impl Driver + 'static, config: Config) -> Result<Self, Error> {
+        config.noise.validate()?;
+        check_policy(config.policy)?;
+        let group_bytes = match config.policy.is_atomic() {
+            true => usize::MAX,
+            false => config.group_bytes.unwrap_or(driver.l2_bytes() / 2),
+        };
+        let counted = Counted::new(Box::new(driver));
+        let mut progress = Memory::zeroed(&counted, size_of::<ProgressRow>())?;
+        progress.write(Stream::DEFAULT, &[ProgressRow { noise: config.noise.initial(), ..ProgressRow::default() }])?;
+        let tables = Tables::empty(&counted)?;
+        Ok(Optimizer {
+            counted,
+            config,
+            group_bytes,
+            progress,
+            groups: Vec::new(),
+            entries: Vec::new(),
+            by_name: HashMap::new(),
+            tables,
+            rows: Vec::new(),
+            steps: 0,
+            calls: 0,
+        })
+    }
+
+    /// A new group of settings.
+    ///
+    /// # Errors
+    /// [`Error::Call`] for a number out of range, [`Error::Memory`], [`Error::Driver`].
+    ///
+    /// See the [module's example](super).
+    pub fn add_group(&mut self, settings: Settings) -> Result<GroupId, Error> {
+        settings.validate()?;
+        let memory = Memory::zeroed(&self.counted, size_of::<SettingsRow>())?;
+        self.groups.push(SettingsGroup { settings, memory, changed: true });
+        Ok(GroupId(self.groups.len() - 1))
+    }
+
+    /// The settings of a group.
+    ///
+    /// # Errors
+    /// [`Error::Call`] for another optimizer's group.
+    pub fn settings(&self, group: GroupId) -> Result<Settings, Error> {
+        let error = CallError::UnknownGroup { group: group.0, groups: self.groups.len() };
+        Ok(self.groups.get(group.0).ok_or(error)?.settings)
+    }
+
+    /// Changes the settings of a group from the next step on.
+    ///
+    /// # Errors
+    /// [`Error::Call`] for a number out of range or another optimizer's group.
+    pub fn set_settings(&mut self, group: GroupId, settings: Settings) -> Result<(), Error> {
+        settings.validate()?;
+        if self.settings(group)? != settings {
+            self.groups[group.0].settings = settings;
+            self.groups[group.0].changed = true;
+        }
+        Ok(())
+    }
+
+    /// Changes the learning rate of a group from the next step on.
+    ///
+    /// # Errors
+    /// As [`set_settings`](Self::set_settings).
+    pub fn set_learning_rate(&mut self, group: GroupId, learning_rate: f64) -> Result<(), Error> {
+        self.set_settings(group, Settings { learning_rate, ..self.settings(group)? })
+    }
+
+    /// Makes a tensor known, and allocates its state on the device. A tensor may be added at any time.
+    ///
+    /// # Errors
+    /// [`Error::Call`] for a name that was given before or another optimizer's group, [`Error::TooLong`],
+    /// [`Error::Memory`], [`Error::Driver`].
+    ///
+    /// See the [module's example](super).
+    pub fn add_tensor(
+        &mut self,
+        name: &str,
+        length: usize,
+        parameters: ElementType,
+        state: StateType,
+        group: GroupId,
+    ) -> Result<(), Error> {
+        if self.by_name.contains_key(name) {
+            return Err(CallError::DuplicateTensor { tensor: name.into() }.into());
+        }
+        self.settings(group)?;
+        if length > LONGEST {
+            return Err(Error::TooLong { tensor: name.into(), length, longest: LONGEST });
+        }
+        let mut entry = Entry {
+            name: name.into(),
+            length,
+            element_type: parameters,
+            state_type: state.beside(parameters),
+            group: group.0,
+            given_in_call: 0,
+            restarted: false,
+            state: Memory::zeroed(&self.counted, 0)?,
+        };
+        entry.state = Memory::zeroed(&self.counted, entry.scalars_offset() + size_of::<ScalarsRow>())?;
+        self.by_name.insert(name.into(), self.entries.len());
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Restarts the filter of a tensor: its next step will be a first step.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if there is no such tensor.
+    pub fn restart(&mut self, name: &str) -> Result<(), Error> {
+        let entry = self.index_of(name)?;
+        self.entries[entry].restarted = true;
+        Ok(())
+    }
+
+    fn index_of(&self, name: &str) -> Result<usize, Error> {
+        Ok(*self.by_name.get(name).ok_or_else(|| CallError::UnknownTensor { tensor: name.into() })?)
+    }
+
+    /// Puts a step of the given tensors on the stream, some or all of those added, in any order. The host does not wait
+    /// for it, nor for anything else if these were the tensors of the step before.
+    ///
+    /// # Errors
+    /// [`Error::Call`] for a tensor that is unknown, given twice, or of another length or type, and for a second moment
+    /// below zero; [`Error::NoSecondMoment`], [`Error::ForeignStream`], [`Error::NotOnDevice`], [`Error::Misaligned`],
+    /// [`Error::Memory`]. Nothing is put on the stream then. After [`Error::Driver`] from a launch, the device itself is
+    /// in trouble, and a part of the step may have run.
+    ///
+    /// See the [module's example](super).
+    pub fn step(&mut self, stream: Stream, loss: impl Into<StepLoss>, tensors: &[Tensor<'_>]) -> Result<(), Error> {
+        let launch = self.with_loss(self.launch(), loss.into())?;
+        self.counted.driver.check_stream(stream)?;
+        self.find(tensors)?;
+        if self.rows != self.tables.rows {
+            for tensor in tensors {
+                tensor.check(|address| self.counted.driver.is_on_device(address))?;
+            }
+            self.tables.describe(&self.counted, stream, &self.rows, self.group_bytes)?;
+        }
+        self.write_changes(stream)?;
+        self.launch_groups(stream, launch)?;
+        self.steps += 1;
+        Ok(())
+    }
+
+    /// Puts settings that have changed, and restarts, on the stream without a step. [`step`](Self::step) does it first;
+    /// a captured step does not when it is replayed.
+    ///
+    /// # Errors
+    /// [`Error::ForeignStream`], [`Error::Driver`].
+    pub fn write_changes(&mut self, stream: Stream) -> Result<(), Error> {
+        self.counted.driver.check_stream(stream)?;
+        for group in self.groups.iter_mut().filter(|group| group.changed) {
+            launch_change(&self.counted, stream, Change::settings(group.memory.address(), group.settings))?;
+            group.changed = false;
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.restarted) {
+            launch_change(&self.counted, stream, Change::restart(entry.scalars_address()))?;
+            entry.restarted = false;
+        }
+        Ok(())
+    }
+
+    /// Checks the tensors against their entries, and describes them in `rows`.
+    fn find(&mut self, tensors: &[Tensor<'_>]) -> Result<(), Error> {
+        self.calls += 1;
+        self.rows.clear();
+        let mut first_chunk = 0;
+        for (position, tensor) in tensors.iter().enumerate() {
+            let same_place = self.entries.get(position).is_some_and(|entry| *entry.name == *tensor.name);
+            let index = if same_place { position } else { self.index_of(tensor.name)? };
+            let entry = &mut self.entries[index];
+            if entry.given_in_call == self.calls {
+                return Err(CallError::DuplicateTensor { tensor: tensor.name.into() }.into());
+            }
+            entry.given_in_call = self.calls;
+            let Tensor { name, element_type, length, parameters, gradient, copy } = *tensor;
+            let (expected, found) = (entry.element_type, element_type);
+            if found != expected {
+                return Err(CallError::Type { tensor: name.into(), found, expected }.into());
+            }
+            let (expected, found) = (entry.length, length);
+            if found != expected {
+                return Err(CallError::Length { tensor: name.into(), buffer: "parameters", found, expected }.into());
+            }
+            self.rows.push(TensorRow {
+                parameters,
+                gradient,
+                v: entry.state.address(),
+                h: entry.state.address() + entry.h_offset() as u64,
+                copy: copy.map_or(0, |(_, address)| address),
+                settings: self.groups[entry.group].memory.address(),
+                scalars: entry.scalars_address(),
+                length: length as u64,
+                parameters_type: type_number(Some(element_type)),
+                state_type: type_number(Some(entry.state_type)),
+                copy_type: type_number(copy.map(|(element_type, _)| element_type)),
+                first_chunk,
+            });
+            first_chunk += length.div_ceil(tables::CHUNK) as u32;
+        }
+        Ok(())
+    }
+
+    /// What all launches of all steps have in common.
+    fn launch(&self) -> Launch {
+        let Config { noise, policy, details, .. } = self.config;
+        let (fixed_noise, noise_decay) = match noise {
+            Noise::Fixed(_) => (true, 0.0),
+            Noise::Averaged { decay, .. } => (false, decay),
+        };
+        Launch {
+            progress: self.progress.address(),
+            noise_decay,
+            fixed_noise: fixed_noise.into(),
+            keep_all: (policy.non_finite == OnNonFinite::KeepAll).into(),
+            restart: (policy.breakdown == OnBreakdown::Restart).into(),
+            norms: details.into(),
+            ..Launch::default()
+        }
+    }
+
+    fn with_loss(&self, launch: Launch, loss: StepLoss) -> Result<Launch, Error> {
+        match loss {
+            StepLoss::OnHost(Loss { mean, second_moment }) => {
+                // One that is no number is for the device to judge.
+                if second_moment < 0.0 {
+                    at_least_zero("second moment of the loss", second_moment)?;
+                }
+                Ok(Launch { mean, second_moment, ..launch })
+            }
+            StepLoss::OnDevice(loss) => {
+                if loss.second_moment.is_none() && matches!(self.config.noise, Noise::Averaged { .. }) {
+                    return Err(Error::NoSecondMoment);
+                }
+                let on_device = |address| self.counted.driver.is_on_device(address);
+                check_address("", "mean", loss.element_type, loss.mean, on_device)?;
+                if let Some(second_moment) = loss.second_moment {
+                    check_address("", "second moment", loss.element_type, second_moment, on_device)?;
+                }
+                Ok(Launch {
+                    device_mean: loss.mean,
+                    device_second_moment: loss.second_moment.unwrap_or(0),
+                    loss_type: type_number(Some(loss.element_type)),
+                    ..launch
+                })
+            }
+        }
+    }
+
+    /// Three launches for each group. All of a step's noise and counts is made up by the first group's first launch and
+    /// the last group's last.
+    fn launch_groups(&self, stream: Stream, launch: Launch) -> Result<(), Error> {
+        let Tables { groups, tensors, chunks, partials, plans, reports, .. } = &self.tables;
+        for (i, group) in groups.iter().enumerate() {
+            let launch = Launch {
+                tensors: tensors.address(),
+                chunks: chunks.address(),
+                partials: partials.address(),
+                plans: plans.address(),
+                reports: reports.address(),
+                first_chunk: group.chunks.start,
+                chunks_end: group.chunks.end,
+                first_tensor: group.tensors.start,
+                tensors_end: group.tensors.end,
+                begins: (i == 0).into(),
+                ends: (i + 1 == groups.len()).into(),
+                ..launch
+            };
+            let (chunk_blocks, tensor_blocks) = (group.chunks.len().max(1) as u32, group.tensors.len().max(1) as u32);
+            for (kernel, blocks) in
+                [(Kernel::Dots, chunk_blocks), (Kernel::Recursion, tensor_blocks), (Kernel::Update, chunk_blocks)]
+            {
+                // SAFETY: the tables describe the tensors, whose buffers are there as `Tensor::new` was promised; the
+                // state and the tables are memory of this optimizer, which gives it back only when nothing runs.
+                unsafe { self.counted.launch(stream, kernel, blocks, &launch)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// What the last step on the stream did. The host waits for it.
+    ///
+    /// # Errors
+    /// [`Error::ForeignStream`], [`Error::Driver`].
+    ///
+    /// See the [module's example](super).
+    pub fn report(&self, stream: Stream) -> Result<Report, Error> {
+        let ProgressRow { noise, steps, counts, .. } = self.progress(stream)?;
+        let [stepped, first_steps, restarts, skipped, frozen, non_finite, breakdowns, withheld] =
+            counts.map(|count| count as usize);
+        Ok(Report {
+            step: steps,
+            noise,
+            stepped: stepped + first_steps + restarts,
+            first_steps,
+            restarts,
+            skipped,
+            frozen,
+            non_finite,
+            breakdowns,
+            withheld,
+        })
+    }
+
+    fn progress(&self, stream: Stream) -> Result<ProgressRow, Error> {
+        self.counted.driver.check_stream(stream)?;
+        Ok(self.progress.read(stream, 0, 1)?[0])
+    }
+
+    /// The reports on the tensors of the last step, in the order in which they were given; with norms if
+    /// [`Config::details`] is set. The host waits for it.
+    ///
+    /// # Errors
+    /// [`Error::ForeignStream`], [`Error::Driver`].
+    pub fn details(&self, stream: Stream) -> Result<Vec<TensorReport>, Error> {
+        self.counted.driver.check_stream(stream)?;
+        let count = if self.steps == 0 { 0 } else { self.tables.rows.len() };
+        let rows: Vec<ReportRow> = self.tables.reports.read(stream, 0, count)?;
+        Ok(rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect())
+    }
+
+    /// The filter of a tensor. The host waits for it.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if there is no such tensor, [`Error::ForeignStream`], [`Error::Driver`].
+    pub fn state(&mut self, stream: Stream, name: &str) -> Result<State, Error> {
+        let index = self.index_of(name)?;
+        self.write_changes(stream)?;
+        let entry = &self.entries[index];
+        let ScalarsRow { h_h, h_v, innovation_variance, steps } =
+            entry.state.read(stream, entry.scalars_offset(), 1)?[0];
+        Ok(State {
+            element_type: entry.state_type,
+            v: entry.state.read(stream, 0, entry.state_bytes())?,
+            h: entry.state.read(stream, entry.h_offset(), entry.state_bytes())?,
+            scalars: Scalars { h_h, h_v, innovation_variance, steps },
+        })
+    }
+
+    /// What has been asked of the device until now.
+    pub fn counts(&self) -> Counts {
+        let (launches, waits) = self.counted.counts();
+        Counts { steps: self.steps, launches, waits }
+    }
+
+    /// The groups of the last step's tensors: a step is three launches for each.
+    pub fn launch_groups_of_a_step(&self) -> usize {
+        self.tables.groups.len()
+    }
+}
+
+impl Tables {
+    fn empty(counted: &Arc<Counted>) -> Result<Self, Error> {
+        let none = || Memory::zeroed(counted, 0);
+        Ok(Tables {
+            rows: Vec::new(),
+            groups: tables::groups(std::iter::empty(), 0),
+            tensors: none()?,
+            chunks: none()?,
+            partials: none()?,
+            plans: none()?,
+            reports: none()?,
+        })
+    }
+
+    /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by then.
+    fn describe(
+        &mut self,
+        counted: &Arc<Counted>,
+        stream: Stream,
+        rows: &[TensorRow],
+        group_bytes: usize,
+    ) -> Result<(), Error> {
+        // Until all is written, there are no tensors.
+        self.rows.clear();
+        self.groups = tables::groups(std::iter::empty(), 0);
+        let chunks: Vec<ChunkRow> = tables::chunk_map(rows.iter().map(|row| row.length as usize));
+        for (memory, bytes) in [
+            (&mut self.tensors, size_of_val(rows)),
+            (&mut self.chunks, size_of_val(&*chunks)),
+            (&mut self.partials, chunks.len() * SUMS * size_of::<f64>()),
+            (&mut self.plans, rows.len() * PLAN_BYTES),
+            (&mut self.reports, size_of::<ReportRow>() * rows.len()),
+        ] {
+            if memory.bytes() < bytes {
+                *memory = Memory::zeroed(counted, bytes)?;
+            }
+        }
+        self.tensors.write(stream, rows)?;
+        self.chunks.write(stream, &chunks)?;
+        self.groups = tables::groups(rows.iter().map(|row| (row.length as usize, bytes_to_read(row))), group_bytes);
+        self.rows.extend_from_slice(rows);
+        Ok(())
+    }
+}
+
+/// Those of parameters, gradient, v and h.
+fn bytes_to_read(row: &TensorRow) -> usize {
+    let size = |number: u32| [4, 8, 2, 2][number as usize];
+    2 * row.length as usize * (size(row.parameters_type) + size(row.state_type))
+}
+
+fn check_policy(policy: Policy) -> Result<(), Error> {
+    match policy {
+        Policy { non_finite: OnNonFinite::Error, .. } => Err(Error::Policy { policy: "OnNonFinite::Error" }),
+        Policy { breakdown: OnBreakdown::Error, .. } => Err(Error::Policy { policy: "OnBreakdown::Error" }),
+        _ => Ok(()),
+    }
+}
+
+fn launch_change(counted: &Counted, stream: Stream, change: Change) -> Result<(), Error> {
+    // SAFETY: the place is memory of the optimizer, with room for what is written.
+    unsafe { counted.launch(stream, Kernel::Change, 1, &change) }
+}
+
+fn tensor_report(row: ReportRow, details: bool) -> TensorReport {
+    const OUTCOMES: [Outcome; 8] = [
+        Outcome::Stepped,
+        Outcome::FirstStep,
+        Outcome::Restarted,
+        Outcome::Skipped,
+        Outcome::Frozen,
+        Outcome::NonFinite,
+        Outcome::Breakdown,
+        Outcome::Withheld,
+    ];
+    let outcome = OUTCOMES.get(row.outcome as usize).copied().unwrap_or_default();
+    let norms =
+        Norms { gradient: row.gradient_norm, measurement: row.measurement_norm, parameters: row.parameters_norm };
+    TensorReport {
+        outcome,
+        innovation_variance: row.innovation_variance,
+        alpha: row.alpha,
+        lambda: row.lambda,
+        w: row.w,
+        norms: (details && outcome != Outcome::Frozen).then_some(norms),
+    }
+}
