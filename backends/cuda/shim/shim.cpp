@@ -1,0 +1,143 @@
+// Runs the kernels of kernels.cu on the CPU, for tests. The threads of a thread block take turns, each on a stack of its
+// own, and stop at every barrier and shuffle until all have come there. The order in which they, and the thread blocks,
+// get their turns changes all the time, and shared memory begins as garbage: what relies on an order, or on a barrier
+// that is missing, comes out wrong.
+//
+// Built by tests/cuda.rs: g++ -std=c++17 -O2 -ffp-contract=off -shared -fPIC.
+
+#include "../kernels.cu"
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <functional>
+#include <numeric>
+#include <random>
+#include <vector>
+
+extern "C" {
+extern char __start_shared_memory[], __stop_shared_memory[];
+}
+
+Index threadIdx, blockIdx;
+
+namespace {
+
+constexpr unsigned WARP = 32;
+constexpr std::size_t STACK = 64 << 10;
+
+enum class State { Running, AtBarrier, AtShuffle, Ended };
+
+struct Fiber {
+    ucontext_t context;
+    std::vector<char> stack = std::vector<char>(STACK);
+    State state = State::Ended;
+    double offered = 0.0;
+};
+
+// What ran wrongly: the threads did not come to the same barrier.
+bool diverged = false;
+
+ucontext_t scheduler;
+std::vector<Fiber> fibers(THREADS);
+std::function<void()> kernel;
+std::minstd_rand order;
+
+void wait_in(State state) {
+    const unsigned self = threadIdx.x;
+    fibers[self].state = state;
+    swapcontext(&fibers[self].context, &scheduler);
+}
+
+void run_fiber() {
+    kernel();
+    const unsigned self = threadIdx.x;
+    fibers[self].state = State::Ended;
+    swapcontext(&fibers[self].context, &scheduler);
+}
+
+// Whether all of some threads wait in `state`; if only some do and the others can't any more, they have diverged.
+bool all_wait(unsigned first, unsigned count, State state) {
+    const auto waits = [&](const Fiber &fiber) { return fiber.state == state; };
+    return std::all_of(fibers.begin() + first, fibers.begin() + first + count, waits);
+}
+
+void run_block(unsigned block) {
+    std::fill(__start_shared_memory, __stop_shared_memory, static_cast<char>(0xff));
+    for (unsigned thread = 0; thread < THREADS; ++thread) {
+        Fiber &fiber = fibers[thread];
+        getcontext(&fiber.context);
+        fiber.context.uc_stack.ss_sp = fiber.stack.data();
+        fiber.context.uc_stack.ss_size = STACK;
+        fiber.context.uc_link = nullptr;
+        makecontext(&fiber.context, run_fiber, 0);
+        fiber.state = State::Running;
+    }
+    std::vector<unsigned> threads(THREADS);
+    std::iota(threads.begin(), threads.end(), 0);
+    for (;;) {
+        std::shuffle(threads.begin(), threads.end(), order);
+        bool progress = false;
+        for (unsigned thread : threads) {
+            if (fibers[thread].state != State::Running) continue;
+            progress = true;
+            blockIdx.x = block;
+            threadIdx.x = thread;
+            swapcontext(&scheduler, &fibers[thread].context);
+        }
+        if (all_wait(0, THREADS, State::Ended)) return;
+        if (all_wait(0, THREADS, State::AtBarrier)) {
+            for (Fiber &fiber : fibers) fiber.state = State::Running;
+            continue;
+        }
+        for (unsigned warp = 0; warp < THREADS; warp += WARP)
+            if (all_wait(warp, WARP, State::AtShuffle)) {
+                for (unsigned i = 0; i < WARP; ++i) fibers[warp + i].state = State::Running;
+                progress = true;
+            }
+        if (!progress) {
+            diverged = true;
+            return;
+        }
+    }
+}
+
+}  // namespace
+
+void __syncthreads() { wait_in(State::AtBarrier); }
+
+double __shfl_down_sync(unsigned, double value, unsigned distance, unsigned width) {
+    const unsigned self = threadIdx.x;
+    fibers[self].offered = value;
+    wait_in(State::AtShuffle);
+    const unsigned other = self % width + distance < width ? self + distance : self;
+    const double received = fibers[other].offered;
+    // Nobody may offer the next value before all have this one.
+    wait_in(State::AtShuffle);
+    return received;
+}
+
+// Launches the kernel of that number; 0 if all went well.
+extern "C" int koala_shim_launch(unsigned number, unsigned blocks, const void *argument) {
+    if (number == 3) {
+        koala_change(*static_cast<const Change *>(argument));
+        return 0;
+    }
+    const Launch launch = *static_cast<const Launch *>(argument);
+    void (*const kernels[])(Launch) = {koala_dots, koala_recursion, koala_update};
+    if (number > 2) return 1;
+    kernel = [=] { kernels[number](launch); };
+    std::vector<unsigned> numbers(blocks);
+    std::iota(numbers.begin(), numbers.end(), 0);
+    std::shuffle(numbers.begin(), numbers.end(), order);
+    diverged = false;
+    for (unsigned block : numbers) {
+        run_block(block);
+        if (diverged) return 2;
+    }
+    return 0;
+}
+
+// The conversions that are the shim's own, for a test.
+extern "C" float koala_shim_from_half(unsigned short bits) { return __half2float(__ushort_as_half(bits)); }
+extern "C" unsigned short koala_shim_to_half(float value) { return __half_as_ushort(__float2half_rn(value)); }

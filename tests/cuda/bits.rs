@@ -1,0 +1,223 @@
+//! The kernels' bits are those of the scalar backend.
+
+use koala_optim::{
+    ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Outcome, Policy, Settings, StateType, Variant, f16,
+};
+
+use crate::common::TYPES;
+use crate::model::{Model, Shape, Trace, on_device, on_scalar};
+use crate::shim::{Fake, half_conversions};
+
+const GIBIBYTE: usize = 1 << 30;
+
+/// Compares the two over groups of all tensors, of single ones, and of something between; and returns the bits, if there
+/// is a g++.
+fn agrees(model: &Model) -> Option<Trace> {
+    let fake = Fake::new(GIBIBYTE, GIBIBYTE)?;
+    let expected = on_scalar(model);
+    let total: usize = model.shapes.iter().map(|shape| shape.length * 8).sum();
+    let mut counts = Vec::new();
+    for group_bytes in [GIBIBYTE, total / 3, 0] {
+        let (found, groups) = on_device(model, &fake, group_bytes);
+        let difference = found.difference(&expected);
+        assert!(difference.is_none(), "in groups of {group_bytes} bytes: {}", difference.unwrap_or_default());
+        counts.push(groups);
+    }
+    // A tensor without elements has no bytes.
+    if !model.policy.is_atomic() && model.shapes.iter().all(|shape| shape.length > 0) {
+        assert_eq!([counts[0], counts[2]], [1, model.shapes.len()]);
+    }
+    Some(expected)
+}
+
+/// A settings' group without weight decay and one with, of that variant.
+fn settings(variant: Variant) -> Vec<Settings> {
+    let plain =
+        Settings { learning_rate: 0.3, initial_variance: 0.2, process_noise: 0.05, variant, ..Settings::default() };
+    vec![plain, Settings { weight_decay: 0.01, ..plain }]
+}
+
+/// A tensor of each pair of types, with and without weight decay, and with every kind of copy among them.
+fn shapes(length: usize) -> Vec<Shape> {
+    let copies = [None, Some(ElementType::Bf16), Some(ElementType::F16)];
+    let types = TYPES.into_iter().enumerate();
+    types
+        .flat_map(|(i, (parameters, state))| {
+            [0, 1].map(|group| Shape { length, parameters, state, group, copy: copies[(i + group) % 3] })
+        })
+        .collect()
+}
+
+/// Some tensors of f32.
+fn plain_shapes(lengths: &[usize], group: usize) -> Vec<Shape> {
+    let shape = |length: &usize| Shape {
+        length: *length,
+        parameters: ElementType::F32,
+        state: StateType::Same,
+        group,
+        copy: None,
+    };
+    lengths.iter().map(shape).collect()
+}
+
+#[test]
+fn every_type_and_length() {
+    for (i, length) in
+        [0, 1, 15, 16, 17, 127, 128, 129, 1023, 1024, 1025, 5000, 8191, 8192, 8193, 70_003].into_iter().enumerate()
+    {
+        let variant = [Variant::Symmetric, Variant::Vanilla][i % 2];
+        agrees(&Model::new(shapes(length), settings(variant)));
+    }
+}
+
+#[test]
+fn every_short_length() {
+    for group in [0, 1] {
+        let lengths: Vec<usize> = (0..=200).collect();
+        agrees(&Model::new(plain_shapes(&lengths, group), settings(Variant::Symmetric)));
+    }
+}
+
+#[test]
+fn around_large_powers_of_two() {
+    let lengths = [(1 << 17) - 1, 1 << 17, (1 << 17) + 1];
+    for types in TYPES {
+        let (parameters, state) = types;
+        let shape = |(i, length)| Shape { length, parameters, state, group: i % 2, copy: None };
+        let shapes = lengths.into_iter().enumerate().map(shape).collect();
+        agrees(&Model { steps: 2, ..Model::new(shapes, settings(Variant::Symmetric)) });
+    }
+}
+
+/// More chunks than the recursion has threads.
+#[test]
+fn a_tensor_of_many_chunks() {
+    agrees(&Model { steps: 2, ..Model::new(plain_shapes(&[(1 << 21) + 8193], 1), settings(Variant::Symmetric)) });
+}
+
+#[test]
+fn fifty_steps() {
+    for variant in [Variant::Symmetric, Variant::Vanilla] {
+        let mut shapes = shapes(333);
+        shapes.extend(plain_shapes(&[1, 9000, 0, 64], 0));
+        agrees(&Model { steps: 50, ..Model::new(shapes, settings(variant)) });
+    }
+}
+
+#[test]
+fn fixed_noise_and_no_details() {
+    let model = Model::new(shapes(100), settings(Variant::Symmetric));
+    agrees(&Model { noise: Noise::Fixed(0.5), details: false, ..model });
+}
+
+/// Gradients of nearly zero, with and without weight decay, around the bound below which a tensor is skipped.
+#[test]
+fn skipped_and_frozen() {
+    let mut settings = settings(Variant::Symmetric);
+    settings.push(Settings { frozen: true, ..settings[1] });
+    let mut shapes = shapes(50);
+    shapes.extend(plain_shapes(&[50, 9000], 2));
+    let change: fn(usize, usize, &mut [f64]) = |step, tensor, gradient| {
+        let norm = [1.0, 0.0, 0.5e-9, 2e-9, 1.0][(step + tensor) % 5];
+        let length = gradient.iter().map(|x| x * x).sum::<f64>().sqrt();
+        gradient.iter_mut().for_each(|x| *x *= norm / length.max(1e-30));
+    };
+    let Some(trace) = agrees(&Model { steps: 10, change, ..Model::new(shapes, settings) }) else { return };
+    let last = trace.reports.last().unwrap().0;
+    assert!(last.frozen == 2 && last.skipped > 0 && last.stepped > 0, "{last:?}");
+}
+
+/// NaN and infinity in gradients, in the loss, and from products that overflow.
+fn with_trouble(policy: Policy) -> Option<Trace> {
+    let change: fn(usize, usize, &mut [f64]) = |step, tensor, gradient| match (step, tensor) {
+        (0, 3) => gradient[17] = f64::NAN,
+        (2, 5) => gradient[0] = f64::INFINITY,
+        (4, 1) => gradient.fill(f64::from(f32::MAX)),
+        _ => {}
+    };
+    let loss: fn(usize) -> Loss = |step| match step {
+        3 => Loss::new(f64::NAN, 1.0),
+        6 => Loss::new(0.5, f64::INFINITY),
+        _ => Loss::new(0.5, 0.4),
+    };
+    agrees(&Model { steps: 8, change, loss, policy, ..Model::new(shapes(40), settings(Variant::Symmetric)) })
+}
+
+#[test]
+fn not_finite_keeps_a_tensor() {
+    let Some(trace) = with_trouble(Policy::default()) else { return };
+    let non_finite: Vec<usize> = trace.reports.iter().map(|(report, _)| report.non_finite).collect();
+    assert!(non_finite[0] == 1 && non_finite[1] == 0 && non_finite[2] == 1 && non_finite[3] == 24, "{non_finite:?}");
+}
+
+#[test]
+fn not_finite_keeps_all_tensors() {
+    let policy = Policy { non_finite: OnNonFinite::KeepAll, ..Policy::default() };
+    let Some(trace) = with_trouble(policy) else { return };
+    let withheld: Vec<usize> = trace.reports.iter().map(|(report, _)| report.withheld).collect();
+    assert!(withheld[0] == 23 && withheld[1] == 0 && withheld[2] == 23 && withheld[3] == 0, "{withheld:?}");
+}
+
+/// An innovation variance that is not positive: gradients that turn back and forth, of changing length.
+#[test]
+fn breakdown_restarts_or_keeps_a_tensor() {
+    let change: fn(usize, usize, &mut [f64]) = |step, tensor, gradient| {
+        let factor = [1.0, -30.0, 0.02, -3.0][(step + tensor) % 4];
+        gradient.iter_mut().for_each(|x| *x *= factor);
+    };
+    for breakdown in [OnBreakdown::Restart, OnBreakdown::Skip] {
+        let settings = settings(Variant::Symmetric)
+            .into_iter()
+            .map(|settings| Settings { process_noise: 0.0, ..settings })
+            .collect();
+        let policy = Policy { breakdown, ..Policy::default() };
+        let noise = Noise::Fixed(1e-6);
+        let model = Model { steps: 12, change, policy, noise, ..Model::new(shapes(60), settings) };
+        let Some(trace) = agrees(&model) else { return };
+        let sum = |count: fn(&koala_optim::Report) -> usize| -> usize {
+            trace.reports.iter().map(|(report, _)| count(report)).sum()
+        };
+        match breakdown {
+            OnBreakdown::Restart => assert!(sum(|report| report.restarts) > 0),
+            _ => assert!(sum(|report| report.breakdowns) > 0),
+        }
+    }
+}
+
+/// Settings that are nothing, or too much, in the type of the arithmetic.
+#[test]
+fn settings_beyond_the_arithmetic_type() {
+    for extreme in [
+        Settings { initial_variance: 1e-60, ..Settings::default() },
+        Settings { initial_variance: 1e60, ..Settings::default() },
+        Settings { weight_decay: 1e-60, ..Settings::default() },
+        Settings { weight_decay: 1e60, ..Settings::default() },
+        Settings { process_noise: 0.0, learning_rate: 0.0, ..Settings::default() },
+        Settings { process_noise: 1e60, ..Settings::default() },
+    ] {
+        // The first tensors are of f32, then f64.
+        let Some(trace) = agrees(&Model::new(shapes(30), vec![extreme, extreme])) else { return };
+        assert!(trace.details.iter().flatten().any(|report| report[0] != Outcome::Skipped as u64));
+    }
+}
+
+/// The shim's own conversions, which a GPU has instructions for.
+#[test]
+fn the_shim_converts_f16_as_ieee_754_says() {
+    let Some((from, to)) = half_conversions() else { return };
+    for bits in 0..=u16::MAX {
+        let value = f16::from_bits(bits);
+        assert!(from(bits).to_bits() == value.to_f32().to_bits() || value.is_nan() && from(bits).is_nan());
+        let next = f16::from_bits(bits.wrapping_add(1)).to_f32();
+        let middle = value.to_f32() * 0.5 + next * 0.5;
+        for value in [value.to_f32(), middle.next_down(), middle, middle.next_up()] {
+            assert!(
+                to(value) == f16::from_f32(value).to_bits() || value.is_nan() && f16::from_bits(to(value)).is_nan()
+            );
+        }
+    }
+    for value in [65519.99, 65520.0, 1e30, f32::INFINITY, 1e-30, 2.980_232_2e-8, 2.980_233e-8] {
+        assert_eq!(to(value), f16::from_f32(value).to_bits(), "{value}");
+        assert_eq!(to(-value), f16::from_f32(-value).to_bits(), "{value}");
+    }
+}

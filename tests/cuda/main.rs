@@ -1,0 +1,10 @@
+//! The CUDA backend without a GPU: its kernels compiled for this processor give the scalar backend's bits, and its host
+//! side does what it says. Everything is compared with `==`. Needs g++; without one, each test says that it is skipped.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bits;
+mod host;
+mod model;
+mod shim;

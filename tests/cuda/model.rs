@@ -1,0 +1,289 @@
+//! A model that is stepped by the scalar backend and by the kernels, and all that the contract speaks of, as bits.
+
+use koala_optim::cuda::{self, Stream};
+use koala_optim::{
+    Backend, Config, Element, ElementType, Loss, Noise, Optimizer, Policy, Report, Settings, StateType, Tensor, bf16,
+    f16,
+};
+
+use crate::common::{random_vector, report_bits, round_to, scalar_bits};
+use crate::shim::Fake;
+
+/// One tensor of a model.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub length: usize,
+    pub parameters: ElementType,
+    pub state: StateType,
+    /// The place of its settings.
+    pub group: usize,
+    pub copy: Option<ElementType>,
+}
+
+/// A model, and how it is stepped.
+#[derive(Clone, Debug)]
+pub struct Model {
+    pub shapes: Vec<Shape>,
+    pub settings: Vec<Settings>,
+    pub noise: Noise,
+    pub policy: Policy,
+    pub details: bool,
+    pub steps: usize,
+    pub loss: fn(usize) -> Loss,
+    /// Changes a tensor's gradient in a step, given the numbers of both.
+    pub change: fn(usize, usize, &mut [f64]),
+}
+
+impl Model {
+    pub fn new(shapes: Vec<Shape>, settings: Vec<Settings>) -> Self {
+        Model {
+            shapes,
+            settings,
+            noise: Noise::default(),
+            policy: Policy::default(),
+            details: true,
+            steps: 3,
+            loss: |step| Loss::new(0.9 - 0.01 * step as f64, 1.0 + 0.02 * step as f64),
+            change: |_, _, _| {},
+        }
+    }
+
+    fn parameters(&self, tensor: usize) -> Vector {
+        let Shape { length, parameters, .. } = self.shapes[tensor];
+        Vector::new(parameters, &random_vector(tensor as u64, length, 1.0))
+    }
+
+    /// The gradient has something of the one before, so that none of the scalars is near zero.
+    fn gradient(&self, tensor: usize, step: usize) -> Vector {
+        let Shape { length, parameters, .. } = self.shapes[tensor];
+        let common = random_vector(1000 + tensor as u64, length, 0.1);
+        let own = random_vector(2000 + (1000 * step + tensor) as u64, length, 0.05);
+        let mut gradient: Vec<f64> =
+            common.iter().zip(&own).map(|(common, own)| round_to(parameters, common + own)).collect();
+        (self.change)(step, tensor, &mut gradient);
+        Vector::new(parameters, &gradient)
+    }
+
+    fn name(tensor: usize) -> String {
+        format!("tensor {tensor}")
+    }
+}
+
+/// Everything that the contract speaks of.
+#[derive(Debug, Default, PartialEq)]
+pub struct Trace {
+    pub reports: Vec<(Report, u64)>,
+    pub details: Vec<Vec<[u64; 8]>>,
+    pub tensors: Vec<TensorTrace>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+pub struct TensorTrace {
+    pub parameters: Vec<u8>,
+    pub v: Vec<u8>,
+    pub h: Vec<u8>,
+    pub copy: Vec<u8>,
+    pub scalars: [u64; 4],
+}
+
+impl Trace {
+    /// The first difference, in words.
+    pub fn difference(&self, expected: &Trace) -> Option<String> {
+        for (step, (found, expected)) in self.details.iter().zip(&expected.details).enumerate() {
+            for (tensor, (found, expected)) in found.iter().zip(expected).enumerate() {
+                if found != expected {
+                    return Some(format!(
+                        "report of tensor {tensor} in step {step}: {found:x?}, expected {expected:x?}"
+                    ));
+                }
+            }
+        }
+        for (tensor, (found, expected)) in self.tensors.iter().zip(&expected.tensors).enumerate() {
+            let parts = [
+                ("parameters", &found.parameters, &expected.parameters),
+                ("v", &found.v, &expected.v),
+                ("h", &found.h, &expected.h),
+                ("copy", &found.copy, &expected.copy),
+            ];
+            for (name, found, expected) in parts {
+                if found != expected {
+                    let byte = (0..found.len()).find(|i| found[*i] != expected[*i]);
+                    return Some(format!("{name} of tensor {tensor}: first in byte {byte:?}"));
+                }
+            }
+            if found.scalars != expected.scalars {
+                return Some(format!(
+                    "scalars of tensor {tensor}: {:x?}, expected {:x?}",
+                    found.scalars, expected.scalars
+                ));
+            }
+        }
+        (self != expected).then(|| format!("reports: {:?}, expected {:?}", self.reports, expected.reports))
+    }
+}
+
+/// A vector whose type is a value.
+enum Vector {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+}
+
+/// Calls a closure's body with the vector in its own type.
+macro_rules! in_its_type {
+    ($vector:expr, $name:ident => $body:expr) => {
+        match $vector {
+            Vector::F32($name) => $body,
+            Vector::F64($name) => $body,
+            Vector::Bf16($name) => $body,
+            Vector::F16($name) => $body,
+        }
+    };
+}
+
+fn rounded<T: Element>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|value| T::rounded(*value)).collect()
+}
+
+impl Vector {
+    fn new(element_type: ElementType, values: &[f64]) -> Self {
+        match element_type {
+            ElementType::F32 => Vector::F32(rounded(values)),
+            ElementType::F64 => Vector::F64(rounded(values)),
+            ElementType::Bf16 => Vector::Bf16(rounded(values)),
+            ElementType::F16 => Vector::F16(rounded(values)),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        in_its_type!(self, vector => bytemuck::cast_slice(vector))
+    }
+
+    fn tensor<'a>(&'a mut self, name: &'a str, gradient: &'a Vector) -> Tensor<'a> {
+        match (self, gradient) {
+            (Vector::F32(parameters), Vector::F32(gradient)) => Tensor::new(name, parameters, gradient),
+            (Vector::F64(parameters), Vector::F64(gradient)) => Tensor::new(name, parameters, gradient),
+            (Vector::Bf16(parameters), Vector::Bf16(gradient)) => Tensor::new(name, parameters, gradient),
+            (Vector::F16(parameters), Vector::F16(gradient)) => Tensor::new(name, parameters, gradient),
+            _ => unreachable!("both are of the tensor's type"),
+        }
+    }
+
+    fn with_copy<'a>(&'a mut self, tensor: Tensor<'a>) -> Tensor<'a> {
+        match self {
+            Vector::Bf16(copy) => tensor.with_bf16_copy(copy),
+            Vector::F16(copy) => tensor.with_f16_copy(copy),
+            _ => tensor,
+        }
+    }
+}
+
+/// The model on the scalar backend.
+pub fn on_scalar(model: &Model) -> Trace {
+    let Model { noise, policy, details, .. } = *model;
+    let config = Config { noise, policy, details, backend: Backend::scalar(), ..Config::default() };
+    let mut optimizer = Optimizer::new(config).unwrap();
+    let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
+    let count = model.shapes.len();
+    let names: Vec<String> = (0..count).map(Model::name).collect();
+    for (name, shape) in names.iter().zip(&model.shapes) {
+        optimizer.add_tensor(name, shape.length, shape.parameters, shape.state, groups[shape.group]).unwrap();
+    }
+    let mut parameters: Vec<Vector> = (0..count).map(|tensor| model.parameters(tensor)).collect();
+    let mut copies: Vec<Option<Vector>> =
+        model.shapes.iter().map(|shape| Some(Vector::new(shape.copy?, &vec![0.0; shape.length]))).collect();
+    let mut trace = Trace::default();
+    for step in 0..model.steps {
+        let gradients: Vec<Vector> = (0..count).map(|tensor| model.gradient(tensor, step)).collect();
+        let mut tensors: Vec<Tensor> = names
+            .iter()
+            .zip(&mut parameters)
+            .zip(&gradients)
+            .zip(&mut copies)
+            .map(|(((name, parameters), gradient), copy)| {
+                let tensor = parameters.tensor(name, gradient);
+                match copy {
+                    Some(copy) => copy.with_copy(tensor),
+                    None => tensor,
+                }
+            })
+            .collect();
+        let report = optimizer.step((model.loss)(step), &mut tensors).unwrap();
+        trace.reports.push((report, report.noise.to_bits()));
+        // Without `Config::details` too, and then without norms.
+        trace.details.push(tensors.iter().map(|tensor| report_bits(&tensor.report())).collect());
+    }
+    for (tensor, name) in names.iter().enumerate() {
+        let state = optimizer.state(name).unwrap();
+        let [v, h] = state.bytes().map(<[u8]>::to_vec);
+        trace.tensors.push(TensorTrace {
+            parameters: parameters[tensor].bytes().to_vec(),
+            v,
+            h,
+            copy: copies[tensor].as_ref().map_or(Vec::new(), |copy| copy.bytes().to_vec()),
+            scalars: scalar_bits(&state.scalars()),
+        });
+    }
+    trace
+}
+
+/// The model on the device, in groups of at most that many bytes; and the groups. Each step is checked to be three
+/// launches for each of them, and no wait.
+pub fn on_device(model: &Model, fake: &Fake, group_bytes: usize) -> (Trace, usize) {
+    let Model { noise, policy, details, .. } = *model;
+    let config = cuda::Config { noise, policy, details, group_bytes: Some(group_bytes) };
+    let mut optimizer = cuda::Optimizer::new(fake.clone(), config).unwrap();
+    let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
+    let count = model.shapes.len();
+    let names: Vec<String> = (0..count).map(Model::name).collect();
+    for (name, shape) in names.iter().zip(&model.shapes) {
+        optimizer.add_tensor(name, shape.length, shape.parameters, shape.state, groups[shape.group]).unwrap();
+    }
+    let parameters: Vec<u64> = (0..count).map(|tensor| fake.buffer(model.parameters(tensor).bytes())).collect();
+    let gradients: Vec<u64> = (0..count).map(|tensor| fake.buffer(model.gradient(tensor, 0).bytes())).collect();
+    let copies: Vec<Option<u64>> =
+        model.shapes.iter().map(|shape| Some(fake.buffer(&vec![0; shape.copy?.size() * shape.length]))).collect();
+    let tensors: Vec<cuda::Tensor> = (0..count)
+        .map(|i| {
+            let Shape { length, parameters: element_type, copy, .. } = model.shapes[i];
+            // SAFETY: the buffers are the fake device's, of that length, and never given back.
+            unsafe {
+                let tensor = cuda::Tensor::new(&names[i], element_type, length, parameters[i], gradients[i]);
+                match (copy, copies[i]) {
+                    (Some(ElementType::Bf16), Some(copy)) => tensor.with_bf16_copy(copy),
+                    (Some(_), Some(copy)) => tensor.with_f16_copy(copy),
+                    _ => tensor,
+                }
+            }
+        })
+        .collect();
+    let mut trace = Trace::default();
+    for step in 0..model.steps {
+        for (tensor, address) in gradients.iter().enumerate() {
+            fake.set(*address, model.gradient(tensor, step).bytes());
+        }
+        let before = optimizer.counts();
+        optimizer.step(Stream::DEFAULT, (model.loss)(step), &tensors).unwrap();
+        let after = optimizer.counts();
+        if step > 0 {
+            assert_eq!(after.launches - before.launches, 3 * optimizer.launch_groups_of_a_step() as u64);
+            assert_eq!(after.waits, before.waits);
+        }
+        let report = optimizer.report(Stream::DEFAULT).unwrap();
+        trace.reports.push((report, report.noise.to_bits()));
+        trace.details.push(optimizer.details(Stream::DEFAULT).unwrap().iter().map(report_bits).collect());
+    }
+    for (tensor, name) in names.iter().enumerate() {
+        let Shape { length, parameters: element_type, .. } = model.shapes[tensor];
+        let state = optimizer.state(Stream::DEFAULT, name).unwrap();
+        trace.tensors.push(TensorTrace {
+            parameters: fake.get(parameters[tensor], element_type.size() * length),
+            v: state.v,
+            h: state.h,
+            copy: copies[tensor].map_or(Vec::new(), |address| fake.get(address, 2 * length)),
+            scalars: scalar_bits(&state.scalars),
+        });
+    }
+    (trace, optimizer.launch_groups_of_a_step())
+}
