@@ -1,0 +1,33 @@
+#!/bin/bash
+# The CUDA backend, as far as can be without a GPU: its kernels compiled for this processor give the scalar backend's bits,
+# the committed PTX is what they compile to, ptxas stays within its bounds, and the host's side is tested on a fake
+# driver. Needs Python 3 with venv, Rust, network, and g++ (which it installs). What it skips, it says.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+environment=target/ci-cuda
+failed=0
+
+# run COMMAND...: goes on after a failure, and remembers it.
+run() {
+    local start=$SECONDS
+    printf '\n--> %s\n' "$*"
+    "$@" || { printf 'FAILED: %s\n' "$*"; failed=1; }
+    printf '%d s\n' $((SECONDS - start))
+}
+
+if ! command -v g++ >/dev/null; then
+    run apt-get install -y --no-install-recommends g++
+fi
+rm -rf "$environment"
+run python3 -m venv "$environment"
+run "$environment/bin/pip" install --quiet --disable-pip-version-check -r backends/cuda/requirements.txt
+# It ends in cargo's words, for the summary of .ci/run.
+run "$environment/bin/python" backends/cuda/ptx.py --check
+
+export KOALA_REQUIRE_SHIM=1
+run cargo test -p koala-optim --features cuda --no-fail-fast --lib --test cuda
+run cargo test -p koala-optim --features cuda --doc cuda
+run cargo clippy -p koala-optim --features cuda --all-targets -- -D warnings
+
+printf 'skipped: %s\n' "everything on a GPU: there is none that these tests would use. Bits on a GPU, speed, graphs and the real driver's errors are not tested"
+exit "$failed"
