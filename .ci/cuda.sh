@@ -25,7 +25,7 @@ run "$environment/bin/pip" install --quiet --disable-pip-version-check -r backen
 run "$environment/bin/python" backends/cuda/ptx.py --check
 
 export KOALA_REQUIRE_SHIM=1
-run cargo test -p koala-optim --features cuda --no-fail-fast --lib --test cuda
+run cargo test -p koala-optim --features cuda --no-fail-fast --lib --test cuda --test cuda_driver
 run cargo test -p koala-optim --features cuda --doc cuda
 run cargo clippy -p koala-optim --features cuda --all-targets -- -D warnings
 

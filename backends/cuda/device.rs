@@ -14,6 +14,9 @@ use super::tables::THREADS;
 /// What `ptx.py` made of the kernels, for compute capability 8.0 and whatever comes after it.
 const PTX: &str = include_str!("kernels.ptx");
 
+/// The CUDA version of the oldest driver that takes that: 12.0.
+const OLDEST_DRIVER: i32 = 12_000;
+
 /// A CUDA device, with the kernels loaded into its primary context: the one that PyTorch, JAX and the CUDA runtime use.
 #[derive(Debug)]
 pub struct Device {
@@ -33,8 +36,8 @@ impl Device {
     /// The device of that number, from 0.
     ///
     /// # Errors
-    /// [`Error::NoDriver`] without a driver, [`Error::NoDevice`] without that device, [`Error::OldDevice`] if it can't run
-    /// the kernels, [`Error::Driver`] for any other trouble, such as a driver that is too old.
+    /// [`Error::NoDriver`] without a driver, [`Error::NoDevice`] without that device, [`Error::OldDriver`] and
+    /// [`Error::OldDevice`] if one can't run the kernels, [`Error::Driver`] for any other trouble.
     ///
     /// ```
     /// use koala_optim::cuda::Device;
@@ -54,6 +57,14 @@ impl Device {
             return Err(Error::NoDevice { device: number, devices: 0 });
         }
         checked("cuInit", status)?;
+        let version = initialized("cuDriverGetVersion", 0, |version| {
+            // SAFETY: `version` is valid.
+            unsafe { sys::cuDriverGetVersion(version) }
+        })?;
+        // An older one may lack functions that are called below.
+        if version < OLDEST_DRIVER {
+            return Err(Error::OldDriver { version: (version / 1000, version % 1000 / 10) });
+        }
         let devices = initialized("cuDeviceGetCount", 0, |count| {
             // SAFETY: `count` is valid.
             unsafe { sys::cuDeviceGetCount(count) }

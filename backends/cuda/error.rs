@@ -17,6 +17,11 @@ pub enum Error {
         /// How many there are.
         devices: usize,
     },
+    /// The driver is too old for the kernels.
+    OldDriver {
+        /// The CUDA version that it is for, major and minor.
+        version: (i32, i32),
+    },
     /// The device is too old for the kernels.
     OldDevice {
         /// Its number.
@@ -87,6 +92,9 @@ impl std::fmt::Display for Error {
             Error::Call(error) => error.fmt(f),
             Error::NoDriver => f.write_str("there is no CUDA driver on this machine (libcuda.so.1 or nvcuda.dll)"),
             Error::NoDevice { device, devices } => write!(f, "there is no CUDA device {device}, of {devices} in all"),
+            Error::OldDriver { version: (major, minor) } => {
+                write!(f, "the driver is for CUDA {major}.{minor}, expected 12.0 at least")
+            }
             Error::OldDevice { device, capability: (major, minor) } => {
                 write!(f, "CUDA device {device} has compute capability {major}.{minor}, expected 8.0 at least")
             }

@@ -37,7 +37,7 @@ pub struct Config {
     pub group_bytes: Option<usize>,
 }
 
-/// What an optimizer has asked of its device until now.
+/// What an optimizer has asked of its device until now: see [`Optimizer::counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Steps put on a stream.
@@ -49,7 +49,7 @@ pub struct Counts {
     pub waits: u64,
 }
 
-/// The filter of a tensor, read from the device.
+/// The filter of a tensor, read from the device: see [`Optimizer::state`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {
     /// What v and h are stored in.
@@ -183,6 +183,15 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Call`] for another optimizer's group.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// assert_eq!(optimizer.settings(group)?, Settings::default());
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn settings(&self, group: GroupId) -> Result<Settings, Error> {
         let error = CallError::UnknownGroup { group: group.0, groups: self.groups.len() };
         Ok(self.groups.get(group.0).ok_or(error)?.settings)
@@ -192,6 +201,15 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Call`] for a number out of range or another optimizer's group.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_settings(group, Settings { frozen: true, ..optimizer.settings(group)? })?;
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn set_settings(&mut self, group: GroupId, settings: Settings) -> Result<(), Error> {
         settings.validate()?;
         if self.settings(group)? != settings {
@@ -205,6 +223,15 @@ impl Optimizer {
     ///
     /// # Errors
     /// As [`set_settings`](Self::set_settings).
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_learning_rate(group, 0.1)?;
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn set_learning_rate(&mut self, group: GroupId, learning_rate: f64) -> Result<(), Error> {
         self.set_settings(group, Settings { learning_rate, ..self.settings(group)? })
     }
@@ -251,6 +278,16 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Call`] if there is no such tensor.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("bias", 10, ElementType::F32, StateType::Same, group)?;
+    /// optimizer.restart("bias")?;
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn restart(&mut self, name: &str) -> Result<(), Error> {
         let entry = self.index_of(name)?;
         self.entries[entry].restarted = true;
@@ -292,6 +329,16 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::ForeignStream`], [`Error::Driver`].
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_learning_rate(group, 0.1)?;
+    /// optimizer.write_changes(Stream::DEFAULT)?; // And a captured step can be replayed.
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn write_changes(&mut self, stream: Stream) -> Result<(), Error> {
         self.counted.driver.check_stream(stream)?;
         for group in self.groups.iter_mut().filter(|group| group.changed) {
@@ -457,6 +504,16 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::ForeignStream`], [`Error::Driver`].
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// for tensor in optimizer.details(Stream::DEFAULT)? {
+    ///     println!("{:?}", tensor.outcome);
+    /// }
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn details(&self, stream: Stream) -> Result<Vec<TensorReport>, Error> {
         self.counted.driver.check_stream(stream)?;
         let count = if self.steps == 0 { 0 } else { self.tables.rows.len() };
@@ -468,6 +525,16 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Call`] if there is no such tensor, [`Error::ForeignStream`], [`Error::Driver`].
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("bias", 10, ElementType::F32, StateType::Same, group)?;
+    /// assert_eq!(optimizer.state(Stream::DEFAULT, "bias")?.scalars.steps, 0);
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn state(&mut self, stream: Stream, name: &str) -> Result<State, Error> {
         let index = self.index_of(name)?;
         self.write_changes(stream)?;
@@ -483,13 +550,29 @@ impl Optimizer {
     }
 
     /// What has been asked of the device until now.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// println!("{} launches", optimizer.counts().launches);
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
     pub fn counts(&self) -> Counts {
         let (launches, waits) = self.counted.counts();
         Counts { steps: self.steps, launches, waits }
     }
 
-    /// The groups of the last step's tensors: a step is three launches for each.
-    pub fn launch_groups_of_a_step(&self) -> usize {
+    /// In how many groups, that the cache has room for, the last step's tensors were worked on: three launches for each.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// println!("{} launches a step", 3 * optimizer.cache_groups());
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
+    pub fn cache_groups(&self) -> usize {
         self.tables.groups.len()
     }
 }

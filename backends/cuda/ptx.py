@@ -76,6 +76,10 @@ def check(ptx):
     results = [((HERE / "kernels.ptx").read_text() == ptx, "kernels.ptx is what kernels.cu gives")]
     fused = re.findall(r"\b(?:fma|mad)\S*\.f(?:16|32|64)\b", ptx)
     results.append((not fused, f"no fused multiply-add in kernels.ptx: {len(fused)}"))
+    # ptxas fuses only what does not say how it is rounded.
+    unrounded = re.findall(r"\b(?:add|sub|mul|div|sqrt)\.(?:ftz\.)?f(?:16|32|64)\b", ptx)
+    results.append((not unrounded, f"no arithmetic in it without its rounding: {len(unrounded)}"))
+    results.append((".ftz" not in ptx and ".approx" not in ptx, "no flushing of denormals and no approximation in it"))
     for architecture in ARCHITECTURES:
         kernels = assembled(ptx, architecture)
         results.append((set(kernels) == set(REGISTERS), f"ptxas {architecture} assembles {', '.join(sorted(kernels))}"))

@@ -221,6 +221,21 @@ mod tests {
         assert_eq!(THREADS as usize, CHUNK / BLOCK * LANES);
     }
 
+    /// A structure of another size would be another one.
+    #[test]
+    fn the_kernels_arguments_are_of_these_sizes() {
+        let ptx = include_str!("kernels.ptx");
+        for (kernel, bytes) in [
+            ("koala_dots", size_of::<Launch>()),
+            ("koala_recursion", size_of::<Launch>()),
+            ("koala_update", size_of::<Launch>()),
+            ("koala_change", size_of::<Change>()),
+        ] {
+            assert!(ptx.contains(&format!(".b8 {kernel}_param_0[{bytes}]")), "{kernel}: {bytes} bytes");
+            assert!(ptx.contains(&format!(".visible .entry {kernel}(")), "{kernel}");
+        }
+    }
+
     #[test]
     fn chunks_are_those_of_each_tensor_in_order() {
         let chunks = chunk_map([1, 0, CHUNK, CHUNK + 1].into_iter());

@@ -118,7 +118,7 @@ fn three_launches_for_each_group_and_no_wait() {
     device.step();
     let after = device.optimizer.counts();
     // Half of the L2 cache has room for two of the tensors.
-    assert_eq!(device.optimizer.launch_groups_of_a_step(), 2);
+    assert_eq!(device.optimizer.cache_groups(), 2);
     let group = [Kernel::Dots, Kernel::Recursion, Kernel::Update];
     assert_eq!(device.fake.launches(), [group, group].concat());
     assert_eq!((after.steps - before.steps, after.launches - before.launches, after.waits - before.waits), (1, 6, 0));
@@ -417,7 +417,7 @@ fn a_kept_model_says_so_in_each_report() {
     assert_eq!(device.report(), Report { noise: 1.0, non_finite: 1, withheld: 2, ..Report::default() });
     assert_eq!((0..3).map(|i| device.parameters(i)).collect::<Vec<_>>(), before);
     // One group whatever the cache: all tensors have to be known before one is written.
-    assert_eq!(device.optimizer.launch_groups_of_a_step(), 1);
+    assert_eq!(device.optimizer.cache_groups(), 1);
 }
 
 /// Whatever this machine has, there is no device of that number, and it is an error that says what is missing.

@@ -267,7 +267,7 @@ pub fn on_device(model: &Model, fake: &Fake, group_bytes: usize) -> (Trace, usiz
         optimizer.step(Stream::DEFAULT, (model.loss)(step), &tensors).unwrap();
         let after = optimizer.counts();
         if step > 0 {
-            assert_eq!(after.launches - before.launches, 3 * optimizer.launch_groups_of_a_step() as u64);
+            assert_eq!(after.launches - before.launches, 3 * optimizer.cache_groups() as u64);
             assert_eq!(after.waits, before.waits);
         }
         let report = optimizer.report(Stream::DEFAULT).unwrap();
@@ -285,5 +285,5 @@ pub fn on_device(model: &Model, fake: &Fake, group_bytes: usize) -> (Trace, usiz
             scalars: scalar_bits(&state.scalars),
         });
     }
-    (trace, optimizer.launch_groups_of_a_step())
+    (trace, optimizer.cache_groups())
 }
