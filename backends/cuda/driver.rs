@@ -110,6 +110,45 @@ pub trait Driver: Debug + Send + Sync {
     unsafe fn launch(&self, stream: Stream, kernel: Kernel, blocks: u32, argument: &[u8]) -> Result<(), Error>;
 }
 
+/// A device that several optimizers share.
+impl<D: Driver + ?Sized> Driver for Arc<D> {
+    fn l2_bytes(&self) -> usize {
+        (**self).l2_bytes()
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64, Error> {
+        (**self).allocate(bytes)
+    }
+
+    unsafe fn free(&self, address: u64) {
+        // SAFETY: the caller keeps the contract.
+        unsafe { (**self).free(address) }
+    }
+
+    fn check_stream(&self, stream: Stream) -> Result<(), Error> {
+        (**self).check_stream(stream)
+    }
+
+    fn is_on_device(&self, address: u64) -> bool {
+        (**self).is_on_device(address)
+    }
+
+    unsafe fn upload(&self, stream: Stream, from: &[u8], to: u64) -> Result<(), Error> {
+        // SAFETY: the caller keeps the contract.
+        unsafe { (**self).upload(stream, from, to) }
+    }
+
+    unsafe fn download(&self, stream: Stream, from: u64, to: &mut [u8]) -> Result<(), Error> {
+        // SAFETY: the caller keeps the contract.
+        unsafe { (**self).download(stream, from, to) }
+    }
+
+    unsafe fn launch(&self, stream: Stream, kernel: Kernel, blocks: u32, argument: &[u8]) -> Result<(), Error> {
+        // SAFETY: the caller keeps the contract.
+        unsafe { (**self).launch(stream, kernel, blocks, argument) }
+    }
+}
+
 /// A driver, and what was asked of it.
 #[derive(Debug)]
 pub(super) struct Counted {

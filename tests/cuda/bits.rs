@@ -5,27 +5,32 @@ use koala_optim::{
 };
 
 use crate::common::TYPES;
+use crate::machine::machines;
 use crate::model::{Model, Shape, Trace, on_device, on_scalar};
-use crate::shim::{Fake, half_conversions};
+use crate::shim::half_conversions;
 
-const GIBIBYTE: usize = 1 << 30;
-
-/// Compares the two over groups of all tensors, of single ones, and of something between; and returns the bits, if there
-/// is a g++.
+/// Compares each machine with the scalar backend, over groups of all tensors, of single ones, and of something between;
+/// and returns the bits, if there was anything to compare.
 fn agrees(model: &Model) -> Option<Trace> {
-    let fake = Fake::new(GIBIBYTE, GIBIBYTE)?;
+    let machines = machines();
+    if machines.is_empty() {
+        return None;
+    }
     let expected = on_scalar(model);
     let total: usize = model.shapes.iter().map(|shape| shape.length * 8).sum();
-    let mut counts = Vec::new();
-    for group_bytes in [GIBIBYTE, total / 3, 0] {
-        let (found, groups) = on_device(model, &fake, group_bytes);
-        let difference = found.difference(&expected);
-        assert!(difference.is_none(), "in groups of {group_bytes} bytes: {}", difference.unwrap_or_default());
-        counts.push(groups);
-    }
-    // A tensor without elements has no bytes.
-    if !model.policy.is_atomic() && model.shapes.iter().all(|shape| shape.length > 0) {
-        assert_eq!([counts[0], counts[2]], [1, model.shapes.len()]);
+    for machine in machines {
+        let mut counts = Vec::new();
+        for group_bytes in [usize::MAX, total / 3, 0] {
+            let (found, groups) = on_device(model, &machine, group_bytes);
+            let difference = found.difference(&expected);
+            let name = &machine.name;
+            assert!(difference.is_none(), "{name}, groups of {group_bytes} bytes: {}", difference.unwrap_or_default());
+            counts.push(groups);
+        }
+        // A tensor without elements has no bytes.
+        if !model.policy.is_atomic() && model.shapes.iter().all(|shape| shape.length > 0) {
+            assert_eq!([counts[0], counts[2]], [1, model.shapes.len()]);
+        }
     }
     Some(expected)
 }

@@ -7,6 +7,7 @@ use koala_optim::{
 };
 
 use crate::common::{offset_vector, random_vector, scalar_bits};
+use crate::machine::Buffers;
 use crate::shim::{Fake, foreign_stream};
 
 const N: usize = 100;

@@ -1,10 +1,12 @@
 //! The CUDA backend without a GPU: its kernels compiled for this processor give the scalar backend's bits, and its host
 //! side does what it says. Everything is compared with `==`. Needs g++; without one, each test says that it is skipped.
+//! With `KOALA_CUDA_DEVICE=0`, say, the bits are compared on that GPU too.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod bits;
 mod host;
+mod machine;
 mod model;
 mod shim;

@@ -7,7 +7,7 @@ use koala_optim::{
 };
 
 use crate::common::{random_vector, report_bits, round_to, scalar_bits};
-use crate::shim::Fake;
+use crate::machine::{Buffers, Machine};
 
 /// One tensor of a model.
 #[derive(Clone, Debug)]
@@ -230,24 +230,25 @@ pub fn on_scalar(model: &Model) -> Trace {
 
 /// The model on the device, in groups of at most that many bytes; and the groups. Each step is checked to be three
 /// launches for each of them, and no wait.
-pub fn on_device(model: &Model, fake: &Fake, group_bytes: usize) -> (Trace, usize) {
+pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace, usize) {
     let Model { noise, policy, details, .. } = *model;
     let config = cuda::Config { noise, policy, details, group_bytes: Some(group_bytes) };
-    let mut optimizer = cuda::Optimizer::new(fake.clone(), config).unwrap();
+    let mut optimizer = cuda::Optimizer::new(machine.driver.clone(), config).unwrap();
     let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
+    let driver = &*machine.driver;
     let count = model.shapes.len();
     let names: Vec<String> = (0..count).map(Model::name).collect();
     for (name, shape) in names.iter().zip(&model.shapes) {
         optimizer.add_tensor(name, shape.length, shape.parameters, shape.state, groups[shape.group]).unwrap();
     }
-    let parameters: Vec<u64> = (0..count).map(|tensor| fake.buffer(model.parameters(tensor).bytes())).collect();
-    let gradients: Vec<u64> = (0..count).map(|tensor| fake.buffer(model.gradient(tensor, 0).bytes())).collect();
+    let parameters: Vec<u64> = (0..count).map(|tensor| driver.buffer(model.parameters(tensor).bytes())).collect();
+    let gradients: Vec<u64> = (0..count).map(|tensor| driver.buffer(model.gradient(tensor, 0).bytes())).collect();
     let copies: Vec<Option<u64>> =
-        model.shapes.iter().map(|shape| Some(fake.buffer(&vec![0; shape.copy?.size() * shape.length]))).collect();
+        model.shapes.iter().map(|shape| Some(driver.buffer(&vec![0; shape.copy?.size() * shape.length]))).collect();
     let tensors: Vec<cuda::Tensor> = (0..count)
         .map(|i| {
             let Shape { length, parameters: element_type, copy, .. } = model.shapes[i];
-            // SAFETY: the buffers are the fake device's, of that length, and never given back.
+            // SAFETY: the buffers are the device's, of that length, and given back after the steps.
             unsafe {
                 let tensor = cuda::Tensor::new(&names[i], element_type, length, parameters[i], gradients[i]);
                 match (copy, copies[i]) {
@@ -261,7 +262,7 @@ pub fn on_device(model: &Model, fake: &Fake, group_bytes: usize) -> (Trace, usiz
     let mut trace = Trace::default();
     for step in 0..model.steps {
         for (tensor, address) in gradients.iter().enumerate() {
-            fake.set(*address, model.gradient(tensor, step).bytes());
+            driver.set(*address, model.gradient(tensor, step).bytes());
         }
         let before = optimizer.counts();
         optimizer.step(Stream::DEFAULT, (model.loss)(step), &tensors).unwrap();
@@ -278,12 +279,16 @@ pub fn on_device(model: &Model, fake: &Fake, group_bytes: usize) -> (Trace, usiz
         let Shape { length, parameters: element_type, .. } = model.shapes[tensor];
         let state = optimizer.state(Stream::DEFAULT, name).unwrap();
         trace.tensors.push(TensorTrace {
-            parameters: fake.get(parameters[tensor], element_type.size() * length),
+            parameters: driver.get(parameters[tensor], element_type.size() * length),
             v: state.v,
             h: state.h,
-            copy: copies[tensor].map_or(Vec::new(), |address| fake.get(address, 2 * length)),
+            copy: copies[tensor].map_or(Vec::new(), |address| driver.get(address, 2 * length)),
             scalars: scalar_bits(&state.scalars),
         });
+    }
+    for address in parameters.into_iter().chain(gradients).chain(copies.into_iter().flatten()) {
+        // SAFETY: it came from `buffer`, and is used no more.
+        unsafe { driver.free(address) };
     }
     (trace, optimizer.cache_groups())
 }

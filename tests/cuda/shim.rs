@@ -22,6 +22,10 @@ struct Shim {
 fn shim() -> Option<&'static Shim> {
     static SHIM: OnceLock<Option<Shim>> = OnceLock::new();
     SHIM.get_or_init(|| {
+        if !cfg!(target_os = "linux") {
+            println!("skipped: the CUDA kernels are compiled for this processor on Linux only");
+            return None;
+        }
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("backends/cuda/shim");
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("koala-shim-{}.so", std::process::id()));
         let mut command = Command::new("g++");
@@ -98,28 +102,6 @@ impl Fake {
     pub fn new(l2_bytes: usize, memory: usize) -> Option<Self> {
         let memory = Mutex::new(Memory { left: memory, allocations: BTreeMap::new() });
         Some(Fake(Arc::new(Inner { shim: shim()?, l2_bytes, memory, launches: Mutex::default() })))
-    }
-
-    /// A buffer of the caller's on the device, which is never given back.
-    pub fn buffer(&self, bytes: &[u8]) -> u64 {
-        // One byte more, so that an empty buffer has an address too.
-        let address = self.allocate(bytes.len() + 1).unwrap();
-        self.set(address, bytes);
-        address
-    }
-
-    /// Overwrites a buffer's beginning.
-    pub fn set(&self, address: u64, bytes: &[u8]) {
-        // SAFETY: as for any driver: the bytes are checked to be within an allocation.
-        unsafe { self.upload(Stream::DEFAULT, bytes, address).unwrap() };
-    }
-
-    /// A buffer's first bytes.
-    pub fn get(&self, address: u64, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        // SAFETY: as above.
-        unsafe { self.download(Stream::DEFAULT, address, &mut bytes).unwrap() };
-        bytes
     }
 
     /// All memory, to see whether a call has written anything.
