@@ -27,7 +27,7 @@ run "$environment/bin/python" backends/cuda/ptx.py --check
 export KOALA_REQUIRE_SHIM=1
 run cargo test -p koala-optim --features cuda --no-fail-fast --lib --test cuda --test cuda_driver
 run cargo test -p koala-optim --features cuda --doc cuda
-run cargo clippy -p koala-optim --features cuda --all-targets -- -D warnings
+run cargo clippy -p koala-optim --features cuda --lib --test cuda --test cuda_driver -- -D warnings
 
 printf 'skipped: %s\n' "everything on a GPU: there is none that these tests would use. Bits on a GPU, speed, graphs and the real driver's errors are not tested"
 exit "$failed"
