@@ -1,7 +1,7 @@
 //! The kernels' bits are those of the scalar backend.
 
 use koala_optim::{
-    ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Outcome, Policy, Settings, StateType, Variant, f16,
+    ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Outcome, Policy, Settings, StateType, Variant, bf16, f16,
 };
 
 use crate::common::TYPES;
@@ -204,6 +204,42 @@ fn settings_beyond_the_arithmetic_type() {
         let Some(trace) = agrees(&Model::new(shapes(30), vec![extreme, extreme])) else { return };
         assert!(trace.details.iter().flatten().any(|report| report[0] != Outcome::Skipped as u64));
     }
+}
+
+/// Copies of parameters that are at, just below and just above the middle between each pair of neighbours in half
+/// precision, and stay there.
+#[test]
+fn conversions_round_once() {
+    let copies = [ElementType::Bf16, ElementType::F16];
+    let shapes = [ElementType::F64, ElementType::F32]
+        .into_iter()
+        .flat_map(|parameters| copies.map(|copy| (parameters, copy)))
+        .map(|(parameters, copy)| Shape {
+            length: 3 << 16,
+            parameters,
+            state: StateType::Bf16,
+            group: 0,
+            copy: Some(copy),
+        })
+        .collect();
+    let begin: fn(usize, &mut [f64]) = |tensor, values| {
+        let half =
+            |bits: u16| if tensor % 2 == 0 { bf16::from_bits(bits).to_f64() } else { f16::from_bits(bits).to_f64() };
+        for (i, value) in values.iter_mut().enumerate() {
+            let bits = (i / 3) as u16;
+            let middle = half(bits) * 0.5 + half(bits.wrapping_add(1)) * 0.5;
+            *value = match (tensor < 2, i % 3) {
+                _ if !middle.is_finite() => 0.0,
+                (_, 0) => middle,
+                (true, 1) => middle.next_down(),
+                (true, _) => middle.next_up(),
+                (false, 1) => (middle as f32).next_down().into(),
+                (false, _) => (middle as f32).next_up().into(),
+            };
+        }
+    };
+    let settings = vec![Settings { learning_rate: 0.0, ..Settings::default() }];
+    agrees(&Model { steps: 1, begin, ..Model::new(shapes, settings) });
 }
 
 /// The shim's own conversions, which a GPU has instructions for.

@@ -30,6 +30,8 @@ pub struct Model {
     pub details: bool,
     pub steps: usize,
     pub loss: fn(usize) -> Loss,
+    /// Changes a tensor's parameters before the first step, given its number.
+    pub begin: fn(usize, &mut [f64]),
     /// Changes a tensor's gradient in a step, given the numbers of both.
     pub change: fn(usize, usize, &mut [f64]),
 }
@@ -44,13 +46,16 @@ impl Model {
             details: true,
             steps: 3,
             loss: |step| Loss::new(0.9 - 0.01 * step as f64, 1.0 + 0.02 * step as f64),
+            begin: |_, _| {},
             change: |_, _, _| {},
         }
     }
 
     fn parameters(&self, tensor: usize) -> Vector {
         let Shape { length, parameters, .. } = self.shapes[tensor];
-        Vector::new(parameters, &random_vector(tensor as u64, length, 1.0))
+        let mut values = random_vector(tensor as u64, length, 1.0);
+        (self.begin)(tensor, &mut values);
+        Vector::new(parameters, &values)
     }
 
     /// The gradient has something of the one before, so that none of the scalars is near zero.
