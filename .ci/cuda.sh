@@ -25,9 +25,10 @@ run "$environment/bin/pip" install --quiet --disable-pip-version-check -r backen
 run "$environment/bin/python" backends/cuda/ptx.py --check
 
 export KOALA_REQUIRE_SHIM=1
-run cargo test -p koala-optim --features cuda --no-fail-fast --lib --test cuda --test cuda_driver
-run cargo test -p koala-optim --features cuda --doc cuda
-run cargo clippy -p koala-optim --features cuda --lib --test cuda --test cuda_driver -- -D warnings
+# With the features that everything else has been built with: so only the library is built again.
+features=(--release -p koala-optim --features cuda,rayon)
+run cargo test "${features[@]}" --no-fail-fast --test cuda --test cuda_driver --test cuda_tables
+run cargo test "${features[@]}" --doc cuda
 
 printf 'skipped: %s\n' "everything on a GPU: there is none that these tests would use. Bits on a GPU, speed, graphs and the real driver's errors are not tested"
 exit "$failed"
