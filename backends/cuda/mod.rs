@@ -51,6 +51,7 @@
 //! nothing and waits for nothing. So take one step, then capture another with the same tensors; the loss should then be
 //! on the device. Settings that change between replays are written by [`Optimizer::write_changes`].
 
+mod description;
 mod device;
 mod driver;
 mod error;

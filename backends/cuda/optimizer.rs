@@ -1,22 +1,22 @@
 //! The optimizer: named tensors in groups, their state on the device, and the launches of a step.
 
+mod reading;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::description::Tables;
 use super::driver::{Counted, Driver, Kernel, Memory, Stream};
 use super::error::Error;
 use super::loss::StepLoss;
-use super::tables::{
-    self, Change, ChunkRow, Group, LONGEST, Launch, PLAN_BYTES, ProgressRow, ReportRow, SUMS, ScalarsRow, SettingsRow,
-    TensorRow, type_number,
-};
+use super::tables::{self, Change, LONGEST, Launch, ProgressRow, ScalarsRow, SettingsRow, TensorRow, type_number};
 use super::tensor::{Tensor, check_address};
-use crate::kernel::{Norms, Outcome, Scalars, TensorReport};
 use crate::settings::at_least_zero;
 use crate::{
-    ElementType, Error as CallError, GroupId, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Report, Settings,
-    StateType,
+    ElementType, Error as CallError, GroupId, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType,
 };
+
+pub use reading::{Counts, State};
 
 /// What an optimizer on a device is made with.
 ///
@@ -35,31 +35,6 @@ pub struct Config {
     /// The most bytes of parameters, gradients, v and h that are worked on together: those of a cache. Default: half
     /// of the device's L2. A policy that may keep all tensors works on all of them together.
     pub group_bytes: Option<usize>,
-}
-
-/// What an optimizer has asked of its device until now: see [`Optimizer::counts`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Steps put on a stream.
-    pub steps: u64,
-    /// Kernels put on a stream: three for each group of a step, and one for each change of settings.
-    pub launches: u64,
-    /// Calls for which the host waited for the device: to allocate, to describe tensors that it has not just stepped,
-    /// and to read.
-    pub waits: u64,
-}
-
-/// The filter of a tensor, read from the device: see [`Optimizer::state`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct State {
-    /// What v and h are stored in.
-    pub element_type: ElementType,
-    /// The bytes of v, as they are stored.
-    pub v: Vec<u8>,
-    /// The bytes of h, as they are stored.
-    pub h: Vec<u8>,
-    /// The scalars.
-    pub scalars: Scalars,
 }
 
 /// KOALA++ over a model on a device. See the [module's example](super).
@@ -118,18 +93,6 @@ impl Entry {
     fn scalars_address(&self) -> u64 {
         self.state.address() + self.scalars_offset() as u64
     }
-}
-
-/// The tensors of the last step, as they are described on the device.
-#[derive(Debug)]
-struct Tables {
-    rows: Vec<TensorRow>,
-    groups: Vec<Group>,
-    tensors: Memory,
-    chunks: Memory,
-    partials: Memory,
-    plans: Memory,
-    reports: Memory,
 }
 
 impl Optimizer {
@@ -469,163 +432,6 @@ impl Optimizer {
         }
         Ok(())
     }
-
-    /// What the last step on the stream did. The host waits for it.
-    ///
-    /// # Errors
-    /// [`Error::ForeignStream`], [`Error::Driver`].
-    ///
-    /// See the [module's example](super).
-    pub fn report(&self, stream: Stream) -> Result<Report, Error> {
-        let ProgressRow { noise, steps, counts, .. } = self.progress(stream)?;
-        let [stepped, first_steps, restarts, skipped, frozen, non_finite, breakdowns, withheld] =
-            counts.map(|count| count as usize);
-        Ok(Report {
-            step: steps,
-            noise,
-            stepped: stepped + first_steps + restarts,
-            first_steps,
-            restarts,
-            skipped,
-            frozen,
-            non_finite,
-            breakdowns,
-            withheld,
-        })
-    }
-
-    fn progress(&self, stream: Stream) -> Result<ProgressRow, Error> {
-        self.counted.driver.check_stream(stream)?;
-        Ok(self.progress.read(stream, 0, 1)?[0])
-    }
-
-    /// The reports on the tensors of the last step, in the order in which they were given; with norms if
-    /// [`Config::details`] is set. The host waits for it.
-    ///
-    /// # Errors
-    /// [`Error::ForeignStream`], [`Error::Driver`].
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// for tensor in optimizer.details(Stream::DEFAULT)? {
-    ///     println!("{:?}", tensor.outcome);
-    /// }
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn details(&self, stream: Stream) -> Result<Vec<TensorReport>, Error> {
-        self.counted.driver.check_stream(stream)?;
-        let count = if self.steps == 0 { 0 } else { self.tables.rows.len() };
-        let rows: Vec<ReportRow> = self.tables.reports.read(stream, 0, count)?;
-        Ok(rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect())
-    }
-
-    /// The filter of a tensor. The host waits for it.
-    ///
-    /// # Errors
-    /// [`Error::Call`] if there is no such tensor, [`Error::ForeignStream`], [`Error::Driver`].
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// let group = optimizer.add_group(Settings::default())?;
-    /// optimizer.add_tensor("bias", 10, ElementType::F32, StateType::Same, group)?;
-    /// assert_eq!(optimizer.state(Stream::DEFAULT, "bias")?.scalars.steps, 0);
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn state(&mut self, stream: Stream, name: &str) -> Result<State, Error> {
-        let index = self.index_of(name)?;
-        self.write_changes(stream)?;
-        let entry = &self.entries[index];
-        let ScalarsRow { h_h, h_v, innovation_variance, steps } =
-            entry.state.read(stream, entry.scalars_offset(), 1)?[0];
-        Ok(State {
-            element_type: entry.state_type,
-            v: entry.state.read(stream, 0, entry.state_bytes())?,
-            h: entry.state.read(stream, entry.h_offset(), entry.state_bytes())?,
-            scalars: Scalars { h_h, h_v, innovation_variance, steps },
-        })
-    }
-
-    /// What has been asked of the device until now.
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// println!("{} launches", optimizer.counts().launches);
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn counts(&self) -> Counts {
-        let (launches, waits) = self.counted.counts();
-        Counts { steps: self.steps, launches, waits }
-    }
-
-    /// In how many groups, that the cache has room for, the last step's tensors were worked on: three launches for each.
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// println!("{} launches a step", 3 * optimizer.cache_groups());
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn cache_groups(&self) -> usize {
-        self.tables.groups.len()
-    }
-}
-
-impl Tables {
-    fn empty(counted: &Arc<Counted>) -> Result<Self, Error> {
-        let none = || Memory::zeroed(counted, 0);
-        Ok(Tables {
-            rows: Vec::new(),
-            groups: tables::groups(std::iter::empty(), 0),
-            tensors: none()?,
-            chunks: none()?,
-            partials: none()?,
-            plans: none()?,
-            reports: none()?,
-        })
-    }
-
-    /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by then.
-    fn describe(
-        &mut self,
-        counted: &Arc<Counted>,
-        stream: Stream,
-        rows: &[TensorRow],
-        group_bytes: usize,
-    ) -> Result<(), Error> {
-        // Until all is written, there are no tensors.
-        self.rows.clear();
-        self.groups = tables::groups(std::iter::empty(), 0);
-        let chunks: Vec<ChunkRow> = tables::chunk_map(rows.iter().map(|row| row.length as usize));
-        for (memory, bytes) in [
-            (&mut self.tensors, size_of_val(rows)),
-            (&mut self.chunks, size_of_val(&*chunks)),
-            (&mut self.partials, chunks.len() * SUMS * size_of::<f64>()),
-            (&mut self.plans, rows.len() * PLAN_BYTES),
-            (&mut self.reports, size_of::<ReportRow>() * rows.len()),
-        ] {
-            if memory.bytes() < bytes {
-                *memory = Memory::zeroed(counted, bytes)?;
-            }
-        }
-        self.tensors.write(stream, rows)?;
-        self.chunks.write(stream, &chunks)?;
-        self.groups = tables::groups(rows.iter().map(|row| (row.length as usize, bytes_to_read(row))), group_bytes);
-        self.rows.extend_from_slice(rows);
-        Ok(())
-    }
-}
-
-/// Those of parameters, gradient, v and h.
-fn bytes_to_read(row: &TensorRow) -> usize {
-    let size = |number: u32| [4, 8, 2, 2][number as usize];
-    2 * row.length as usize * (size(row.parameters_type) + size(row.state_type))
 }
 
 fn check_policy(policy: Policy) -> Result<(), Error> {
@@ -639,28 +445,4 @@ fn check_policy(policy: Policy) -> Result<(), Error> {
 fn launch_change(counted: &Counted, stream: Stream, change: Change) -> Result<(), Error> {
     // SAFETY: the place is memory of the optimizer, with room for what is written.
     unsafe { counted.launch(stream, Kernel::Change, 1, &change) }
-}
-
-fn tensor_report(row: ReportRow, details: bool) -> TensorReport {
-    const OUTCOMES: [Outcome; 8] = [
-        Outcome::Stepped,
-        Outcome::FirstStep,
-        Outcome::Restarted,
-        Outcome::Skipped,
-        Outcome::Frozen,
-        Outcome::NonFinite,
-        Outcome::Breakdown,
-        Outcome::Withheld,
-    ];
-    let outcome = OUTCOMES.get(row.outcome as usize).copied().unwrap_or_default();
-    let norms =
-        Norms { gradient: row.gradient_norm, measurement: row.measurement_norm, parameters: row.parameters_norm };
-    TensorReport {
-        outcome,
-        innovation_variance: row.innovation_variance,
-        alpha: row.alpha,
-        lambda: row.lambda,
-        w: row.w,
-        norms: (details && outcome != Outcome::Frozen).then_some(norms),
-    }
 }

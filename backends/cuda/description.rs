@@ -1,0 +1,71 @@
+//! The tensors of the last step, described in memory of the device.
+
+use std::sync::Arc;
+
+use super::driver::{Counted, Memory, Stream};
+use super::error::Error;
+use super::tables::{self, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS, TensorRow};
+
+/// The tensors of the last step, as they are described on the device.
+#[derive(Debug)]
+pub(super) struct Tables {
+    pub rows: Vec<TensorRow>,
+    pub groups: Vec<Group>,
+    pub tensors: Memory,
+    pub chunks: Memory,
+    pub partials: Memory,
+    pub plans: Memory,
+    pub reports: Memory,
+}
+
+impl Tables {
+    /// No tensors.
+    pub fn empty(counted: &Arc<Counted>) -> Result<Self, Error> {
+        let none = || Memory::zeroed(counted, 0);
+        Ok(Tables {
+            rows: Vec::new(),
+            groups: tables::groups(std::iter::empty(), 0),
+            tensors: none()?,
+            chunks: none()?,
+            partials: none()?,
+            plans: none()?,
+            reports: none()?,
+        })
+    }
+
+    /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by then.
+    pub fn describe(
+        &mut self,
+        counted: &Arc<Counted>,
+        stream: Stream,
+        rows: &[TensorRow],
+        group_bytes: usize,
+    ) -> Result<(), Error> {
+        // Until all is written, there are no tensors.
+        self.rows.clear();
+        self.groups = tables::groups(std::iter::empty(), 0);
+        let chunks: Vec<ChunkRow> = tables::chunk_map(rows.iter().map(|row| row.length as usize));
+        for (memory, bytes) in [
+            (&mut self.tensors, size_of_val(rows)),
+            (&mut self.chunks, size_of_val(&*chunks)),
+            (&mut self.partials, chunks.len() * SUMS * size_of::<f64>()),
+            (&mut self.plans, rows.len() * PLAN_BYTES),
+            (&mut self.reports, size_of::<ReportRow>() * rows.len()),
+        ] {
+            if memory.bytes() < bytes {
+                *memory = Memory::zeroed(counted, bytes)?;
+            }
+        }
+        self.tensors.write(stream, rows)?;
+        self.chunks.write(stream, &chunks)?;
+        self.groups = tables::groups(rows.iter().map(|row| (row.length as usize, bytes_to_read(row))), group_bytes);
+        self.rows.extend_from_slice(rows);
+        Ok(())
+    }
+}
+
+/// Those of parameters, gradient, v and h.
+fn bytes_to_read(row: &TensorRow) -> usize {
+    let size = |number: u32| [4, 8, 2, 2][number as usize];
+    2 * row.length as usize * (size(row.parameters_type) + size(row.state_type))
+}
