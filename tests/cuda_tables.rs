@@ -9,7 +9,7 @@ mod tables;
 
 use contract::{BLOCK, LANES, RUN_ROWS, SKIP_GRADIENT_NORM};
 use koala_measure::models;
-use tables::{CHUNK, Change, Launch, SUMS, THREADS, chunk_map, groups};
+use tables::{CHANGES, CHUNK, Changes, Launch, SUMS, THREADS, chunk_map, groups};
 
 #[test]
 fn the_kernels_have_the_contract_s_numbers() {
@@ -21,6 +21,7 @@ fn the_kernels_have_the_contract_s_numbers() {
         format!("constexpr double SKIP_GRADIENT_NORM = {SKIP_GRADIENT_NORM:e};"),
         format!("constexpr unsigned CHUNK_BLOCKS = {};", CHUNK / BLOCK),
         format!("constexpr unsigned SUMS = {SUMS};"),
+        format!("constexpr unsigned CHANGES = {CHANGES};"),
     ] {
         assert!(source.contains(&line), "{line}");
     }
@@ -35,7 +36,7 @@ fn the_kernels_arguments_are_of_these_sizes() {
         ("koala_dots", size_of::<Launch>()),
         ("koala_recursion", size_of::<Launch>()),
         ("koala_update", size_of::<Launch>()),
-        ("koala_change", size_of::<Change>()),
+        ("koala_change", size_of::<Changes>()),
     ] {
         assert!(ptx.contains(&format!(".b8 {kernel}_param_0[{bytes}]")), "{kernel}: {bytes} bytes");
         assert!(ptx.contains(&format!(".visible .entry {kernel}(")), "{kernel}");

@@ -1,10 +1,11 @@
 //! The tensors of the last step, described in memory of the device.
 
+use std::mem::offset_of;
 use std::sync::Arc;
 
 use super::driver::{Counted, Memory, Stream};
 use super::error::Error;
-use super::tables::{self, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS, TensorRow};
+use super::tables::{self, Change, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS, TensorRow};
 
 /// The tensors of the last step, as they are described on the device.
 #[derive(Debug)]
@@ -31,6 +32,20 @@ impl Tables {
             plans: none()?,
             reports: none()?,
         })
+    }
+
+    /// Whether these are the tensors that are described, but for where their gradients are.
+    pub fn are_of(&self, rows: &[TensorRow]) -> bool {
+        let same = |(row, known): (&TensorRow, &TensorRow)| TensorRow { gradient: known.gradient, ..*row } == *known;
+        rows.len() == self.rows.len() && rows.iter().zip(&self.rows).all(same)
+    }
+
+    /// Which of those tensors' gradients have moved, and what says where they are now.
+    pub fn moved(&self, rows: &[TensorRow]) -> impl Iterator<Item = (usize, Change)> {
+        let row_size = size_of::<TensorRow>() as u64;
+        let first = self.tensors.address() + offset_of!(TensorRow, gradient) as u64;
+        let moved = rows.iter().zip(&self.rows).enumerate().filter(|(_, (row, known))| row.gradient != known.gradient);
+        moved.map(move |(i, (row, _))| (i, Change { place: first + i as u64 * row_size, word: row.gradient }))
     }
 
     /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by then.

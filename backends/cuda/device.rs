@@ -206,7 +206,6 @@ impl Driver for Device {
 
     unsafe fn launch(&self, stream: Stream, kernel: Kernel, blocks: u32, argument: &[u8]) -> Result<(), Error> {
         let _current = self.primary.current()?;
-        let threads = if kernel == Kernel::Change { 1 } else { THREADS };
         let mut arguments = [argument.as_ptr().cast_mut().cast::<c_void>()];
         // SAFETY: the function is of this context, its only argument is that structure, which the driver copies.
         let status = unsafe {
@@ -215,7 +214,7 @@ impl Driver for Device {
                 blocks,
                 1,
                 1,
-                threads,
+                THREADS,
                 1,
                 1,
                 0,

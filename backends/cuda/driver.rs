@@ -51,7 +51,7 @@ pub enum Kernel {
     Recursion,
     /// The update of all.
     Update,
-    /// New settings, or scalars.
+    /// New settings or scalars, and addresses of gradients that have moved.
     Change,
 }
 

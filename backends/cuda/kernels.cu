@@ -98,11 +98,15 @@ struct Launch {
     unsigned unused;
 };
 
-// The argument of the kernel that changes settings, and scalars where a filter restarts.
-constexpr unsigned CHANGE_WORDS = 5;
+// The argument of the kernel that writes words between steps: of settings, of scalars where a filter restarts, and the
+// addresses of gradients that have moved. As many as an argument has room for.
+constexpr unsigned CHANGES = 255;
 struct Change {
     unsigned long long *place;
-    unsigned long long words[CHANGE_WORDS];
+    unsigned long long word;
+};
+struct Changes {
+    Change changes[CHANGES];
     unsigned long long count;
 };
 
@@ -568,6 +572,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) koala_update(const Launch 
 
 // ---- What changes between steps, without a copy that the host would have to wait for.
 
-extern "C" __global__ void koala_change(const Change change) {
-    for (unsigned i = 0; i < change.count; ++i) change.place[i] = change.words[i];
+extern "C" __global__ void __launch_bounds__(THREADS) koala_change(const __grid_constant__ Changes changes) {
+    for (unsigned i = threadIdx.x; i < changes.count; i += THREADS) *changes.changes[i].place = changes.changes[i].word;
 }

@@ -49,7 +49,8 @@
 //!
 //! A step is launches on the caller's stream and nothing else once the optimizer has seen its tensors: it allocates
 //! nothing and waits for nothing. So take one step, then capture another with the same tensors; the loss should then be
-//! on the device. Settings that change between replays are written by [`Optimizer::write_changes`].
+//! on the device. Settings that change between replays are written by [`Optimizer::write_changes`]; gradients are where
+//! they were when the step was captured.
 
 mod description;
 mod device;

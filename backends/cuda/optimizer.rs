@@ -9,7 +9,9 @@ use super::description::Tables;
 use super::driver::{Counted, Driver, Kernel, Memory, Stream};
 use super::error::Error;
 use super::loss::StepLoss;
-use super::tables::{self, Change, LONGEST, Launch, ProgressRow, ScalarsRow, SettingsRow, TensorRow, type_number};
+use super::tables::{
+    self, CHANGES, Change, Changes, LONGEST, Launch, ProgressRow, ScalarsRow, SettingsRow, TensorRow, type_number,
+};
 use super::tensor::{Tensor, check_address};
 use crate::settings::at_least_zero;
 use crate::{
@@ -48,8 +50,9 @@ pub struct Optimizer {
     entries: Vec<Entry>,
     by_name: HashMap<Box<str>, usize>,
     tables: Tables,
-    /// The rows of the step that is prepared; kept so that a step does not allocate.
+    /// The rows of the step that is prepared, and what changes before it; kept so that a step does not allocate.
     rows: Vec<TensorRow>,
+    changes: Vec<Change>,
     steps: u64,
     /// Distinguishes the calls of `step`, so that a tensor given twice is found without clearing marks.
     calls: u64,
@@ -124,6 +127,7 @@ impl Optimizer {
             by_name: HashMap::new(),
             tables,
             rows: Vec::new(),
+            changes: Vec::new(),
             steps: 0,
             calls: 0,
         })
@@ -262,7 +266,7 @@ impl Optimizer {
     }
 
     /// Puts a step of the given tensors on the stream, some or all of those added, in any order. The host does not wait
-    /// for it, nor for anything else if these were the tensors of the step before.
+    /// for it, nor for anything else if these were the tensors of the step before: their gradients may have moved.
     ///
     /// # Errors
     /// [`Error::Call`] for a tensor that is unknown, given twice, or of another length or type, and for a second moment
@@ -275,13 +279,19 @@ impl Optimizer {
         let launch = self.with_loss(self.launch(), loss.into())?;
         self.counted.driver.check_stream(stream)?;
         self.find(tensors)?;
-        if self.rows != self.tables.rows {
-            for tensor in tensors {
-                tensor.check(|address| self.counted.driver.is_on_device(address))?;
+        let check = |tensor: &Tensor| tensor.check(|address| self.counted.driver.is_on_device(address));
+        self.changes.clear();
+        if self.tables.are_of(&self.rows) {
+            for (i, change) in self.tables.moved(&self.rows) {
+                check(&tensors[i])?;
+                self.changes.push(change);
             }
+        } else {
+            tensors.iter().try_for_each(check)?;
             self.tables.describe(&self.counted, stream, &self.rows, self.group_bytes)?;
         }
-        self.write_changes(stream)?;
+        self.launch_changes(stream)?;
+        self.tables.rows.copy_from_slice(&self.rows);
         self.launch_groups(stream, launch)?;
         self.steps += 1;
         Ok(())
@@ -304,14 +314,24 @@ impl Optimizer {
     /// ```
     pub fn write_changes(&mut self, stream: Stream) -> Result<(), Error> {
         self.counted.driver.check_stream(stream)?;
-        for group in self.groups.iter_mut().filter(|group| group.changed) {
-            launch_change(&self.counted, stream, Change::settings(group.memory.address(), group.settings))?;
-            group.changed = false;
+        self.changes.clear();
+        self.launch_changes(stream)
+    }
+
+    /// Those changes that there are already, and those of settings and filters.
+    fn launch_changes(&mut self, stream: Stream) -> Result<(), Error> {
+        for group in self.groups.iter().filter(|group| group.changed) {
+            self.changes.extend(tables::words(group.memory.address(), &SettingsRow::from(group.settings)));
         }
-        for entry in self.entries.iter_mut().filter(|entry| entry.restarted) {
-            launch_change(&self.counted, stream, Change::restart(entry.scalars_address()))?;
-            entry.restarted = false;
+        for entry in self.entries.iter().filter(|entry| entry.restarted) {
+            self.changes.extend(tables::words(entry.scalars_address(), &ScalarsRow::default()));
         }
+        for changes in self.changes.chunks(CHANGES) {
+            // SAFETY: the places are memory of the optimizer, of whole words.
+            unsafe { self.counted.launch(stream, Kernel::Change, 1, &Changes::of(changes))? };
+        }
+        self.groups.iter_mut().for_each(|group| group.changed = false);
+        self.entries.iter_mut().for_each(|entry| entry.restarted = false);
         Ok(())
     }
 
@@ -440,9 +460,4 @@ fn check_policy(policy: Policy) -> Result<(), Error> {
         Policy { breakdown: OnBreakdown::Error, .. } => Err(Error::Policy { policy: "OnBreakdown::Error" }),
         _ => Ok(()),
     }
-}
-
-fn launch_change(counted: &Counted, stream: Stream, change: Change) -> Result<(), Error> {
-    // SAFETY: the place is memory of the optimizer, with room for what is written.
-    unsafe { counted.launch(stream, Kernel::Change, 1, &change) }
 }

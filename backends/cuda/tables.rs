@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::{NoUninit, Pod, Zeroable};
 
 use crate::contract::BLOCK;
 use crate::{ElementType, Settings, Variant};
@@ -142,24 +142,39 @@ pub struct Launch {
     pub unused: u32,
 }
 
-/// The argument of the kernel that changes settings and scalars.
+/// Words that one launch changes at most: as many as a kernel's argument has room for.
+pub const CHANGES: usize = 255;
+
+/// A word of the device's memory that is to be changed.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct Change {
     pub place: u64,
-    pub words: [u64; 5],
+    pub word: u64,
+}
+
+/// The argument of the kernel that changes words.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub struct Changes {
+    pub changes: [Change; CHANGES],
     pub count: u64,
 }
 
-impl Change {
-    pub fn settings(place: u64, settings: Settings) -> Self {
-        Change { place, words: bytemuck::cast(SettingsRow::from(settings)), count: 5 }
+impl Changes {
+    /// Those of them that one launch can take.
+    pub fn of(changes: &[Change]) -> Self {
+        let count = changes.len().min(CHANGES);
+        let mut argument = Changes { changes: [Change { place: 0, word: 0 }; CHANGES], count: count as u64 };
+        argument.changes[..count].copy_from_slice(&changes[..count]);
+        argument
     }
+}
 
-    /// Scalars before a first step.
-    pub fn restart(place: u64) -> Self {
-        Change { place, words: [0; 5], count: 4 }
-    }
+/// What makes of the memory at `place` this row, which is whole words.
+pub fn words(place: u64, row: &impl NoUninit) -> impl Iterator<Item = Change> {
+    let words: &[u64] = bytemuck::cast_slice(bytemuck::bytes_of(row));
+    (place..).step_by(size_of::<u64>()).zip(words).map(|(place, word)| Change { place, word: *word })
 }
 
 /// Consecutive tensors that are worked on together, and their chunks.

@@ -11,7 +11,8 @@ use crate::{ElementType, Report};
 pub struct Counts {
     /// Steps put on a stream.
     pub steps: u64,
-    /// Kernels put on a stream: three for each group of a step, and one for each change of settings.
+    /// Kernels put on a stream: three for each group of a step, and one for every 255 words that change before it: five
+    /// for a group's settings, four for a filter that restarts, one for a gradient that has moved.
     pub launches: u64,
     /// Calls for which the host waited for the device: to allocate, to describe tensors that it has not just stepped,
     /// and to read.

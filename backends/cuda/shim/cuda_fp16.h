@@ -9,6 +9,7 @@
 
 #define __global__
 #define __device__
+#define __grid_constant__
 #define __launch_bounds__(threads)
 // One thread block runs at a time. What is shared is in a section of its own, so that it can be spoilt before each.
 #define __shared__ static __attribute__((section("shared_memory")))

@@ -231,7 +231,7 @@ int cuLaunchKernel(int *function, unsigned x, unsigned y, unsigned z, unsigned t
     const long number = function - function_handles;
     if (!ready(stream) || number < 0 || number > 3 || x == 0 || y != 1 || z != 1 || threads_y != 1 || threads_z != 1)
         return mistake(INVALID_VALUE);
-    if (shared_bytes != 0 || extra || threads != (number == 3 ? 1 : 128)) return mistake(INVALID_VALUE);
+    if (shared_bytes != 0 || extra || threads != 128) return mistake(INVALID_VALUE);
     return koala_shim_launch(static_cast<unsigned>(number), x, arguments[0]) == 0 ? SUCCESS : mistake(INVALID_VALUE);
 }
 

@@ -120,13 +120,14 @@ double __shfl_down_sync(unsigned, double value, unsigned distance, unsigned widt
 // Launches the kernel of that number; 0 if all went well.
 extern "C" int koala_shim_launch(unsigned number, unsigned blocks, const void *argument) {
     if (number == 3) {
-        koala_change(*static_cast<const Change *>(argument));
-        return 0;
+        const Changes changes = *static_cast<const Changes *>(argument);
+        kernel = [=] { koala_change(changes); };
+    } else {
+        const Launch launch = *static_cast<const Launch *>(argument);
+        void (*const kernels[])(Launch) = {koala_dots, koala_recursion, koala_update};
+        if (number > 3) return 1;
+        kernel = [=] { kernels[number](launch); };
     }
-    const Launch launch = *static_cast<const Launch *>(argument);
-    void (*const kernels[])(Launch) = {koala_dots, koala_recursion, koala_update};
-    if (number > 2) return 1;
-    kernel = [=] { kernels[number](launch); };
     std::vector<unsigned> numbers(blocks);
     std::iota(numbers.begin(), numbers.end(), 0);
     std::shuffle(numbers.begin(), numbers.end(), order);
