@@ -38,7 +38,7 @@ impl Optimizer {
     /// # Errors
     /// [`Error::ForeignStream`], [`Error::Driver`].
     ///
-    /// See the [module's example](super).
+    /// See the [module's example](crate::cuda).
     pub fn report(&self, stream: Stream) -> Result<Report, Error> {
         let ProgressRow { noise, steps, counts, .. } = self.progress(stream)?;
         let [stepped, first_steps, restarts, skipped, frozen, non_finite, breakdowns, withheld] =
@@ -63,7 +63,7 @@ impl Optimizer {
     }
 
     /// The reports on the tensors of the last step, in the order in which they were given; with norms if
-    /// [`Config::details`] is set. The host waits for it.
+    /// [`Config::details`](crate::cuda::Config::details) is set. The host waits for it.
     ///
     /// # Errors
     /// [`Error::ForeignStream`], [`Error::Driver`].
@@ -126,7 +126,7 @@ impl Optimizer {
         Counts { steps: self.steps, launches, waits }
     }
 
-    /// In how many groups, that the cache has room for, the last step's tensors were worked on: three launches for each.
+    /// In how many groups the last step's tensors were worked on, so that the cache has room: three launches for each.
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
