@@ -4,19 +4,13 @@
 # driver. Needs Python 3 with venv, Rust, network, and g++ (which it installs). What it skips, it says.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+source .ci/commands.sh
 environment=target/ci-cuda
-failed=0
-
-# run COMMAND...: goes on after a failure, and remembers it.
-run() {
-    local start=$SECONDS
-    printf '\n--> %s\n' "$*"
-    "$@" || { printf 'FAILED: %s\n' "$*"; failed=1; }
-    printf '%d s\n' $((SECONDS - start))
-}
 
 if ! command -v g++ >/dev/null; then
-    run apt-get install -y --no-install-recommends g++
+    export DEBIAN_FRONTEND=noninteractive
+    run apt-get update -q
+    run apt-get install -q -y --no-install-recommends g++
 fi
 rm -rf "$environment"
 run python3 -m venv "$environment"
@@ -30,5 +24,5 @@ features=(--release -p koala-optim --features cuda,rayon)
 run cargo test "${features[@]}" --no-fail-fast --test cuda --test cuda_driver --test cuda_tables
 run cargo test "${features[@]}" --doc cuda
 
-printf 'skipped: %s\n' "everything on a GPU: there is none that these tests would use. Bits on a GPU, speed, graphs and the real driver's errors are not tested"
+skip "bits on a GPU, speed, graphs and the real driver's errors" "there is no GPU that these tests would use"
 exit "$failed"

@@ -4,20 +4,10 @@
 # skips, it says.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+source .ci/commands.sh
 environment=$PWD/target/ci-python
-failed=0
 passed_tests=0
 failed_tests=0
-
-skip() { printf 'skipped: %s: %s\n' "$1" "$2"; }
-
-# run COMMAND...: goes on after a failure, and remembers it.
-run() {
-    local start=$SECONDS
-    printf '\n--> %s\n' "$*"
-    "$@" || { printf 'FAILED: %s\n' "$*"; failed=1; }
-    printf '%d s\n' $((SECONDS - start))
-}
 
 # try_to_install PACKAGE...: what not every machine can have.
 try_to_install() {
