@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ from . import _koala
 
 ffi: Any = _koala.ffi
 lib: Any = _koala.lib
+
+
+# For capsules of DLPack: the capsule and its name give an address.
+capsule_pointer: Any = ctypes.pythonapi.PyCapsule_GetPointer
+capsule_pointer.argtypes, capsule_pointer.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
 
 
 def path() -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 import numpy
 
-from ._library import ffi
+from ._library import capsule_pointer, ffi
 from ._settings import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ _DLPACK_READ_ONLY = 1
 _DLPACK_COPIED = 2
 _DLPACK_TYPES = {(2, 32, 1): "float32", (2, 64, 1): "float64", (2, 16, 1): "float16", (4, 16, 1): "bfloat16"}
 
-_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-_capsule_pointer.argtypes, _capsule_pointer.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_void_p
 _capsule_is = ctypes.pythonapi.PyCapsule_IsValid
 _capsule_is.argtypes, _capsule_is.restype = (ctypes.py_object, ctypes.c_char_p), ctypes.c_int
 
@@ -160,12 +158,12 @@ def _of_dlpack(name: str, array: Any, writable: bool) -> Memory:
         flags = 0
     # A capsule that nobody takes over gives its memory back when it goes.
     if _capsule_is(capsule, b"dltensor_versioned"):
-        managed = _DLManagedTensorVersioned.from_address(_capsule_pointer(capsule, b"dltensor_versioned"))
+        managed = _DLManagedTensorVersioned.from_address(capsule_pointer(capsule, b"dltensor_versioned"))
         if managed.major != 1:
             raise ValueError(f"{name} is of DLPack {managed.major}.{managed.minor}, expected version 1")
         tensor, flags = managed.tensor, managed.flags
     else:
-        tensor = _DLTensor.from_address(_capsule_pointer(capsule, b"dltensor"))
+        tensor = _DLTensor.from_address(capsule_pointer(capsule, b"dltensor"))
     dtype = _DLPACK_TYPES.get((tensor.code, tensor.bits, tensor.lanes))
     if dtype is None:
         raise _wrong_dtype(name, f"{tensor.bits} bits of DLPack's type {tensor.code}")

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from torch import Tensor
 
-from .._library import path
+from .._library import capsule_pointer, path
 
 Addresses = Optional["array[int]"]
 
@@ -87,9 +87,7 @@ def _exchange_api() -> int | None:
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         return None
-    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    address: int | None = get_pointer(capsule, b"dlpack_exchange_api")
+    address: int | None = capsule_pointer(capsule, b"dlpack_exchange_api")
     return address
 
 
