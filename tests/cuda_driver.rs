@@ -2,10 +2,12 @@
 //! process of its own, which has loaded that one before any other could be. Needs g++ and Linux.
 #![cfg(target_os = "linux")]
 
-use std::ffi::c_void;
-use std::path::Path;
-use std::process::Command;
+#[path = "common/compiled.rs"]
+mod compiled;
 
+use std::ffi::c_void;
+
+use compiled::compiled;
 use koala_optim::cuda::{Config, Device, Driver, Error, Optimizer, Stream, Tensor};
 use koala_optim::{
     Config as CpuConfig, ElementType, Loss, Optimizer as CpuOptimizer, Settings, StateType, Tensor as CpuTensor,
@@ -17,23 +19,8 @@ struct Stub(libloading::Library);
 impl Stub {
     /// `None`, with a line that says so, where there is no g++.
     fn load() -> Option<Self> {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("backends/cuda/shim");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("koala-driver-{}.so", std::process::id()));
-        let mut command = Command::new("g++");
-        command.args(["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]);
-        command.args(["-shared", "-fPIC", "-Wl,-soname,libcuda.so", "-I"]).arg(&source).arg("-o").arg(&library);
-        match command.args([source.join("shim.cpp"), source.join("libcuda.cpp")]).status() {
-            Ok(status) => assert!(status.success(), "g++ does not compile the driver: {command:?}"),
-            Err(error) => {
-                assert!(std::env::var_os("KOALA_REQUIRE_SHIM").is_none(), "there is no g++: {error}");
-                println!("skipped: there is no g++ to compile a CUDA driver for tests: {error}");
-                return None;
-            }
-        }
-        // SAFETY: it was just built from this repository's sources, and loading it runs only C++'s own initialization.
-        let loaded = unsafe { libloading::Library::new(&library) };
-        std::fs::remove_file(&library).unwrap();
-        Some(Stub(loaded.unwrap()))
+        let files = ["shim.cpp", "libcuda.cpp"];
+        compiled("koala-driver", &files, &["-Wl,-soname,libcuda.so"]).map(Stub)
     }
 
     fn set(&self, devices: i32, version: i32, major: i32, memory: usize) {

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/compiled.rs"]
+mod compiled;
 
 mod bits;
 mod host;

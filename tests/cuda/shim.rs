@@ -1,11 +1,11 @@
 //! A device without a GPU: memory of the host, and the kernels of `backends/cuda/kernels.cu` compiled for it by g++.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use koala_optim::cuda::{Driver, Error, Kernel, Stream};
+
+use crate::compiled::compiled;
 
 type Launch = unsafe extern "C" fn(u32, u32, *const u8) -> i32;
 
@@ -17,8 +17,7 @@ struct Shim {
     running: Mutex<()>,
 }
 
-/// The shim, built once; `None`, with a line that says so, where there is no g++. `KOALA_REQUIRE_SHIM` makes that a
-/// failure.
+/// The shim, built once; `None`, with a line that says so, where it cannot be.
 fn shim() -> Option<&'static Shim> {
     static SHIM: OnceLock<Option<Shim>> = OnceLock::new();
     SHIM.get_or_init(|| {
@@ -26,24 +25,8 @@ fn shim() -> Option<&'static Shim> {
             println!("skipped: the CUDA kernels are compiled for this processor on Linux only");
             return None;
         }
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("backends/cuda/shim");
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("koala-shim-{}.so", std::process::id()));
-        let mut command = Command::new("g++");
-        command.args(["-std=c++17", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]);
-        command.args(["-shared", "-fPIC", "-I"]).arg(&source).arg("-o").arg(&library).arg(source.join("shim.cpp"));
-        match command.status() {
-            Ok(status) => assert!(status.success(), "g++ does not compile the kernels: {command:?}"),
-            Err(error) => {
-                assert!(std::env::var_os("KOALA_REQUIRE_SHIM").is_none(), "there is no g++: {error}");
-                println!("skipped: there is no g++ to compile the CUDA kernels for this processor: {error}");
-                return None;
-            }
-        }
-        // SAFETY: it was just built from this repository's sources, and loading it runs only C++'s own initialization.
-        let loaded = unsafe { libloading::Library::new(&library) };
-        // Once it is loaded, its file is of no use.
-        std::fs::remove_file(&library).unwrap();
-        Some(Shim { library: loaded.unwrap(), running: Mutex::new(()) })
+        let library = compiled("koala-shim", &["shim.cpp"], &[])?;
+        Some(Shim { library, running: Mutex::new(()) })
     })
     .as_ref()
 }
