@@ -52,6 +52,16 @@ impl Vector<f32> for Avx2 {
     }
 
     #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        self.0.avx._mm256_div_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m256) -> __m256 {
+        self.0.avx._mm256_sqrt_ps(a)
+    }
+
+    #[inline(always)]
     fn load_part(self, part: &[f32], row: &mut [f32; LANES]) {
         let (avx, avx2) = (self.0.avx, self.0.avx2);
         let (lower, upper) = part.split_at(part.len().min(8));
@@ -137,6 +147,16 @@ impl Vector<f64> for Avx2 {
     #[inline(always)]
     fn mul(self, a: __m256d, b: __m256d) -> __m256d {
         self.0.avx._mm256_mul_pd(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256d, b: __m256d) -> __m256d {
+        self.0.avx._mm256_div_pd(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m256d) -> __m256d {
+        self.0.avx._mm256_sqrt_pd(a)
     }
 
     #[inline(always)]

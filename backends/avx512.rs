@@ -51,6 +51,16 @@ impl Vector<f32> for Avx512 {
     }
 
     #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        self.0.avx512f._mm512_div_ps(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m512) -> __m512 {
+        self.0.avx512f._mm512_sqrt_ps(a)
+    }
+
+    #[inline(always)]
     fn load_part(self, part: &[f32], row: &mut [f32; LANES]) {
         let mask = ((1_u32 << part.len().min(15)) - 1) as u16;
         // SAFETY: the mask has as many bits as the slice has elements; what it leaves out is not read.
@@ -128,6 +138,16 @@ impl Vector<f64> for Avx512 {
     #[inline(always)]
     fn mul(self, a: __m512d, b: __m512d) -> __m512d {
         self.0.avx512f._mm512_mul_pd(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512d, b: __m512d) -> __m512d {
+        self.0.avx512f._mm512_div_pd(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: __m512d) -> __m512d {
+        self.0.avx512f._mm512_sqrt_pd(a)
     }
 
     #[inline(always)]

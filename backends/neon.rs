@@ -42,6 +42,16 @@ impl Vector<f32> for Neon {
     }
 
     #[inline(always)]
+    fn div(self, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        self.0.neon.vdivq_f32(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: float32x4_t) -> float32x4_t {
+        self.0.neon.vsqrtq_f32(a)
+    }
+
+    #[inline(always)]
     fn widen_add(self, lanes: &mut Lanes, column: usize, value: float32x4_t) {
         let neon = self.0.neon;
         let lower = neon.vcvt_f64_f32(neon.vget_low_f32(value));
@@ -93,6 +103,16 @@ impl Vector<f64> for Neon {
     #[inline(always)]
     fn mul(self, a: float64x2_t, b: float64x2_t) -> float64x2_t {
         self.0.neon.vmulq_f64(a, b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: float64x2_t, b: float64x2_t) -> float64x2_t {
+        self.0.neon.vdivq_f64(a, b)
+    }
+
+    #[inline(always)]
+    fn sqrt(self, a: float64x2_t) -> float64x2_t {
+        self.0.neon.vsqrtq_f64(a)
     }
 
     #[inline(always)]

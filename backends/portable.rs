@@ -37,6 +37,16 @@ macro_rules! arithmetic {
         }
 
         #[inline(always)]
+        fn div(self, a: $column, b: $column) -> $column {
+            a / b
+        }
+
+        #[inline(always)]
+        fn sqrt(self, a: $column) -> $column {
+            a.sqrt()
+        }
+
+        #[inline(always)]
         fn load(self, row: &[$type; LANES], column: usize) -> $column {
             $column::from(row.as_chunks::<$width>().0[column])
         }

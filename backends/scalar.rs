@@ -36,6 +36,16 @@ macro_rules! vector {
             }
 
             #[inline(always)]
+            fn div(self, a: $type, b: $type) -> $type {
+                a / b
+            }
+
+            #[inline(always)]
+            fn sqrt(self, a: $type) -> $type {
+                a.sqrt()
+            }
+
+            #[inline(always)]
             fn load(self, row: &[$type; LANES], column: usize) -> $type {
                 row[column]
             }

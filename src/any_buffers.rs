@@ -6,7 +6,9 @@ use half::{bf16, f16};
 use crate::backend::Backend;
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{self, Buffers, Dots, Manner, Plan, Scalars, Step, TensorReport, exchanges, step_with_report};
+use crate::kernel::{self, Buffers, Dots, Plan, Scalars, Step, TensorReport};
+use crate::methods::Method;
+use crate::passes::{Manner, step_with_report};
 use crate::tensor_state::Task;
 
 macro_rules! pairs_of_types {
@@ -120,6 +122,16 @@ impl AnyBuffers<'_> {
         self.with(scalars, WholeStep { step, exchange, report })
     }
 
+    /// As [`kernel::predict`].
+    ///
+    /// # Errors
+    /// As [`kernel::predict`].
+    ///
+    /// See the [type's example](Self).
+    pub fn predict(self, step: &Step) -> Result<f64, Error> {
+        self.with(&mut Scalars::default(), Predict { step })
+    }
+
     /// As [`kernel::dots`].
     ///
     /// # Errors
@@ -150,8 +162,8 @@ impl AnyBuffers<'_> {
         self.with(scalars, Apply { backend, plan })
     }
 
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        self.look(Validate)
+    pub(crate) fn validate(&self, method: &Method) -> Result<(), Error> {
+        self.look(Validate { method })
     }
 
     #[inline]
@@ -171,14 +183,16 @@ impl Look for Length {
     }
 }
 
-struct Validate;
+struct Validate<'a> {
+    method: &'a Method,
+}
 
-impl Look for Validate {
+impl Look for Validate<'_> {
     type Output = Result<(), Error>;
 
     #[inline(always)]
     fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
-        buffers.validate()
+        buffers.validate(self.method)
     }
 }
 
@@ -209,8 +223,19 @@ impl Task for WholeStep<'_> {
     #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         let WholeStep { step, exchange, report } = self;
-        step_with_report(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)?;
-        Ok(exchange && exchanges::<P, S>(step.settings.weight_decay, report.outcome))
+        step_with_report(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
+    }
+}
+
+struct Predict<'a> {
+    step: &'a Step,
+}
+
+impl Task for Predict<'_> {
+    type Output = Result<f64, Error>;
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
+        kernel::predict(self.step, buffers)
     }
 }
 

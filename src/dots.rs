@@ -9,6 +9,8 @@
 //! The shape of the sums is in [`contract`](crate::contract). Before a first step there is no h and v, and only c and t
 //! are taken. Without weight decay H is g itself, and θ is not read.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 
 use crate::Backend;
@@ -103,7 +105,7 @@ pub fn split_point(length: usize) -> usize {
 }
 
 #[inline(always)]
-fn add(mut left: Sums, right: Sums) -> Sums {
+fn add<const N: usize>(mut left: [f64; N], right: [f64; N]) -> [f64; N] {
     for (left, right) in left.iter_mut().zip(right) {
         *left += right;
     }
@@ -157,7 +159,7 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
             // In one place, so that the loops below are compiled once.
             let sums = streams.slice(first, count).block(if is_last { &tail } else { &None });
             if is_last {
-                return tree.map_or(sums, |tree: Tree| tree.finish(sums));
+                return tree.map_or(sums, |tree: Tree<4>| tree.finish(sums));
             }
             tree.get_or_insert_with(Tree::new).push(sums);
         }
@@ -274,19 +276,19 @@ impl<'a, P: Element, S: Element, V: Vector<P::Arithmetic>, const DECAY: bool, co
 }
 
 /// The contract's tree over the blocks of a chunk: subtrees wait at their level until their sibling is there.
-struct Tree {
-    waiting: [Sums; (CHUNK / BLOCK).ilog2() as usize + 1],
+struct Tree<const N: usize> {
+    waiting: [[f64; N]; (CHUNK / BLOCK).ilog2() as usize + 1],
     blocks: usize,
 }
 
-impl Tree {
+impl<const N: usize> Tree<N> {
     #[inline(always)]
     fn new() -> Self {
-        Tree { waiting: [[0.0; 4]; (CHUNK / BLOCK).ilog2() as usize + 1], blocks: 0 }
+        Tree { waiting: [[0.0; N]; (CHUNK / BLOCK).ilog2() as usize + 1], blocks: 0 }
     }
 
     #[inline(always)]
-    fn push(&mut self, mut sums: Sums) {
+    fn push(&mut self, mut sums: [f64; N]) {
         let mut level = 0;
         while self.blocks >> level & 1 == 1 {
             sums = add(self.waiting[level], sums);
@@ -298,8 +300,32 @@ impl Tree {
 
     /// The sum with the last block.
     #[inline(always)]
-    fn finish(self, last: Sums) -> Sums {
+    fn finish(self, last: [f64; N]) -> [f64; N] {
         let levels = (0..self.waiting.len()).filter(|level| self.blocks >> level & 1 == 1);
         levels.fold(last, |sums, level| add(self.waiting[level], sums))
     }
+}
+
+/// The contract's tree over whatever sums are taken of each block.
+pub fn by_blocks<const N: usize>(
+    range: Range<usize>,
+    parallel: bool,
+    block: &(dyn Fn(Range<usize>) -> [f64; N] + Sync),
+) -> [f64; N] {
+    if range.len() > CHUNK {
+        let middle = range.start + split_point(range.len());
+        let (left, right) = join(
+            parallel,
+            || by_blocks(range.start..middle, parallel, block),
+            || by_blocks(middle..range.end, parallel, block),
+        );
+        return add(left, right);
+    }
+    let mut tree = Tree::new();
+    let mut first = range.start;
+    while first + BLOCK < range.end {
+        tree.push(block(first..first + BLOCK));
+        first += BLOCK;
+    }
+    tree.finish(block(first..range.end))
 }

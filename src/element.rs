@@ -81,7 +81,9 @@ pub trait Element: bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync + s
 }
 
 /// A type that arithmetic is done in. Sealed: f32 and f64.
-pub trait Real: Element {
+pub trait Real:
+    Element<Arithmetic = Self> + PartialOrd + std::ops::Mul<Output = Self> + std::ops::Neg<Output = Self>
+{
     /// Runs `operation` with a proof that the instruction set computes in this type.
     #[doc(hidden)]
     fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output;

@@ -79,6 +79,10 @@ pub enum Error {
         /// The innovation variance.
         innovation_variance: f64,
     },
+    /// A step in halves is KOALA++'s, with gradients as they are: nothing else is offered so.
+    Halves,
+    /// KOALA-M was to step before [`Optimizer::predict`](crate::Optimizer::predict) was called for that step.
+    NotPredicted,
     /// There is not enough memory for a tensor's state.
     Memory {
         /// The tensor's name; empty where the call takes a single tensor.
@@ -132,14 +136,15 @@ impl Error {
     }
 }
 
-/// Whether each buffer has the length that it should have; the error is the first one's that has not.
+/// Whether each buffer has the length that it should have, which comes after the one that it has; the error is the first
+/// one's that has not.
 #[inline]
-pub(crate) fn check_lengths<const N: usize>(expected: usize, buffers: [(&'static str, usize); N]) -> Result<(), Error> {
-    let wrong = |(buffer, found)| Error::Length { tensor: String::new(), buffer, found, expected };
-    if buffers.iter().all(|(_, length)| *length == expected) {
+pub(crate) fn check_lengths<const N: usize>(buffers: [(&'static str, usize, usize); N]) -> Result<(), Error> {
+    if buffers.iter().all(|(_, found, expected)| found == expected) {
         return Ok(());
     }
-    buffers.into_iter().find(|(_, length)| *length != expected).map_or(Ok(()), |buffer| Err(wrong(buffer)))
+    let wrong = |(buffer, found, expected)| Error::Length { tensor: String::new(), buffer, found, expected };
+    buffers.into_iter().find(|(_, found, expected)| found != expected).map_or(Ok(()), |buffer| Err(wrong(buffer)))
 }
 
 /// `tensor "name"`, or `the tensor` where it has none.
@@ -175,6 +180,12 @@ impl std::fmt::Display for Error {
             }
             Error::Breakdown { tensor, innovation_variance } => {
                 write!(f, "{}: the innovation variance S is {innovation_variance}, not positive", Named(tensor))
+            }
+            Error::Halves => {
+                f.write_str("a step in halves is for KOALA++ with gradients as they are, not for this one")
+            }
+            Error::NotPredicted => {
+                f.write_str("KOALA-M has to predict before each step, and before its gradient is taken")
             }
             Error::Memory { tensor, elements } => {
                 write!(f, "{}: not enough memory for the state of {elements} elements", Named(tensor))

@@ -6,7 +6,8 @@ use std::ops::{Deref, DerefMut};
 
 use crate::element::Element;
 use crate::error::Error;
-use crate::kernel::{Buffers, HalfCopy, Manner, Scalars, Step, TensorReport, exchanges, step_in_manner};
+use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport};
+use crate::passes::{Manner, step_with_report};
 use crate::storage::Storage;
 
 /// The buffers of one tensor whose gradient may become the new h, all of one length and type: see [`step_exchanging`].
@@ -53,8 +54,9 @@ pub fn step_exchanging<P: Element>(
 ) -> Result<TensorReport, Error> {
     let ExchangeBuffers { parameters, gradient, v, h, copy } = buffers;
     let buffers = Buffers { parameters, gradient, v, h, copy };
-    let report = step_in_manner(step, Manner { exchange: true, ..Manner::default() }, buffers, scalars)?;
-    if exchanges::<P, P>(step.settings.weight_decay, report.outcome) {
+    let mut report = TensorReport::default();
+    let manner = Manner { exchange: true, ..Manner::default() };
+    if step_with_report(step, manner, buffers, scalars, &mut report)? {
         std::mem::swap(gradient, h);
     }
     Ok(report)

@@ -25,31 +25,35 @@ pub use crate::lending::{Lender, Lent, step_tensors};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
 use crate::backend::Backend;
-use crate::contract::SKIP_GRADIENT_NORM;
-use crate::dots::{self, squares};
 use crate::element::Element;
 use crate::error::{Error, check_lengths};
-use crate::recursion::{self, Trouble, kept};
-use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, at_least_zero};
-use crate::update;
+use crate::methods::{self, Method, Update};
+use crate::passes::{self, Manner, apply_plan, error_of, pass_1, step_with_report};
+use crate::recursion::kept;
+use crate::settings::{Policy, Scaling, Settings, at_least_zero};
+use crate::staging::Scaled;
 
 /// Everything about a step but the tensor.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Where it runs.
     pub backend: Backend,
-    /// The filter's settings.
+    /// Which optimizer steps, with its shared numbers as they are now.
+    pub method: Method,
+    /// The tensor's settings.
     pub settings: Settings,
     /// What to do when it can't be taken.
     pub policy: Policy,
     /// The loss and the noise.
     pub measurement: Measurement,
+    /// What becomes of the gradient as it is loaded.
+    pub scaling: Scaling,
     /// Whether the report is to have the norms, which may cost a pass more.
     pub norms: bool,
 }
 
 impl Step {
-    /// A step with the default settings and policy on the fastest backend.
+    /// A step of KOALA++ with the default settings and policy on the fastest backend.
     ///
     /// ```
     /// use koala_optim::kernel::{Measurement, Step};
@@ -58,9 +62,11 @@ impl Step {
     pub fn new(measurement: Measurement) -> Self {
         Step {
             backend: Backend::detect(),
+            method: Method::KoalaPlusPlus,
             settings: Settings::default(),
             policy: Policy::default(),
             measurement,
+            scaling: Scaling::default(),
             norms: false,
         }
     }
@@ -68,8 +74,24 @@ impl Step {
     #[inline(always)]
     pub(crate) fn validate(&self) -> Result<(), Error> {
         self.settings.validate()?;
+        if !self.is_plain() {
+            self.method.validate()?;
+            self.scaling.validate()?;
+        }
         // A noise of NaN or infinity is for the policy to judge.
         if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
+    }
+
+    /// Whether this is KOALA++, with the gradient as it is.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.method == Method::KoalaPlusPlus && self.scaling == Scaling::default()
+    }
+
+    /// What becomes of the gradient, if anything.
+    pub(crate) fn scaled(&self) -> Option<Scaled<f64>> {
+        let Scaling { factor, limit } = self.scaling;
+        (self.scaling != Scaling::default()).then_some(Scaled { factor, limit, clip: 1.0 })
     }
 }
 
@@ -119,9 +141,10 @@ pub struct Buffers<'a, P, S> {
     pub parameters: &'a mut [P],
     /// g = ∂L/∂θ of the minibatch's mean loss: read.
     pub gradient: &'a [P],
-    /// v = H·P, the product of gradient and covariance: read (but for a first step) and written.
+    /// v = H·P, the product of gradient and covariance: read (but for a first step) and written. What other methods keep
+    /// here, and whether it is empty, [`Method::state_vectors`] says; theirs is all zeros before a first step.
     pub v: &'a mut [S],
-    /// h, the measurement row of the step before: read (but for a first step) and written.
+    /// h, the measurement row of the step before: likewise.
     pub h: &'a mut [S],
     /// Written with the new parameters, where there is one and the step is taken.
     pub copy: Option<HalfCopy<'a>>,
@@ -129,17 +152,15 @@ pub struct Buffers<'a, P, S> {
 
 impl<P: Element, S: Element> Buffers<'_, P, S> {
     #[inline(always)]
-    pub(crate) fn validate(&self) -> Result<(), Error> {
+    pub(crate) fn validate(&self, method: &Method) -> Result<(), Error> {
         let length = self.parameters.len();
-        check_lengths(
-            length,
-            [
-                ("gradient", self.gradient.len()),
-                ("state v", self.v.len()),
-                ("state h", self.h.len()),
-                ("half-precision copy", self.copy.as_ref().map_or(length, HalfCopy::len)),
-            ],
-        )
+        let [h, v] = method.state_lengths(length);
+        check_lengths([
+            ("gradient", self.gradient.len(), length),
+            ("state v", self.v.len(), v),
+            ("state h", self.h.len(), h),
+            ("half-precision copy", self.copy.as_ref().map_or(length, HalfCopy::len), length),
+        ])
     }
 }
 
@@ -156,82 +177,47 @@ pub fn step<P: Element, S: Element>(
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
-    step_in_manner(step, Manner::default(), buffers, scalars)
-}
-
-/// How a step is to be taken, which no bit of its results depends on.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Manner {
-    /// By several threads.
-    pub parallel: bool,
-    /// Without writing h where the gradient is to take its place: see [`exchanges`].
-    pub exchange: bool,
-}
-
-/// Whether a step lets the gradient take the place of h, if it may: where H is the gradient.
-#[inline(always)]
-pub(crate) fn exchanges<P: Element, S: Element>(weight_decay: f64, outcome: Outcome) -> bool {
-    P::TYPE == S::TYPE && !decays::<P>(weight_decay) && outcome.is_step()
-}
-
-#[inline(always)]
-pub(crate) fn step_in_manner<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-) -> Result<TensorReport, Error> {
     let mut report = TensorReport::default();
-    step_with_report(step, manner, buffers, scalars, &mut report)?;
+    step_with_report(step, Manner::default(), buffers, scalars, &mut report)?;
     Ok(report)
 }
 
-/// The report is written where it is to be: to copy it takes as long as a good part of a small step.
-#[inline(always)]
-pub(crate) fn step_with_report<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<(), Error> {
+/// KOALA-M's prediction of one tensor, before its gradient is taken: θ ← θ + u, u ← a·u. The gradient's slice may be
+/// empty. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; where that is not finite, nothing has been written.
+/// Other methods have nothing to predict here, and get 0.
+///
+/// # Errors
+/// As [`step`]; nothing has been written then.
+///
+/// ```
+/// use koala_optim::{KoalaM, Method, kernel::{Buffers, Measurement, Step, predict}};
+///
+/// let method = Method::KoalaM(KoalaM { velocity_decay: 0.5, ..KoalaM::default() });
+/// let step = Step { method, ..Step::new(Measurement { loss: 0.7, noise: 1.0 }) };
+/// let (mut parameters, mut velocity, mut average) = ([1.0_f64], [0.25], [0.5]);
+/// let buffers = Buffers { parameters: &mut parameters, gradient: &[], v: &mut average, h: &mut velocity, copy: None };
+/// assert_eq!(predict(&step, buffers)?, 0.25);
+/// assert_eq!((parameters, velocity), ([1.25], [0.125]));
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+pub fn predict<P: Element, S: Element>(step: &Step, buffers: Buffers<'_, P, S>) -> Result<f64, Error> {
     step.validate()?;
-    buffers.validate()?;
-    if step.settings.frozen {
-        *report = kept(Outcome::Frozen, None).report;
-        return Ok(());
-    }
-    let dots = pass_1(step.backend, manner.parallel, step.settings.weight_decay, &buffers, scalars);
-    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
-        Some(plan) if !step.norms => {
-            apply_plan(step.backend, manner, &plan, buffers, scalars);
-            *report = plan.report;
+    let length = buffers.parameters.len();
+    let [h, v] = step.method.state_lengths(length);
+    check_lengths([
+        ("state v", buffers.v.len(), v),
+        ("state h", buffers.h.len(), h),
+        ("half-precision copy", buffers.copy.as_ref().map_or(length, HalfCopy::len), length),
+    ])?;
+    match step.method {
+        Method::KoalaM(koala_m) if !step.settings.frozen => {
+            Ok(passes::predict(step.backend, false, koala_m.velocity_decay, buffers))
         }
-        _ => *report = finish(step, manner, dots, buffers, scalars)?,
-    }
-    Ok(())
-}
-
-/// The rest of a step after pass 1, whatever it is.
-#[cold]
-fn finish<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    dots: Dots,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-) -> Result<TensorReport, Error> {
-    let plan = decide(step, manner.parallel, dots, &buffers, scalars);
-    match error_of(step.policy, &plan, &buffers) {
-        Some(error) => Err(error),
-        None => {
-            apply_plan(step.backend, manner, &plan, buffers, scalars);
-            Ok(plan.report)
-        }
+        _ => Ok(0.0),
     }
 }
 
-/// Pass 1: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a tensor may be
+/// Pass 1 of KOALA++: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a tensor may be
 /// added up, with what error float64 makes; only a whole tensor has the contract's bits.
 ///
 /// # Errors
@@ -251,14 +237,15 @@ pub fn dots<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Result<Dots, Error> {
-    buffers.validate()?;
+    buffers.validate(&Method::KoalaPlusPlus)?;
     Ok(pass_1(backend, false, weight_decay, buffers, scalars))
 }
 
 /// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do.
 ///
 /// # Errors
-/// [`Error::Setting`] if a setting or the noise is out of range, and what the policy makes an error.
+/// [`Error::Setting`] if a setting or the noise is out of range, [`Error::Halves`] for another method than KOALA++ and for
+/// scaled gradients, and what the policy makes an error.
 ///
 /// ```
 /// use koala_optim::kernel::{Dots, Measurement, Outcome, Scalars, Step, plan};
@@ -270,11 +257,13 @@ pub fn dots<P: Element, S: Element>(
 /// ```
 pub fn plan<P: Element>(step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
     step.validate()?;
+    if !step.is_plain() {
+        return Err(Error::Halves);
+    }
     if step.settings.frozen {
         return Ok(kept(Outcome::Frozen, None));
     }
-    let Step { settings, policy, measurement, .. } = step;
-    let plan = recursion::plan::<P::Arithmetic>(settings, policy.breakdown, *measurement, *dots, *scalars);
+    let plan = methods::plan::<P::Arithmetic>(step, *dots, *scalars);
     let no_buffers = Buffers::<P, P> { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
     match error_of(step.policy, &plan, &no_buffers) {
         Some(error) => Err(error),
@@ -285,7 +274,8 @@ pub fn plan<P: Element>(step: &Step, dots: &Dots, scalars: &Scalars) -> Result<P
 /// Pass 2: writes what the plan says, to a whole tensor or a part of one, and the scalars.
 ///
 /// # Errors
-/// [`Error::Length`] if the lengths differ; nothing has been written then.
+/// [`Error::Length`] if the lengths differ, [`Error::Halves`] for a plan of another method than KOALA++ or with a scaled
+/// gradient; nothing has been written then.
 ///
 /// ```
 /// use koala_optim::{Backend, kernel::*};
@@ -305,149 +295,10 @@ pub fn apply<P: Element, S: Element>(
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<(), Error> {
-    buffers.validate()?;
+    buffers.validate(&Method::KoalaPlusPlus)?;
+    if !matches!(plan.update, Update::KoalaPlusPlus(_)) || plan.scaled.is_some() {
+        return Err(Error::Halves);
+    }
     apply_plan(backend, Manner::default(), plan, buffers, scalars);
     Ok(())
-}
-
-/// Pass 1 and the recursion, whose plan is written where it is to be: it is large for a result. The lengths and the
-/// settings are known to be good.
-#[inline(always)]
-pub(crate) fn plan_tensor<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-    plan: &mut Plan,
-) {
-    if step.settings.frozen {
-        *plan = kept(Outcome::Frozen, None);
-        return;
-    }
-    let dots = pass_1(step.backend, parallel, step.settings.weight_decay, buffers, scalars);
-    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
-        Some(usual) if !step.norms => *plan = usual,
-        _ => *plan = decide(step, parallel, dots, buffers, scalars),
-    }
-}
-
-/// The recursion, and what the report is to have besides, in any case.
-#[cold]
-fn decide<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    dots: Dots,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Plan {
-    let Step { settings, policy, measurement, .. } = step;
-    let mut plan = recursion::plan::<P::Arithmetic>(settings, policy.breakdown, *measurement, dots, *scalars);
-    if step.norms {
-        plan.report.norms = Some(norms(step, parallel, buffers, dots));
-    }
-    plan
-}
-
-/// Those norms that pass 1 has taken are not taken again.
-#[inline(never)]
-fn norms<P: Element, S: Element>(step: &Step, parallel: bool, buffers: &Buffers<'_, P, S>, dots: Dots) -> Norms {
-    let decays = decays::<P>(step.settings.weight_decay);
-    let squares = |elements| squares(step.backend, parallel, elements);
-    let gradient = match dots.gradient_squared {
-        Some(squared) => squared,
-        None if decays => squares(buffers.gradient),
-        None => dots.c,
-    };
-    let parameters = if decays { dots.t } else { squares(buffers.parameters) };
-    Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() }
-}
-
-/// Pass 2. The lengths are known to be good.
-#[inline(always)]
-pub(crate) fn apply_plan<P: Element, S: Element>(
-    backend: Backend,
-    manner: Manner,
-    plan: &Plan,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-) {
-    if !plan.report.outcome.is_step() {
-        return;
-    }
-    let coefficients = plan.coefficients.map(P::Arithmetic::rounded);
-    let exchange = manner.exchange && exchanges::<P, S>(plan.coefficients.weight_decay, plan.report.outcome);
-    let Buffers { parameters, gradient, v, h, copy } = buffers;
-    let mut input = update::Input { gradient, parameters, h, v, exchange };
-    update::update(backend, manner.parallel, &coefficients, &mut input, copy);
-    *scalars = plan.scalars;
-}
-
-/// The error that the policy makes of a plan, if it does.
-#[inline(always)]
-pub(crate) fn error_of<P: Element, S: Element>(
-    policy: Policy,
-    plan: &Plan,
-    buffers: &Buffers<'_, P, S>,
-) -> Option<Error> {
-    plan.trouble.and_then(|trouble| error_of_trouble(policy, plan.report.outcome, trouble, buffers))
-}
-
-#[cold]
-fn error_of_trouble<P: Element, S: Element>(
-    policy: Policy,
-    outcome: Outcome,
-    trouble: Trouble,
-    buffers: &Buffers<'_, P, S>,
-) -> Option<Error> {
-    let tensor = String::new();
-    match outcome {
-        Outcome::NonFinite if policy.non_finite == OnNonFinite::Error => {
-            let culprit = |elements: &[P]| elements.iter().map(|x| x.to_f64()).find(|x| !x.is_finite());
-            let (quantity, value) = match (culprit(buffers.gradient), culprit(buffers.parameters)) {
-                (Some(value), _) => ("an element of the gradient", value),
-                (None, Some(value)) => ("an element of the parameters", value),
-                (None, None) => (trouble.quantity, trouble.value),
-            };
-            Some(Error::NonFinite { tensor, quantity, value })
-        }
-        Outcome::Breakdown if policy.breakdown == OnBreakdown::Error => {
-            Some(Error::Breakdown { tensor, innovation_variance: trouble.value })
-        }
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn pass_1<P: Element, S: Element>(
-    backend: Backend,
-    parallel: bool,
-    weight_decay: f64,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Dots {
-    let decays = decays::<P>(weight_decay);
-    let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
-    let parameters: &[P] = if decays { buffers.parameters } else { &[] };
-    let input = dots::Input { gradient: buffers.gradient, parameters, h, v };
-    let [a, b, c, t] = dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), &input);
-    let gradient_squared = match is_long(c, weight_decay, t) {
-        true => None,
-        false if decays => Some(squares(backend, parallel, buffers.gradient)),
-        false => Some(c),
-    };
-    Dots { a, b, c, t, gradient_squared }
-}
-
-/// Whether H differs from g: not where the weight decay is nothing in the arithmetic type.
-fn decays<P: Element>(weight_decay: f64) -> bool {
-    P::Arithmetic::rounded(weight_decay).to_f64() != 0.0
-}
-
-/// Whether ‖g‖ ≥ ‖H‖ − wd·‖θ‖ shows that the gradient is not to be skipped, with room for the rounding of all three.
-/// Where it does not, which is rare, g·g takes one more pass over g.
-#[inline]
-fn is_long(c: f64, weight_decay: f64, t: f64) -> bool {
-    // Without square roots, by (p + q)² ≤ 2p² + 2q², and exactly where that is not enough.
-    let roughly = c > 2.1 * (weight_decay * weight_decay) * t + 9.0 * (SKIP_GRADIENT_NORM * SKIP_GRADIENT_NORM);
-    roughly || c.sqrt() > 1.001 * weight_decay * t.sqrt() + 2.0 * SKIP_GRADIENT_NORM
 }

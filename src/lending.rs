@@ -3,7 +3,8 @@
 use crate::any_buffers::AnyBuffers;
 use crate::batches::{self, List};
 use crate::error::{Error, check_lengths};
-use crate::kernel::{Manner, Plan, Scalars, Step};
+use crate::kernel::{Plan, Scalars, Step};
+use crate::passes::Manner;
 use crate::tensor_state::{ApplyPlan, PlanTensor};
 
 /// What a tensor lends for as long as one pass needs it.
@@ -80,7 +81,7 @@ pub trait Lender {
 ///
 /// See the [example](Lender).
 pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<(), Error> {
-    check_lengths(tensors.len(), [("list of plans", plans.len())])?;
+    check_lengths([("list of plans", plans.len(), tensors.len())])?;
     for (place, tensor) in tensors.iter_mut().enumerate() {
         validate(tensor).map_err(|error| error.of_place(place))?;
     }
@@ -102,9 +103,9 @@ pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<
 fn validate<T: Lender>(tensor: &mut T) -> Result<(), Error> {
     tensor.step().validate()?;
     let length = tensor.len();
-    let Lent { buffers, .. } = tensor.lend();
-    check_lengths(length, [("parameters", buffers.len())])?;
-    buffers.validate()
+    let Lent { step, buffers, .. } = tensor.lend();
+    check_lengths([("parameters", buffers.len(), length)])?;
+    buffers.validate(&step.method)
 }
 
 /// Tensors and their plans.

@@ -5,88 +5,20 @@ use std::collections::HashMap;
 use crate::backend::Backend;
 use crate::element::ElementType;
 use crate::error::Error;
-use crate::kernel::{Measurement, Outcome, Scalars, Step, TensorReport};
-use crate::settings::{Loss, Noise, OnNonFinite, Policy, Settings, at_least_zero};
+use crate::kernel::{Measurement, Scalars, Step, TensorReport};
+use crate::methods::Method;
+use crate::report::{Config, Report};
+use crate::settings::{Loss, Noise, OnNonFinite, Policy, Scaling, Settings, at_least_zero};
 use crate::tensor_state::{StateType, TensorState};
 use crate::tensors::Tensor;
 use crate::threads::{Crew, Threads};
-use crate::walk::{Ordered, Walk};
-
-/// What an optimizer is made with.
-///
-/// ```
-/// use koala_optim::{Config, Noise, Threads};
-/// let config = Config { noise: Noise::Fixed(1.0), threads: Threads::One, ..Config::default() };
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// R. Default: averaged with a decay of 0.9 from 1.
-    pub noise: Noise,
-    /// What to do when a tensor's step can't be taken.
-    pub policy: Policy,
-    /// Where steps run. Default: the fastest.
-    pub backend: Backend,
-    /// Default: the calling thread only.
-    pub threads: Threads,
-    /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`]. The norms may cost a pass
-    /// more over gradient and parameters. Default: no.
-    pub details: bool,
-}
+use crate::walk::{Ordered, Walk, Walked};
 
 /// A group of tensors with the same settings; made by [`Optimizer::add_group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupId(pub(crate) usize);
 
-/// What a step did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Report {
-    /// Calls to [`Optimizer::step`] that took this optimizer's noise forward, this one included.
-    pub step: u64,
-    /// R of this step.
-    pub noise: f64,
-    /// Tensors that stepped, first steps and restarts included.
-    pub stepped: usize,
-    /// Those of them that stepped for the first time.
-    pub first_steps: usize,
-    /// Those of them whose filter restarted, S having come out as zero or less.
-    pub restarts: usize,
-    /// Tensors kept because their gradient is (nearly) zero.
-    pub skipped: usize,
-    /// Tensors kept because they are frozen.
-    pub frozen: usize,
-    /// Tensors kept because something was NaN or infinite.
-    pub non_finite: usize,
-    /// Tensors kept because S came out as zero or less.
-    pub breakdowns: usize,
-    /// Tensors kept because another one is not finite, under [`OnNonFinite::KeepAll`].
-    pub withheld: usize,
-}
-
-impl Report {
-    /// Counts one more tensor, of that outcome.
-    ///
-    /// ```
-    /// use koala_optim::{Outcome, Report};
-    /// let mut report = Report::default();
-    /// report.count(Outcome::Restarted);
-    /// assert_eq!((report.stepped, report.restarts), (1, 1));
-    /// ```
-    pub fn count(&mut self, outcome: Outcome) {
-        self.stepped += usize::from(outcome.is_step());
-        match outcome {
-            Outcome::Stepped => {}
-            Outcome::FirstStep => self.first_steps += 1,
-            Outcome::Restarted => self.restarts += 1,
-            Outcome::Skipped => self.skipped += 1,
-            Outcome::Frozen => self.frozen += 1,
-            Outcome::NonFinite => self.non_finite += 1,
-            Outcome::Breakdown => self.breakdowns += 1,
-            Outcome::Withheld => self.withheld += 1,
-        }
-    }
-}
-
-/// KOALA++ over a model.
+/// KOALA++, or another [`Method`], over a model.
 ///
 /// ```
 /// use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor};
@@ -102,9 +34,15 @@ impl Report {
 /// ```
 #[derive(Debug)]
 pub struct Optimizer {
+    /// With its shared numbers as they are after the last step.
+    method: Method,
+    /// Whether KOALA-M has predicted since then.
+    predicted: bool,
     noise_rule: Noise,
     noise: f64,
     policy: Policy,
+    scaling: Scaling,
+    clip_norm: Option<f64>,
     backend: Backend,
     crew: Crew,
     keep_details: bool,
@@ -122,7 +60,6 @@ pub struct Optimizer {
 #[derive(Debug)]
 pub(crate) struct Entry {
     name: Box<str>,
-    length: usize,
     pub(crate) group: usize,
     given_in_call: u64,
     pub(crate) state: TensorState,
@@ -132,18 +69,22 @@ impl Optimizer {
     /// An optimizer without tensors.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a noise out of range, [`Error::Threads`] if they can't be had.
+    /// [`Error::Setting`] for a number out of range, [`Error::Threads`] if they can't be had.
     ///
     /// ```
     /// use koala_optim::{Config, Noise, Optimizer};
     /// assert!(Optimizer::new(Config { noise: Noise::Fixed(-1.0), ..Config::default() }).is_err());
     /// ```
     pub fn new(config: Config) -> Result<Self, Error> {
-        config.noise.validate()?;
+        config.validate()?;
         Ok(Optimizer {
+            method: config.method,
+            predicted: false,
             noise_rule: config.noise,
             noise: config.noise.initial(),
             policy: config.policy,
+            scaling: config.scaling,
+            clip_norm: config.clip_norm,
             backend: config.backend,
             crew: Crew::new(config.threads)?,
             keep_details: config.details,
@@ -242,6 +183,23 @@ impl Optimizer {
         Ok(())
     }
 
+    /// Changes what becomes of gradients, from the next step on.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] for a number out of range.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Scaling};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// optimizer.set_scaling(Scaling { factor: 1.0 / 1024.0, ..Scaling::default() })?;
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_scaling(&mut self, scaling: Scaling) -> Result<(), Error> {
+        scaling.validate()?;
+        self.scaling = scaling;
+        Ok(())
+    }
+
     fn unknown_group(&self, group: GroupId) -> Error {
         Error::UnknownGroup { group: group.0, groups: self.groups.len() }
     }
@@ -271,11 +229,49 @@ impl Optimizer {
             return Err(Error::DuplicateTensor { tensor: name.into() });
         }
         self.settings(group)?;
-        let state = TensorState::with_types(length, parameters, state).map_err(|error| error.of_tensor(name))?;
+        let state =
+            TensorState::with_types(&self.method, length, parameters, state).map_err(|error| error.of_tensor(name))?;
         self.by_name.insert(name.into(), self.entries.len());
-        self.entries.push(Entry { name: name.into(), length, group: group.0, given_in_call: 0, state });
+        self.entries.push(Entry { name: name.into(), group: group.0, given_in_call: 0, state });
         // So that a step with details does not allocate.
         self.details.reserve(self.entries.len() - self.details.len());
+        Ok(())
+    }
+
+    /// Predicts, which KOALA-M has to before each step, and before the gradient of that step is taken: the parameters
+    /// move by their velocities. The tensors are those of the step; their gradients are not read and may be empty. Does
+    /// nothing for another method.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`]. Nothing has changed then.
+    ///
+    /// ```
+    /// use koala_optim::{Config, ElementType, KoalaM, Loss, Method, Optimizer, Settings, StateType, Tensor};
+    ///
+    /// let mut optimizer = Optimizer::new(Config { method: Method::KoalaM(KoalaM::default()), ..Config::default() })?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("weight", 3, ElementType::F32, StateType::Same, group)?;
+    ///
+    /// let mut weight = [1.0_f32, -2.0, 3.0];
+    /// optimizer.predict(&mut [Tensor::new("weight", &mut weight, &[])])?;
+    /// let gradient = [0.1_f32, 0.2, -0.3]; // Taken where the prediction moved the weight.
+    /// optimizer.step(Loss::new(0.7, 0.6), &mut [Tensor::new("weight", &mut weight, &gradient)])?;
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn predict(&mut self, tensors: &mut [Tensor<'_>]) -> Result<(), Error> {
+        self.find(tensors, true)?;
+        let Method::KoalaM(koala_m) = self.method else { return Ok(()) };
+        // A prediction needs neither loss nor noise.
+        self.prepare_steps(self.method, Measurement { loss: 0.0, noise: 0.0 });
+        let elements = tensors.iter().map(Tensor::len).sum();
+        let (distance, parameters) = {
+            let ordered = Ordered::new(tensors);
+            let walk =
+                Walk { steps: &self.group_steps, first: 0, entries: &mut self.entries, tensors: ordered.tensors };
+            self.crew.run(elements, |parallel| walk.predict(koala_m.velocity_decay, parallel))
+        };
+        self.method.predict(distance, parameters);
+        self.predicted = true;
         Ok(())
     }
 
@@ -286,14 +282,18 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`], [`Error::Setting`] if
-    /// the second moment of the loss is negative, and what the [`Policy`] makes an error. Nothing has changed then.
+    /// the second moment of the loss is negative, [`Error::NotPredicted`], and what the [`Policy`] makes an error. Nothing
+    /// has changed then.
     ///
     /// See the [type's example](Self).
     pub fn step(&mut self, loss: Loss, tensors: &mut [Tensor<'_>]) -> Result<Report, Error> {
         if loss.second_moment < 0.0 {
             at_least_zero("second moment of the loss", loss.second_moment)?;
         }
-        self.find(tensors)?;
+        if matches!(self.method, Method::KoalaM(_)) && !self.predicted {
+            return Err(Error::NotPredicted);
+        }
+        self.find(tensors, false)?;
         let finite = loss.is_finite(&self.noise_rule);
         if !finite && self.policy.non_finite == OnNonFinite::Error {
             return Err(Error::NonFiniteLoss { mean: loss.mean, second_moment: loss.second_moment });
@@ -301,42 +301,61 @@ impl Optimizer {
         let noise = if finite { self.noise_rule.next(self.noise, loss) } else { self.noise };
         // A loss of NaN keeps every tensor as it is.
         let measurement = Measurement { loss: if finite { loss.mean } else { f64::NAN }, noise };
+        let mut method = self.method;
+        if !matches!(method, Method::KoalaM(_)) {
+            method.predict(0.0, 0);
+        }
 
-        let (backend, policy, norms) = (self.backend, self.policy, self.keep_details);
-        self.group_steps.clear();
-        self.group_steps.extend(self.groups.iter().map(|&settings| Step {
-            backend,
-            settings,
-            policy,
-            measurement,
-            norms,
-        }));
+        self.prepare_steps(method, measurement);
+        let (policy, clip_norm) = (self.policy, self.clip_norm);
         let elements = tensors.iter().map(Tensor::len).sum();
-        let written = {
+        let Walked { written, gradient_norm } = {
             let ordered = Ordered::new(tensors);
             let walk =
                 Walk { steps: &self.group_steps, first: 0, entries: &mut self.entries, tensors: ordered.tensors };
-            self.crew.run(elements, |parallel| walk.step(policy, parallel))?
+            self.crew.run(elements, |parallel| walk.step(policy, clip_norm, parallel))?
         };
 
-        let mut report = Report { noise: self.noise, step: self.steps, ..Report::default() };
+        let mut report = Report { noise: self.noise, step: self.steps, gradient_norm, ..Report::default() };
+        let mut gain: f64 = 0.0;
         self.details.clear();
         for tensor in &*tensors {
-            report.count(tensor.plan.report().outcome);
+            let of_tensor = tensor.plan.report();
+            report.count(of_tensor.outcome);
+            if of_tensor.outcome.is_step() {
+                gain = gain.max(of_tensor.gain);
+            }
             if self.keep_details {
-                self.details.push(tensor.plan.report());
+                self.details.push(of_tensor);
             }
         }
+        self.predicted = false;
         if written && finite {
-            self.noise = noise;
+            method.correct(gain);
+            (self.method, self.noise) = (method, noise);
             self.steps += 1;
             (report.noise, report.step) = (noise, self.steps);
         }
         Ok(report)
     }
 
+    /// What the tensors of each group are to be stepped with.
+    fn prepare_steps(&mut self, method: Method, measurement: Measurement) {
+        let (backend, policy, scaling, norms) = (self.backend, self.policy, self.scaling, self.keep_details);
+        self.group_steps.clear();
+        self.group_steps.extend(self.groups.iter().map(|&settings| Step {
+            backend,
+            method,
+            settings,
+            policy,
+            measurement,
+            scaling,
+            norms,
+        }));
+    }
+
     /// Finds each tensor's entry, and checks it against that.
-    fn find(&mut self, tensors: &mut [Tensor<'_>]) -> Result<(), Error> {
+    fn find(&mut self, tensors: &mut [Tensor<'_>], predicts: bool) -> Result<(), Error> {
         self.calls += 1;
         for (position, tensor) in tensors.iter_mut().enumerate() {
             let same_place = self.entries.get(position).is_some_and(|entry| *entry.name == *tensor.name);
@@ -347,7 +366,7 @@ impl Optimizer {
                 return Err(Error::DuplicateTensor { tensor: tensor.name.into() });
             }
             entry.given_in_call = self.calls;
-            tensor.check(entry.length, &entry.state).map_err(|error| error.of_tensor(tensor.name))?;
+            tensor.check(&entry.state, predicts).map_err(|error| error.of_tensor(tensor.name))?;
             (tensor.entry, tensor.position) = (index, position);
         }
         Ok(())
@@ -374,6 +393,17 @@ impl Optimizer {
     /// ```
     pub fn noise(&self) -> f64 {
         self.noise
+    }
+
+    /// The method, with its shared numbers as they are after the last step.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Method, Optimizer};
+    /// assert_eq!(Optimizer::new(Config::default())?.method(), Method::KoalaPlusPlus);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn method(&self) -> Method {
+        self.method
     }
 
     /// The filter of a tensor, if there is one of that name.

@@ -15,8 +15,10 @@
 
 use crate::contract::SKIP_GRADIENT_NORM;
 use crate::element::Real;
+use crate::methods::Update;
+use crate::methods::koala_plus_plus::Coefficients;
 use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, Variant, all_finite};
-use crate::update::Coefficients;
+use crate::staging::Scaled;
 
 /// The scalars of one tensor's filter between two steps. All zero before the first one.
 #[repr(C)]
@@ -113,6 +115,8 @@ pub struct TensorReport {
     pub lambda: f64,
     /// w, the weight of the symmetric correction.
     pub w: f64,
+    /// (H·H)/S, from which the shared variances of KOALA-V and KOALA-M learn; 0 for other methods.
+    pub gain: f64,
     /// The tensor's norms, where they were asked for.
     pub norms: Option<Norms>,
 }
@@ -142,8 +146,9 @@ pub struct Measurement {
 pub struct Plan {
     pub(crate) report: TensorReport,
     pub(crate) scalars: Scalars,
-    /// Rounded to the arithmetic type already, and kept as f64, which holds them exactly.
-    pub(crate) coefficients: Coefficients<f64>,
+    pub(crate) update: Update,
+    /// What becomes of the gradient first, if anything.
+    pub(crate) scaled: Option<Scaled<f64>>,
     pub(crate) trouble: Option<Trouble>,
 }
 
@@ -219,6 +224,14 @@ pub(crate) fn usual<F: Real>(
     is_sound(&plan).then_some(plan)
 }
 
+/// The plan for an input that no step can be taken with.
+pub(crate) fn kept_for_input(measurement: Measurement, dots: Dots) -> Option<Plan> {
+    match input_trouble(measurement, dots) {
+        Some(trouble) => Some(kept(Outcome::NonFinite, Some(trouble))),
+        None => is_skipped(dots).then(|| kept(Outcome::Skipped, None)),
+    }
+}
+
 #[inline(always)]
 fn is_skipped(dots: Dots) -> bool {
     dots.c == 0.0 || dots.gradient_squared.is_some_and(|squared| squared.sqrt() < SKIP_GRADIENT_NORM)
@@ -233,11 +246,8 @@ fn unusual<F: Real>(
     dots: Dots,
     scalars: Scalars,
 ) -> Plan {
-    if let Some(trouble) = input_trouble(measurement, dots) {
-        return kept(Outcome::NonFinite, Some(trouble));
-    }
-    if is_skipped(dots) {
-        return kept(Outcome::Skipped, None);
+    if let Some(plan) = kept_for_input(measurement, dots) {
+        return plan;
     }
     if scalars.steps == 0 {
         return first_step::<F>(settings, Outcome::FirstStep, measurement, dots, scalars);
@@ -268,7 +278,9 @@ fn first_step<F: Real>(
         return kept(Outcome::NonFinite, Some(trouble));
     }
     let mut plan = examined(plan);
-    plan.coefficients.initial_variance = Some(initial_variance);
+    if let Update::KoalaPlusPlus(coefficients) = &mut plan.update {
+        coefficients.initial_variance = Some(initial_variance);
+    }
     plan
 }
 
@@ -299,9 +311,10 @@ fn advance<F: Real>(
     let coefficients =
         Coefficients { weight_decay: settings.weight_decay, keep, process_noise: q, mix, rate, initial_variance: None };
     Plan {
-        report: TensorReport { outcome, innovation_variance, alpha, lambda, w, norms: None },
+        report: TensorReport { outcome, innovation_variance, alpha, lambda, w, gain: 0.0, norms: None },
         scalars: Scalars { h_h: c, h_v, innovation_variance, steps: steps + 1 },
-        coefficients: coefficients.map(|value| F::rounded(value).to_f64()),
+        update: Update::KoalaPlusPlus(coefficients.map(|value| F::rounded(value).to_f64())),
+        scaled: None,
         trouble: None,
     }
 }
@@ -310,7 +323,9 @@ fn advance<F: Real>(
 /// it NaN or infinite with itself.
 #[inline(always)]
 fn is_sound(plan: &Plan) -> bool {
-    let Coefficients { weight_decay, keep, process_noise, mix, rate, .. } = plan.coefficients;
+    let Update::KoalaPlusPlus(Coefficients { weight_decay, keep, process_noise, mix, rate, .. }) = plan.update else {
+        return false;
+    };
     let s = plan.report.innovation_variance;
     s > 0.0 && all_finite([s, weight_decay, keep, process_noise, mix, rate])
 }
@@ -329,7 +344,9 @@ fn examined(plan: Plan) -> Plan {
         let trouble = Some(Trouble { quantity: "the innovation variance S", value: innovation_variance });
         return Plan { report, trouble, ..Plan::default() };
     }
-    let Coefficients { weight_decay, keep, process_noise, mix, rate, .. } = plan.coefficients;
+    let Update::KoalaPlusPlus(Coefficients { weight_decay, keep, process_noise, mix, rate, .. }) = plan.update else {
+        return plan;
+    };
     let names = ["wd", "α − λ", "Q", "w − Q·λ", "η·L/S"];
     match first_non_finite(names, [weight_decay, keep, process_noise, mix, rate]) {
         Some(trouble) => kept(Outcome::NonFinite, Some(trouble)),
@@ -343,13 +360,13 @@ pub(crate) fn kept(outcome: Outcome, trouble: Option<Trouble>) -> Plan {
 }
 
 /// What of a step's input is NaN or infinite.
-fn input_trouble(measurement: Measurement, dots: Dots) -> Option<Trouble> {
+pub(crate) fn input_trouble(measurement: Measurement, dots: Dots) -> Option<Trouble> {
     let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
     first_non_finite(names, [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b])
 }
 
 /// The first of some scalars that is NaN or infinite.
-fn first_non_finite<const N: usize>(names: [&'static str; N], values: [f64; N]) -> Option<Trouble> {
+pub(crate) fn first_non_finite<const N: usize>(names: [&'static str; N], values: [f64; N]) -> Option<Trouble> {
     let trouble = names.into_iter().zip(values).find(|(_, value)| !value.is_finite());
     trouble.map(|(quantity, value)| Trouble { quantity, value })
 }

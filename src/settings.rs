@@ -89,11 +89,60 @@ pub(crate) fn above_zero(setting: &'static str, value: f64) -> Result<(), Error>
     if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number above 0" }) }
 }
 
+pub(crate) fn finite(setting: &'static str, value: f64) -> Result<(), Error> {
+    if value.is_finite() { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number" }) }
+}
+
+pub(crate) fn below_one(setting: &'static str, value: f64) -> Result<(), Error> {
+    let good = (0.0..1.0).contains(&value);
+    if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a number from 0 to below 1" }) }
+}
+
 /// Whether all of these are finite, with one comparison. A sum that overflows is taken for infinity, so a `false` may be
 /// wrong: whoever gets it has to look at each.
 #[inline(always)]
 pub(crate) fn all_finite<const N: usize>(values: [f64; N]) -> bool {
     values.into_iter().sum::<f64>() * 0.0 == 0.0
+}
+
+/// What becomes of a gradient's elements as they are loaded, at no pass over memory: x = factor·g, and where there is a
+/// limit, x = min(max(x, −limit), limit). The results are, bit by bit, those of a step with x for a gradient in the
+/// arithmetic type.
+///
+/// ```
+/// use koala_optim::Scaling;
+/// let unscaled = Scaling { factor: 1.0 / 65536.0, ..Scaling::default() };
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaling {
+    /// Above 0. Default 1. For mixed precision: one over the factor that the loss was scaled by.
+    pub factor: f64,
+    /// Above 0: no element of the gradient is taken to be farther from zero. Default infinite, which is no limit. What is
+    /// NaN or infinite before it counts as that.
+    pub limit: f64,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        Scaling { factor: 1.0, limit: f64::INFINITY }
+    }
+}
+
+impl Scaling {
+    /// Whether every number is in its range.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] names the first that is not, its value and its range.
+    ///
+    /// ```
+    /// use koala_optim::Scaling;
+    /// assert!(Scaling { factor: 0.0, ..Scaling::default() }.validate().is_err());
+    /// ```
+    pub fn validate(&self) -> Result<(), Error> {
+        above_zero("gradient's factor", self.factor)?;
+        let (setting, value) = ("gradient's limit", self.limit);
+        if value > 0.0 { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a number above 0" }) }
+    }
 }
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.

@@ -76,8 +76,9 @@ impl Storage {
         Some(Storage { memory: Memory::zeroed(bytes)?, length, element_type })
     }
 
-    pub fn len(&self) -> usize {
-        self.length
+    /// Makes all elements zero again.
+    pub fn clear(&mut self) {
+        self.memory.bytes_mut().fill(0);
     }
 
     pub fn element_type(&self) -> ElementType {

@@ -5,7 +5,10 @@ use half::bf16;
 use crate::element::{Element, ElementType};
 use crate::error::Error;
 use crate::exchange::Gradient;
-use crate::kernel::{self, Buffers, HalfCopy, Manner, Plan, Scalars, Step, TensorReport};
+use crate::kernel::{self, Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
+use crate::methods::Method;
+use crate::passes::{self, Manner};
+use crate::staging::Products;
 use crate::storage::Storage;
 
 /// What v and h are stored in.
@@ -54,6 +57,7 @@ pub struct TensorState {
     pub(crate) scalars: Scalars,
     v: Storage,
     h: Storage,
+    length: usize,
     parameters_type: ElementType,
 }
 
@@ -69,15 +73,36 @@ impl TensorState {
     /// assert!(matches!(TensorState::new::<f32>(usize::MAX, StateType::Same), Err(Error::Memory { .. })));
     /// ```
     pub fn new<P: Element>(length: usize, state: StateType) -> Result<Self, Error> {
-        Self::with_types(length, P::TYPE, state)
+        Self::of_method::<P>(&Method::KoalaPlusPlus, length, state)
     }
 
-    pub(crate) fn with_types(length: usize, parameters_type: ElementType, state: StateType) -> Result<Self, Error> {
-        let zeroed = || {
-            Storage::zeroed(length, state.beside(parameters_type))
+    /// What that method keeps of a tensor, before the first step: [`Method::state_vectors`].
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    ///
+    /// ```
+    /// use koala_optim::{Method, Sgd, StateType, TensorState};
+    /// let state = TensorState::of_method::<f32>(&Method::Sgd(Sgd::default()), 3, StateType::Same)?;
+    /// assert_eq!(state.h(), [0.0; 3]);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn of_method<P: Element>(method: &Method, length: usize, state: StateType) -> Result<Self, Error> {
+        Self::with_types(method, length, P::TYPE, state)
+    }
+
+    pub(crate) fn with_types(
+        method: &Method,
+        length: usize,
+        parameters_type: ElementType,
+        state: StateType,
+    ) -> Result<Self, Error> {
+        let zeroed = |of_vector| {
+            Storage::zeroed(of_vector, state.beside(parameters_type))
                 .ok_or(Error::Memory { tensor: String::new(), elements: length })
         };
-        Ok(TensorState { scalars: Scalars::default(), v: zeroed()?, h: zeroed()?, parameters_type })
+        let [h, v] = method.state_lengths(length);
+        Ok(TensorState { scalars: Scalars::default(), v: zeroed(v)?, h: zeroed(h)?, length, parameters_type })
     }
 
     /// Steps the parameters, and writes `copy` too if there is one. All of one length, that of the state.
@@ -133,6 +158,32 @@ impl TensorState {
         Ok(report)
     }
 
+    /// KOALA-M's prediction, which each of its steps needs before the gradient is taken: moves the parameters by their
+    /// velocities. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; see [`kernel::predict`].
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    ///
+    /// ```
+    /// use koala_optim::kernel::{Measurement, Step};
+    /// use koala_optim::{KoalaM, Method, StateType, TensorState};
+    ///
+    /// let method = Method::KoalaM(KoalaM::default());
+    /// let step = Step { method, ..Step::new(Measurement { loss: 0.7, noise: 1.0 }) };
+    /// let mut state = TensorState::of_method::<f32>(&method, 2, StateType::Same)?;
+    /// assert_eq!(state.predict(&step, &mut [3.0_f32, 4.0], None)?, 25.0);
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn predict<P: Element>(
+        &mut self,
+        step: &Step,
+        parameters: &mut [P],
+        copy: Option<HalfCopy<'_>>,
+    ) -> Result<f64, Error> {
+        self.check_type(P::TYPE)?;
+        self.with_buffers(parameters, &[], copy, Predict { step })
+    }
+
     /// Lets a gradient take the place of h.
     #[inline]
     pub(crate) fn exchange(&mut self, gradient: &mut Storage) {
@@ -149,6 +200,8 @@ impl TensorState {
     /// ```
     pub fn restart(&mut self) {
         self.scalars = Scalars::default();
+        self.v.clear();
+        self.h.clear();
     }
 
     /// The scalars after the last step.
@@ -162,7 +215,8 @@ impl TensorState {
         self.scalars
     }
 
-    /// v = H·P, the product of gradient and covariance after the last step, widened to float64.
+    /// v = H·P, the product of gradient and covariance after the last step, widened to float64; with another method than
+    /// KOALA++, what [`Method::state_vectors`] says.
     ///
     /// ```
     /// # use koala_optim::{StateType, TensorState};
@@ -173,7 +227,7 @@ impl TensorState {
         self.v.to_f64()
     }
 
-    /// h, the measurement row H of the last step, widened to float64.
+    /// h, the measurement row H of the last step, widened to float64; with another method, likewise.
     ///
     /// ```
     /// # use koala_optim::{StateType, TensorState};
@@ -204,7 +258,7 @@ impl TensorState {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn len(&self) -> usize {
-        self.v.len()
+        self.length
     }
 
     /// Whether there are none.
@@ -269,8 +323,9 @@ impl Task for WholeStep<'_> {
     type Output = Result<(TensorReport, bool), Error>;
 
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        let report = kernel::step_in_manner(self.step, self.manner, buffers, scalars)?;
-        Ok((report, kernel::exchanges::<P, S>(self.step.settings.weight_decay, report.outcome)))
+        let mut report = TensorReport::default();
+        let exchanges = passes::step_with_report(self.step, self.manner, buffers, scalars, &mut report)?;
+        Ok((report, exchanges))
     }
 }
 
@@ -286,8 +341,8 @@ impl Task for PlanTensor<'_> {
 
     #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        kernel::plan_tensor(self.step, self.parallel, &buffers, scalars, self.plan);
-        kernel::error_of(self.step.policy, self.plan, &buffers)
+        passes::plan_tensor(self.step, self.parallel, &buffers, scalars, self.plan);
+        passes::error_of(self.step.policy, self.plan, &buffers)
     }
 }
 
@@ -304,7 +359,67 @@ impl Task for ApplyPlan<'_> {
     #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
         let ApplyPlan { step, manner, plan } = self;
-        kernel::apply_plan(step.backend, manner, plan, buffers, scalars);
-        kernel::exchanges::<P, S>(step.settings.weight_decay, plan.report().outcome)
+        passes::apply_plan(step.backend, manner, plan, buffers, scalars)
+    }
+}
+
+/// Pass 1 where the gradient is to be clipped by a norm that is not known yet.
+pub(crate) struct TakeProducts<'a> {
+    pub step: &'a Step,
+    pub parallel: bool,
+}
+
+impl Task for TakeProducts<'_> {
+    type Output = Products;
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
+        passes::products(self.step, self.parallel, &buffers, scalars)
+    }
+}
+
+/// The decision, once that norm is known.
+pub(crate) struct PlanClipped<'a> {
+    pub step: &'a Step,
+    pub parallel: bool,
+    pub products: &'a Products,
+    pub clip: f64,
+    pub plan: &'a mut Plan,
+}
+
+impl Task for PlanClipped<'_> {
+    type Output = Option<Error>;
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        let PlanClipped { step, parallel, products, clip, plan } = self;
+        *plan = passes::plan_of_products(step, parallel, products, clip, &buffers, scalars);
+        passes::error_of(step.policy, plan, &buffers)
+    }
+}
+
+/// The prediction of a tensor by itself.
+struct Predict<'a> {
+    step: &'a Step,
+}
+
+impl Task for Predict<'_> {
+    type Output = Result<f64, Error>;
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
+        kernel::predict(self.step, buffers)
+    }
+}
+
+/// KOALA-M's prediction among others.
+pub(crate) struct PredictTensor<'a> {
+    pub step: &'a Step,
+    pub parallel: bool,
+    pub velocity_decay: f64,
+}
+
+impl Task for PredictTensor<'_> {
+    type Output = f64;
+
+    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> f64 {
+        passes::predict(self.step.backend, self.parallel, self.velocity_decay, buffers)
     }
 }

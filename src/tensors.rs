@@ -6,9 +6,11 @@ use crate::backends::prefetch::prefetch;
 use crate::element::{Element, ElementType};
 use crate::error::{Error, check_lengths};
 use crate::exchange::Gradient;
-use crate::kernel::{HalfCopy, Manner, Plan, Step, TensorReport};
+use crate::kernel::{HalfCopy, Plan, Step, TensorReport};
+use crate::passes::Manner;
+use crate::staging::Products;
 use crate::storage::Storage;
-use crate::tensor_state::{ApplyPlan, PlanTensor, Task, TensorState};
+use crate::tensor_state::{ApplyPlan, PlanClipped, PlanTensor, PredictTensor, TakeProducts, Task, TensorState};
 
 /// The parameters and the gradient of one tensor, for one step.
 ///
@@ -27,6 +29,8 @@ pub struct Tensor<'a> {
     pub(crate) entry: usize,
     pub(crate) position: usize,
     pub(crate) plan: Plan,
+    /// What of pass 1 is kept until the norm is known by which gradients are clipped.
+    pub(crate) products: Products,
 }
 
 /// The caller's buffers, their type a value.
@@ -83,7 +87,7 @@ impl<'a> Tensor<'a> {
     fn with_source<P: Element>(name: &'a str, parameters: &'a mut [P], gradient: Source<'a>) -> Self {
         let parameters = bytemuck::cast_slice_mut(parameters);
         let given = Given { element_type: P::TYPE, parameters, gradient, copy: None };
-        Tensor { name, given, entry: 0, position: 0, plan: Plan::default() }
+        Tensor { name, given, entry: 0, position: 0, plan: Plan::default(), products: Products::default() }
     }
 
     /// Also writes the new parameters here, rounded to bf16, when the tensor steps.
@@ -129,16 +133,16 @@ impl<'a> Tensor<'a> {
         self.given.parameters.len() / self.given.element_type.size()
     }
 
-    pub(crate) fn check(&self, expected: usize, state: &TensorState) -> Result<(), Error> {
+    /// Whether this has the type and the lengths that it should have. A prediction does not need the gradient.
+    pub(crate) fn check(&self, state: &TensorState, predicts: bool) -> Result<(), Error> {
         state.check_type(self.given.element_type)?;
-        check_lengths(
-            expected,
-            [
-                ("parameters", self.len()),
-                ("gradient", self.given.gradient.bytes().len() / self.given.element_type.size()),
-                ("half-precision copy", self.given.copy.as_ref().map_or(expected, HalfCopy::len)),
-            ],
-        )
+        let expected = state.len();
+        let gradient = self.given.gradient.bytes().len() / self.given.element_type.size();
+        check_lengths([
+            ("parameters", self.len(), expected),
+            ("gradient", if predicts { expected } else { gradient }, expected),
+            ("half-precision copy", self.given.copy.as_ref().map_or(expected, HalfCopy::len), expected),
+        ])
     }
 
     /// Asks for the beginnings of the buffers to be brought into the cache.
@@ -156,6 +160,31 @@ impl<'a> Tensor<'a> {
             Some(error) => Err(error.of_tensor(self.name)),
             None => Ok(()),
         }
+    }
+
+    /// Pass 1 where the gradient is to be clipped by a norm that is not known yet.
+    pub(crate) fn take_products(&mut self, state: &mut TensorState, step: &Step, parallel: bool) {
+        self.products = self.given.with_buffers(state, TakeProducts { step, parallel });
+    }
+
+    /// The decision, once that norm is known.
+    pub(crate) fn plan_clipped(
+        &mut self,
+        state: &mut TensorState,
+        step: &Step,
+        parallel: bool,
+        clip: f64,
+    ) -> Result<(), Error> {
+        let task = PlanClipped { step, parallel, products: &self.products, clip, plan: &mut self.plan };
+        match self.given.with_buffers(state, task) {
+            Some(error) => Err(error.of_tensor(self.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// KOALA-M's prediction.
+    pub(crate) fn predict(&mut self, state: &mut TensorState, step: &Step, parallel: bool, velocity_decay: f64) -> f64 {
+        self.given.with_buffers(state, PredictTensor { step, parallel, velocity_decay })
     }
 
     /// Pass 2.

@@ -40,6 +40,8 @@ pub trait Vector<F: Real>: Copy {
     fn add(self, a: Self::Column, b: Self::Column) -> Self::Column;
     fn sub(self, a: Self::Column, b: Self::Column) -> Self::Column;
     fn mul(self, a: Self::Column, b: Self::Column) -> Self::Column;
+    fn div(self, a: Self::Column, b: Self::Column) -> Self::Column;
+    fn sqrt(self, a: Self::Column) -> Self::Column;
 
     fn load(self, row: &[F; LANES], column: usize) -> Self::Column;
     fn store(self, row: &mut [F; LANES], column: usize, value: Self::Column);

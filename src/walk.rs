@@ -24,29 +24,93 @@ pub(crate) struct Walk<'w, 'a> {
     pub tensors: &'w mut [Tensor<'a>],
 }
 
+/// What a walk did.
+pub(crate) struct Walked {
+    /// Whether anything may have been written.
+    pub written: bool,
+    /// The norm of all gradients together, if they are clipped by it.
+    pub gradient_norm: Option<f64>,
+}
+
 impl<'w, 'a> Walk<'w, 'a> {
-    /// Steps the tensors, and says whether anything may have been written. If one tensor's trouble can keep all as
-    /// they are, pass 1 goes over all of them before anything is written; otherwise a tensor is finished while it is
-    /// in the cache.
-    pub fn step(mut self, policy: Policy, parallel: bool) -> Result<bool, Error> {
-        if !policy.is_atomic() {
+    /// Steps the tensors. If one tensor's trouble can keep all as they are, or if the norm of all is to be known, pass 1
+    /// goes over all of them before anything is written; otherwise a tensor is finished while it is in the cache.
+    pub fn step(mut self, policy: Policy, clip_norm: Option<f64>, parallel: bool) -> Result<Walked, Error> {
+        let mut walked = Walked { written: true, gradient_norm: None };
+        if let Some(clip_norm) = clip_norm {
+            walked.gradient_norm = Some(self.reborrow().plan_clipped(clip_norm, parallel)?);
+        } else if policy.is_atomic() {
+            self.reborrow().divided(parallel, &|mut walk, parallel| {
+                let all = 0..walk.count();
+                batches::plan(&mut walk, all, parallel)
+            })?;
+        } else {
             self.divided(parallel, &|mut walk, parallel| batches::plan_and_apply(&mut walk, parallel))?;
-            return Ok(true);
+            return Ok(walked);
         }
-        self.reborrow().divided(parallel, &|mut walk, parallel| {
-            let all = 0..walk.count();
-            batches::plan(&mut walk, all, parallel)
-        })?;
         if self.tensors.iter().any(|tensor| tensor.plan.keeps_others(policy)) {
             self.tensors.iter_mut().for_each(|tensor| tensor.plan.withhold());
-            return Ok(false);
+            walked.written = false;
+            return Ok(walked);
         }
         self.divided(parallel, &|mut walk, parallel| {
             let all = 0..walk.count();
             batches::apply(&mut walk, all, parallel);
             Ok(())
         })?;
-        Ok(true)
+        Ok(walked)
+    }
+
+    /// Pass 1, the norm of all gradients that are finite, and the decisions that hang on it.
+    fn plan_clipped(mut self, clip_norm: f64, parallel: bool) -> Result<f64, Error> {
+        self.reborrow().divided(parallel, &|walk, parallel| {
+            walk.each(|tensor, entry, step| {
+                if !step.settings.frozen {
+                    tensor.take_products(&mut entry.state, step, parallel);
+                }
+            });
+            Ok(())
+        })?;
+        let mut squared = 0.0;
+        self.reborrow().each(|tensor, _, step| {
+            let of_tensor = tensor.products.squared_norm();
+            if !step.settings.frozen && of_tensor.is_finite() {
+                squared += of_tensor;
+            }
+        });
+        let norm = f64::sqrt(squared);
+        let clip = if norm > clip_norm { clip_norm / norm } else { 1.0 };
+        let mut result = Ok(norm);
+        self.each(|tensor, entry, step| {
+            if let (Err(error), Ok(_)) = (tensor.plan_clipped(&mut entry.state, step, parallel, clip), &result) {
+                result = Err(error);
+            }
+        });
+        result
+    }
+
+    /// Predicts, and returns Σ‖m − θ‖² over the tensors where it is finite, and the number of their parameters.
+    pub fn predict(self, velocity_decay: f64, parallel: bool) -> (f64, usize) {
+        let (mut distance, mut parameters) = (0.0, 0);
+        self.each(|tensor, entry, step| {
+            if !step.settings.frozen {
+                let of_tensor = tensor.predict(&mut entry.state, step, parallel, velocity_decay);
+                if of_tensor.is_finite() {
+                    distance += of_tensor;
+                    parameters += tensor.len();
+                }
+            }
+        });
+        (distance, parameters)
+    }
+
+    /// Does something with each tensor, in order.
+    fn each(self, mut work: impl FnMut(&mut Tensor<'a>, &mut Entry, &Step)) {
+        for tensor in self.tensors {
+            let entry = &mut self.entries[tensor.entry - self.first];
+            let step = &self.steps[entry.group];
+            work(tensor, entry, step);
+        }
     }
 
     /// Divides the tensors among the threads: a long one is worked on by all of them, shorter ones are taken whole.

@@ -44,6 +44,7 @@ impl Optimizer {
         let [stepped, first_steps, restarts, skipped, frozen, non_finite, breakdowns, withheld] =
             counts.map(|count| count as usize);
         Ok(Report {
+            gradient_norm: None,
             step: steps,
             noise,
             stepped: stepped + first_steps + restarts,
@@ -160,6 +161,7 @@ fn tensor_report(row: ReportRow, details: bool) -> TensorReport {
         alpha: row.alpha,
         lambda: row.lambda,
         w: row.w,
+        gain: 0.0,
         norms: (details && outcome != Outcome::Frozen).then_some(norms),
     }
 }

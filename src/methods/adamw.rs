@@ -1,0 +1,134 @@
+//! AdamW (Loshchilov and Hutter, 2019): Adam, with weight decay that acts beside the gradient. The state's h is the mean
+//! m of the gradient, its v the mean of its square; both begin at zero. `t` counts this step.
+//!
+//! ```text
+//! m' = β₁·m + (1 − β₁)·g
+//! v' = β₂·v + (1 − β₂)·(g·g)
+//! θ' = (1 − η·wd)·θ − (η/(1 − β₁ᵗ))·(m'/(√v'·(1/√(1 − β₂ᵗ)) + ε))
+//! ```
+
+use super::{Update, rounded, stepped};
+use crate::element::Real;
+use crate::error::Error;
+use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, input_trouble, kept};
+use crate::settings::{Settings, below_one};
+use crate::update::{Rule, Streams};
+use crate::vector::Vector;
+
+/// The numbers of AdamW.
+///
+/// ```
+/// assert_eq!(koala_optim::AdamW::default().beta2, 0.999);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamW {
+    /// β₁, in [0, 1): what a step keeps of the mean of the gradient. Default 0.9.
+    pub beta1: f64,
+    /// β₂, in [0, 1): what a step keeps of the mean of its square. Default 0.999.
+    pub beta2: f64,
+    /// ε ≥ 10⁻³⁷, in units of the gradient: keeps the denominator from zero. Default 10⁻⁸.
+    pub epsilon: f64,
+}
+
+impl Default for AdamW {
+    fn default() -> Self {
+        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+    }
+}
+
+impl AdamW {
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        below_one("beta1", self.beta1)?;
+        below_one("beta2", self.beta2)?;
+        // Below that, an f32 loses it.
+        let (setting, value) = ("epsilon", self.epsilon);
+        let good = value.is_finite() && value >= 1e-37;
+        if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number, at least 1e-37" }) }
+    }
+
+    pub(super) fn plan<F: Real>(
+        &self,
+        settings: &Settings,
+        measurement: Measurement,
+        dots: Dots,
+        scalars: Scalars,
+    ) -> Plan {
+        if let Some(trouble) = input_trouble(measurement, dots) {
+            return kept(Outcome::NonFinite, Some(trouble));
+        }
+        let Settings { learning_rate, weight_decay, .. } = *settings;
+        let step = scalars.steps + 1;
+        let average = Average {
+            beta1: rounded::<F>(self.beta1),
+            one_minus_beta1: rounded::<F>(1.0 - self.beta1),
+            beta2: rounded::<F>(self.beta2),
+            one_minus_beta2: rounded::<F>(1.0 - self.beta2),
+            shrink: rounded::<F>(1.0 - learning_rate * weight_decay),
+            rate: rounded::<F>(learning_rate / (1.0 - power(self.beta1, step))),
+            root: rounded::<F>(1.0 / (1.0 - power(self.beta2, step)).sqrt()),
+            epsilon: rounded::<F>(self.epsilon),
+        };
+        let names = ["1 − η·wd", "η/(1 − β₁ᵗ)", "1/√(1 − β₂ᵗ)"];
+        let numbers = [average.shrink, average.rate, average.root];
+        stepped(TensorReport::default(), scalars, Update::AdamW(average), names, numbers)
+    }
+}
+
+/// `base` to that power, by multiplications in a fixed order, as the contract wants it.
+fn power(base: f64, exponent: u64) -> f64 {
+    let (mut result, mut square, mut left) = (1.0, base, exponent);
+    while left > 0 {
+        if left & 1 == 1 {
+            result *= square;
+        }
+        square *= square;
+        left >>= 1;
+    }
+    result
+}
+
+/// What a step does with the elements.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Average<F> {
+    beta1: F,
+    one_minus_beta1: F,
+    beta2: F,
+    one_minus_beta2: F,
+    shrink: F,
+    rate: F,
+    root: F,
+    epsilon: F,
+}
+
+impl Average<f64> {
+    pub fn cast<F: Real>(self) -> Average<F> {
+        let Average { beta1, one_minus_beta1, beta2, one_minus_beta2, shrink, rate, root, epsilon } = self;
+        Average {
+            beta1: F::rounded(beta1),
+            one_minus_beta1: F::rounded(one_minus_beta1),
+            beta2: F::rounded(beta2),
+            one_minus_beta2: F::rounded(one_minus_beta2),
+            shrink: F::rounded(shrink),
+            rate: F::rounded(rate),
+            root: F::rounded(root),
+            epsilon: F::rounded(epsilon),
+        }
+    }
+}
+
+impl<F: Real> Rule<F> for Average<F> {
+    const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: true, v: true };
+    const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: true };
+
+    #[inline(always)]
+    fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
+        let gradient = old.gradient;
+        let mean = v.add(v.mul(v.splat(self.beta1), old.h), v.mul(v.splat(self.one_minus_beta1), gradient));
+        let square = v.mul(v.splat(self.one_minus_beta2), v.mul(gradient, gradient));
+        let square = v.add(v.mul(v.splat(self.beta2), old.v), square);
+        let denominator = v.add(v.mul(v.sqrt(square), v.splat(self.root)), v.splat(self.epsilon));
+        let direction = v.mul(v.splat(self.rate), v.div(mean, denominator));
+        let parameters = v.sub(v.mul(v.splat(self.shrink), old.parameters), direction);
+        Streams { gradient, parameters, h: mean, v: square }
+    }
+}

@@ -1,0 +1,122 @@
+//! Stochastic gradient descent with momentum (Polyak, 1964), Nesterov's too, as PyTorch has it. The state's h is the
+//! momentum u, which begins at zero.
+//!
+//! ```text
+//! H  = g + wd·θ
+//! u' = μ·u + H
+//! θ' = θ − η·u'                 or, by Nesterov: θ − η·(H + μ·u')
+//! ```
+//!
+//! Without momentum there is no state: θ' = θ − η·H.
+
+use super::{Update, rounded, stepped};
+use crate::element::Real;
+use crate::error::Error;
+use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, input_trouble, kept};
+use crate::settings::{Settings, below_one};
+use crate::update::{Rule, Streams};
+use crate::vector::Vector;
+
+/// The numbers of stochastic gradient descent.
+///
+/// ```
+/// use koala_optim::{Method, Sgd};
+/// let method = Method::Sgd(Sgd { nesterov: true, ..Sgd::default() });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sgd {
+    /// μ, in [0, 1): what a step keeps of the momentum. Default 0.9.
+    pub momentum: f64,
+    /// Whether a step follows the gradient and the new momentum, as Nesterov has it. Default false.
+    pub nesterov: bool,
+}
+
+impl Default for Sgd {
+    fn default() -> Self {
+        Sgd { momentum: 0.9, nesterov: false }
+    }
+}
+
+impl Sgd {
+    pub(super) fn validate(&self) -> Result<(), Error> {
+        below_one("momentum", self.momentum)
+    }
+
+    pub(super) fn plan<F: Real>(
+        &self,
+        settings: &Settings,
+        measurement: Measurement,
+        dots: Dots,
+        scalars: Scalars,
+    ) -> Plan {
+        if let Some(trouble) = input_trouble(measurement, dots) {
+            return kept(Outcome::NonFinite, Some(trouble));
+        }
+        let (weight_decay, rate) = (rounded::<F>(settings.weight_decay), rounded::<F>(settings.learning_rate));
+        let momentum = rounded::<F>(self.momentum);
+        let update = match momentum == 0.0 {
+            true => Update::Descend(Descend { weight_decay, rate }),
+            false => Update::Momentum(Momentum { weight_decay, rate, momentum, nesterov: self.nesterov }),
+        };
+        stepped(TensorReport::default(), scalars, update, ["wd", "η"], [weight_decay, rate])
+    }
+}
+
+/// θ' = θ − rate·(g + wd·θ).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Descend<F> {
+    pub weight_decay: F,
+    pub rate: F,
+}
+
+impl Descend<f64> {
+    pub fn cast<F: Real>(self) -> Descend<F> {
+        Descend { weight_decay: F::rounded(self.weight_decay), rate: F::rounded(self.rate) }
+    }
+}
+
+impl<F: Real> Rule<F> for Descend<F> {
+    const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: false, v: false };
+    const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: false, v: false };
+
+    #[inline(always)]
+    fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
+        let gradient = v.add(old.gradient, v.mul(v.splat(self.weight_decay), old.parameters));
+        Streams { parameters: v.sub(old.parameters, v.mul(v.splat(self.rate), gradient)), ..old }
+    }
+}
+
+/// A step with momentum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Momentum<F> {
+    weight_decay: F,
+    rate: F,
+    momentum: F,
+    nesterov: bool,
+}
+
+impl Momentum<f64> {
+    pub fn cast<F: Real>(self) -> Momentum<F> {
+        let Momentum { weight_decay, rate, momentum, nesterov } = self;
+        Momentum {
+            weight_decay: F::rounded(weight_decay),
+            rate: F::rounded(rate),
+            momentum: F::rounded(momentum),
+            nesterov,
+        }
+    }
+}
+
+impl<F: Real> Rule<F> for Momentum<F> {
+    const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: true, v: false };
+    const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: false };
+
+    #[inline(always)]
+    fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
+        let (rate, momentum) = (v.splat(self.rate), v.splat(self.momentum));
+        let gradient = v.add(old.gradient, v.mul(v.splat(self.weight_decay), old.parameters));
+        let velocity = v.add(v.mul(momentum, old.h), gradient);
+        let direction = if self.nesterov { v.add(gradient, v.mul(momentum, velocity)) } else { velocity };
+        Streams { parameters: v.sub(old.parameters, v.mul(rate, direction)), h: velocity, ..old }
+    }
+}

@@ -1,0 +1,371 @@
+//! What a step does with one tensor: pass 1 finds the dots, the method decides, pass 2 writes. For every method and every
+//! way to scale gradients; KOALA++ with the gradient as it is, which nearly every step is, goes the shortest way.
+
+use crate::Backend;
+use crate::contract::SKIP_GRADIENT_NORM;
+use crate::dots::{self, squares};
+use crate::element::{Element, Real};
+use crate::error::Error;
+use crate::kernel::{Buffers, Step};
+use crate::methods::{self, Method, Predict, Update, koala_plus_plus};
+use crate::recursion::{self, Dots, Norms, Outcome, Plan, Scalars, TensorReport, Trouble, kept};
+use crate::settings::{OnBreakdown, OnNonFinite, Policy};
+use crate::staging::{self, Products, Scaled, Staged};
+use crate::update::{self, Pass, update};
+
+/// How a step is to be taken, which no bit of its results depends on.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Manner {
+    /// By several threads.
+    pub parallel: bool,
+    /// Without writing h where the gradient is to take its place, which it can where H is the gradient.
+    pub exchange: bool,
+}
+
+/// A whole step. The result says whether the gradient has to take the place of h. The report is written where it is to
+/// be: to copy it takes as long as a good part of a small step.
+#[inline(always)]
+pub(crate) fn step_with_report<P: Element, S: Element>(
+    step: &Step,
+    manner: Manner,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+    report: &mut TensorReport,
+) -> Result<bool, Error> {
+    step.validate()?;
+    buffers.validate(&step.method)?;
+    if step.settings.frozen || !step.is_plain() {
+        return other_step(step, manner, buffers, scalars, report);
+    }
+    let dots = pass_1(step.backend, manner.parallel, step.settings.weight_decay, &buffers, scalars);
+    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
+        Some(plan) if !step.norms => {
+            *report = plan.report;
+            Ok(apply_plan(step.backend, manner, &plan, buffers, scalars))
+        }
+        _ => finish(step, manner, dots, buffers, scalars, report),
+    }
+}
+
+#[inline(never)]
+fn other_step<P: Element, S: Element>(
+    step: &Step,
+    manner: Manner,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+    report: &mut TensorReport,
+) -> Result<bool, Error> {
+    let mut plan = Plan::default();
+    plan_tensor(step, manner.parallel, &buffers, scalars, &mut plan);
+    carry_out(step, manner, &plan, buffers, scalars, report)
+}
+
+/// The rest of a step of KOALA++ after pass 1, whatever it is.
+#[cold]
+fn finish<P: Element, S: Element>(
+    step: &Step,
+    manner: Manner,
+    dots: Dots,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+    report: &mut TensorReport,
+) -> Result<bool, Error> {
+    let plan = decide(step, manner.parallel, dots, &buffers, scalars);
+    carry_out(step, manner, &plan, buffers, scalars, report)
+}
+
+fn carry_out<P: Element, S: Element>(
+    step: &Step,
+    manner: Manner,
+    plan: &Plan,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+    report: &mut TensorReport,
+) -> Result<bool, Error> {
+    match error_of(step.policy, plan, &buffers) {
+        Some(error) => Err(error),
+        None => {
+            *report = plan.report;
+            Ok(apply_plan(step.backend, manner, plan, buffers, scalars))
+        }
+    }
+}
+
+/// Pass 1 and the decision, which is written where it is to be: it is large for a result. The lengths and the settings
+/// are known to be good.
+#[inline(always)]
+pub(crate) fn plan_tensor<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+    plan: &mut Plan,
+) {
+    if step.settings.frozen {
+        *plan = kept(Outcome::Frozen, None);
+        return;
+    }
+    if !step.is_plain() {
+        *plan = other_plan(step, parallel, buffers, scalars);
+        return;
+    }
+    let dots = pass_1(step.backend, parallel, step.settings.weight_decay, buffers, scalars);
+    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
+        Some(usual) if !step.norms => *plan = usual,
+        _ => *plan = decide(step, parallel, dots, buffers, scalars),
+    }
+}
+
+#[inline(never)]
+fn other_plan<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Plan {
+    let (backend, input) = (step.backend, input(step, buffers, scalars));
+    let dots = match step.scaled() {
+        Some(scaled) => {
+            let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay);
+            dots_of_sums(staging::dots(backend, parallel, weight_decay, &scaled.cast(), &input))
+        }
+        None if step.method.measures() => measure(backend, parallel, step.settings.weight_decay, &input),
+        None => {
+            let squared = squares(backend, parallel, buffers.gradient);
+            Dots { c: squared, gradient_squared: Some(squared), ..Dots::default() }
+        }
+    };
+    let mut plan = decide(step, parallel, dots, buffers, scalars);
+    plan.scaled = step.scaled();
+    plan
+}
+
+/// What of a tensor pass 1 reads.
+fn input<'a, P: Element, S: Element>(
+    step: &Step,
+    buffers: &'a Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> dots::Input<'a, P, S> {
+    let decays = step.method.measures() && decays::<P>(step.settings.weight_decay);
+    let filters = step.method == Method::KoalaPlusPlus && scalars.steps > 0;
+    dots::Input {
+        gradient: buffers.gradient,
+        parameters: if decays { buffers.parameters } else { &[] },
+        h: if filters { buffers.h } else { &[] },
+        v: if filters { buffers.v } else { &[] },
+    }
+}
+
+/// The dots of a scaled gradient, and the sum of its squares: a limit may hide that these are not finite.
+fn dots_of_sums(([a, b, c, t], squared): (dots::Sums, f64)) -> Dots {
+    Dots { a, b, c: if squared.is_finite() { c } else { squared }, t, gradient_squared: Some(squared) }
+}
+
+/// Pass 1 where the gradient is to be clipped by a norm that is not known yet.
+pub(crate) fn products<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Products {
+    let scaled = step.scaled().unwrap_or(Scaled::default());
+    staging::products(step.backend, parallel, &scaled.cast(), &input(step, buffers, scalars))
+}
+
+/// The decision, once that norm is known.
+pub(crate) fn plan_of_products<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    products: &Products,
+    clip: f64,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Plan {
+    if step.settings.frozen {
+        return kept(Outcome::Frozen, None);
+    }
+    let clip = P::Arithmetic::rounded(clip).to_f64();
+    let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay).to_f64();
+    let dots = dots_of_sums(products.dots(clip, weight_decay));
+    let mut plan = decide(step, parallel, dots, buffers, scalars);
+    plan.scaled = Some(Scaled { clip, ..step.scaled().unwrap_or_default() });
+    plan
+}
+
+/// The decision, and what the report is to have besides, in any case.
+#[cold]
+fn decide<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    dots: Dots,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Plan {
+    let mut plan = methods::plan::<P::Arithmetic>(step, dots, *scalars);
+    if step.norms {
+        plan.report.norms = Some(norms(step, parallel, buffers, dots));
+    }
+    plan
+}
+
+/// Those norms that pass 1 has taken are not taken again.
+#[inline(never)]
+fn norms<P: Element, S: Element>(step: &Step, parallel: bool, buffers: &Buffers<'_, P, S>, dots: Dots) -> Norms {
+    let decays = decays::<P>(step.settings.weight_decay);
+    let squares = |elements| squares(step.backend, parallel, elements);
+    let gradient = match dots.gradient_squared {
+        Some(squared) => squared,
+        None if decays => squares(buffers.gradient),
+        None => dots.c,
+    };
+    let parameters = if decays && step.method.measures() { dots.t } else { squares(buffers.parameters) };
+    Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() }
+}
+
+/// Pass 2. The lengths are known to be good. The result says whether the gradient has to take the place of h, if that was
+/// offered.
+#[inline(always)]
+pub(crate) fn apply_plan<P: Element, S: Element>(
+    backend: Backend,
+    manner: Manner,
+    plan: &Plan,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) -> bool {
+    if !plan.report.outcome.is_step() {
+        return false;
+    }
+    let (Update::KoalaPlusPlus(coefficients), None) = (plan.update, plan.scaled) else {
+        other_pass_2(backend, manner.parallel, plan, buffers);
+        *scalars = plan.scalars;
+        return false;
+    };
+    let exchange = manner.exchange && P::TYPE == S::TYPE && coefficients.weight_decay == 0.0;
+    let coefficients = coefficients.map(P::Arithmetic::rounded);
+    let Buffers { parameters, gradient, v, h, copy } = buffers;
+    let mut input = update::Input { gradient, parameters, h, v };
+    update(backend, manner.parallel, &koala_plus_plus::Update { coefficients, exchange }, &mut input, copy);
+    *scalars = plan.scalars;
+    exchange
+}
+
+/// Pass 2 in the arithmetic type, whatever the types are: one of its own for every type would be long to compile.
+#[inline(never)]
+fn other_pass_2<P: Element, S: Element>(backend: Backend, parallel: bool, plan: &Plan, buffers: Buffers<'_, P, S>) {
+    let Buffers { parameters, gradient, v, h, copy } = buffers;
+    let mut input = update::Input { gradient, parameters, h, v };
+    let scaled = plan.scaled.map(|scaled| scaled.cast());
+    with_pass::<P::Arithmetic>(plan.update, |pass| {
+        update(backend, parallel, &Staged { pass, scaled }, &mut input, copy);
+    });
+}
+
+/// Calls `work` with the pass 2 of a plan.
+fn with_pass<F: Real>(planned: Update, work: impl FnOnce(&dyn Pass<F, F>)) {
+    match planned {
+        Update::KoalaPlusPlus(coefficients) => {
+            let coefficients = coefficients.map(F::rounded);
+            work(&koala_plus_plus::Update { coefficients, exchange: false });
+        }
+        Update::Descend(descend) => work(&descend.cast::<F>()),
+        Update::Momentum(momentum) => work(&momentum.cast::<F>()),
+        Update::KoalaM(correct) => work(&correct.cast::<F>()),
+        Update::AdamW(average) => work(&average.cast::<F>()),
+    }
+}
+
+/// KOALA-M's prediction of one tensor: Σ‖m − θ‖² before it. Where that is not finite, nothing is written.
+pub(crate) fn predict<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    velocity_decay: f64,
+    buffers: Buffers<'_, P, S>,
+) -> f64 {
+    let Buffers { parameters, v: average, h: velocity, copy, .. } = buffers;
+    let distance = staging::distance_squared(backend, parallel, average, parameters);
+    if distance.is_finite() {
+        let pass = &Predict { velocity_decay: P::Arithmetic::rounded(velocity_decay) };
+        let mut input = update::Input { gradient: &[], parameters, h: velocity, v: &mut [] };
+        update(backend, parallel, &Staged { pass, scaled: None }, &mut input, copy);
+    }
+    distance
+}
+
+/// The error that the policy makes of a plan, if it does.
+#[inline(always)]
+pub(crate) fn error_of<P: Element, S: Element>(
+    policy: Policy,
+    plan: &Plan,
+    buffers: &Buffers<'_, P, S>,
+) -> Option<Error> {
+    plan.trouble.and_then(|trouble| error_of_trouble(policy, plan.report.outcome, trouble, buffers))
+}
+
+#[cold]
+fn error_of_trouble<P: Element, S: Element>(
+    policy: Policy,
+    outcome: Outcome,
+    trouble: Trouble,
+    buffers: &Buffers<'_, P, S>,
+) -> Option<Error> {
+    let tensor = String::new();
+    match outcome {
+        Outcome::NonFinite if policy.non_finite == OnNonFinite::Error => {
+            let culprit = |elements: &[P]| elements.iter().map(|x| x.to_f64()).find(|x| !x.is_finite());
+            let (quantity, value) = match (culprit(buffers.gradient), culprit(buffers.parameters)) {
+                (Some(value), _) => ("an element of the gradient", value),
+                (None, Some(value)) => ("an element of the parameters", value),
+                (None, None) => (trouble.quantity, trouble.value),
+            };
+            Some(Error::NonFinite { tensor, quantity, value })
+        }
+        Outcome::Breakdown if policy.breakdown == OnBreakdown::Error => {
+            Some(Error::Breakdown { tensor, innovation_variance: trouble.value })
+        }
+        _ => None,
+    }
+}
+
+/// Pass 1 of KOALA++.
+#[inline(always)]
+pub(crate) fn pass_1<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    weight_decay: f64,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Dots {
+    let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
+    let parameters: &[P] = if decays::<P>(weight_decay) { buffers.parameters } else { &[] };
+    measure(backend, parallel, weight_decay, &dots::Input { gradient: buffers.gradient, parameters, h, v })
+}
+
+#[inline(always)]
+fn measure<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    weight_decay: f64,
+    input: &dots::Input<'_, P, S>,
+) -> Dots {
+    let [a, b, c, t] = dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), input);
+    let gradient_squared = match is_long(c, weight_decay, t) {
+        true => None,
+        false if input.parameters.is_empty() => Some(c),
+        false => Some(squares(backend, parallel, input.gradient)),
+    };
+    Dots { a, b, c, t, gradient_squared }
+}
+
+/// Whether H differs from g: not where the weight decay is nothing in the arithmetic type.
+fn decays<P: Element>(weight_decay: f64) -> bool {
+    P::Arithmetic::rounded(weight_decay).to_f64() != 0.0
+}
+
+/// Whether ‖g‖ ≥ ‖H‖ − wd·‖θ‖ shows that the gradient is not to be skipped, with room for the rounding of all three.
+/// Where it does not, which is rare, g·g takes one more pass over g.
+#[inline]
+fn is_long(c: f64, weight_decay: f64, t: f64) -> bool {
+    // Without square roots, by (p + q)² ≤ 2p² + 2q², and exactly where that is not enough.
+    let roughly = c > 2.1 * (weight_decay * weight_decay) * t + 9.0 * (SKIP_GRADIENT_NORM * SKIP_GRADIENT_NORM);
+    roughly || c.sqrt() > 1.001 * weight_decay * t.sqrt() + 2.0 * SKIP_GRADIENT_NORM
+}

@@ -1,0 +1,297 @@
+//! The passes over a tensor block by block, each block brought into the first cache in the arithmetic type: for gradients
+//! that are scaled or clipped as they are loaded, and for the types that a method has no pass of its own for. It costs
+//! arithmetic and no traffic.
+//!
+//! ```text
+//! x = factor·g   where there is a limit:  x = min(max(x, −limit), limit)   x = clip·x
+//! ```
+//!
+//! The clip is that of the global norm, which is known only after a first pass over all tensors. That pass therefore
+//! takes the [`Products`] that H·H, H·h and H·v are made of for any clip.
+
+use std::ops::Range;
+
+use bytemuck::Zeroable;
+
+use crate::Backend;
+use crate::contract::BLOCK;
+use crate::convert::Convert;
+use crate::dots::{self, Sums, by_blocks};
+use crate::element::{Element, Real};
+use crate::update::{self, Pass};
+
+/// What becomes of a gradient's elements, in the arithmetic type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scaled<F> {
+    pub factor: F,
+    /// Infinite where there is none.
+    pub limit: F,
+    pub clip: F,
+}
+
+impl Default for Scaled<f64> {
+    /// The gradient as it is.
+    fn default() -> Self {
+        Scaled { factor: 1.0, limit: f64::INFINITY, clip: 1.0 }
+    }
+}
+
+impl Scaled<f64> {
+    pub fn cast<F: Real>(self) -> Scaled<F> {
+        Scaled { factor: F::rounded(self.factor), limit: F::rounded(self.limit), clip: F::rounded(self.clip) }
+    }
+}
+
+/// A block in the arithmetic type.
+type Block<F> = [F; BLOCK];
+
+impl<F: Real> Scaled<F> {
+    /// The gradient as the step sees it.
+    fn load<'b, P: Element<Arithmetic = F>>(
+        &self,
+        backend: Backend,
+        gradient: &[P],
+        block: &'b mut Block<F>,
+    ) -> &'b [F] {
+        let block = &mut block[..gradient.len()];
+        backend.run(Convert::times(gradient, self.factor, block));
+        if self.limit.to_f64().is_finite() {
+            // A NaN is neither, and stays.
+            for x in &mut *block {
+                *x = if *x > self.limit { self.limit } else { *x };
+                *x = if *x < -self.limit { -self.limit } else { *x };
+            }
+        }
+        if self.clip.to_f64() != 1.0 {
+            for x in &mut *block {
+                *x = self.clip * *x;
+            }
+        }
+        block
+    }
+
+    /// The sum of squares of what `load` made of a block, or what is not finite before the limit, which hides it.
+    fn squares<P: Element<Arithmetic = F>>(&self, backend: Backend, gradient: &[P], x: &[F]) -> f64 {
+        if self.limit.to_f64().is_finite() {
+            let mut block = [F::zeroed(); BLOCK];
+            let unlimited = Scaled { limit: F::rounded(f64::INFINITY), ..*self };
+            let squares = dots::squares(backend, false, unlimited.load(backend, gradient, &mut block));
+            if !squares.is_finite() {
+                return squares;
+            }
+        }
+        dots::squares(backend, false, x)
+    }
+}
+
+/// The elements in the arithmetic type: themselves if they are in it.
+fn widened<'b, F: Real, T: Element>(backend: Backend, elements: &'b [T], block: &'b mut Block<F>) -> &'b [F] {
+    if T::TYPE == F::TYPE {
+        return bytemuck::cast_slice(elements);
+    }
+    let block = &mut block[..elements.len()];
+    backend.run(Convert::<F, T, F>::new(elements, block));
+    block
+}
+
+/// The dots of at most a block, compiled once for each arithmetic type.
+#[inline(never)]
+fn dots_of_block<F: Real>(backend: Backend, weight_decay: F, input: &dots::Input<'_, F, F>) -> Sums {
+    dots::dots(backend, false, weight_decay, input)
+}
+
+/// The dots of a tensor with its gradient scaled, bit by bit those of a gradient that has been scaled before; and the
+/// sum of its squares, which is not finite where a limit hides what is not.
+pub fn dots<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    weight_decay: P::Arithmetic,
+    scaled: &Scaled<P::Arithmetic>,
+    input: &dots::Input<'_, P, S>,
+) -> (Sums, f64) {
+    let [a, b, c, t, squares] = by_blocks(0..input.gradient.len(), parallel, &|range| {
+        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
+        let (block, squares) = load_block(backend, scaled, input, &range, &mut blocks);
+        let [a, b, c, t] = dots_of_block(backend, weight_decay, &block);
+        [a, b, c, t, squares]
+    });
+    ([a, b, c, t], squares)
+}
+
+/// One block of what pass 1 reads, and the sum of the gradient's squares.
+fn load_block<'b, P: Element, S: Element>(
+    backend: Backend,
+    scaled: &Scaled<P::Arithmetic>,
+    input: &'b dots::Input<'_, P, S>,
+    range: &Range<usize>,
+    blocks: &'b mut [Block<P::Arithmetic>; 4],
+) -> (dots::Input<'b, P::Arithmetic, P::Arithmetic>, f64) {
+    let [x, parameters, h, v] = blocks;
+    let gradient = &input.gradient[range.clone()];
+    let x = scaled.load(backend, gradient, x);
+    let squares = scaled.squares(backend, gradient, x);
+    let block = dots::Input {
+        gradient: x,
+        parameters: widened(backend, part(input.parameters, range), parameters),
+        h: widened(backend, part(input.h, range), h),
+        v: widened(backend, part(input.v, range), v),
+    };
+    (block, squares)
+}
+
+/// The products of which the dots are made for every clip τ: with x the gradient as scaled but for τ,
+/// H = τ·x + wd·θ.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Products {
+    x_h: f64,
+    x_v: f64,
+    x_x: f64,
+    parameters_h: f64,
+    parameters_v: f64,
+    parameters_parameters: f64,
+    x_parameters: f64,
+}
+
+impl Products {
+    /// x·x, which is not finite where a limit hides what is not.
+    pub fn squared_norm(&self) -> f64 {
+        self.x_x
+    }
+
+    /// H·h, H·v, H·H, θ·θ, and (τ·x)·(τ·x).
+    pub fn dots(&self, clip: f64, weight_decay: f64) -> (Sums, f64) {
+        let squares = (clip * clip) * self.x_x;
+        let crossed = (2.0 * (clip * weight_decay)) * self.x_parameters;
+        let c = (squares + crossed) + (weight_decay * weight_decay) * self.parameters_parameters;
+        let a = clip * self.x_h + weight_decay * self.parameters_h;
+        let b = clip * self.x_v + weight_decay * self.parameters_v;
+        // Rounding must not take a sum of squares below zero.
+        ([a, b, c.max(0.0), self.parameters_parameters], squares)
+    }
+}
+
+/// The products of a tensor: three times the dots of each block, while it is in the first cache. Without weight decay
+/// the parameters are empty, before a first step h and v are.
+pub fn products<P: Element, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    scaled: &Scaled<P::Arithmetic>,
+    input: &dots::Input<'_, P, S>,
+) -> Products {
+    let sums = by_blocks(0..input.gradient.len(), parallel, &|range| {
+        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
+        let (block, squares) = load_block(backend, scaled, input, &range, &mut blocks);
+        products_of_block(backend, block, squares)
+    });
+    let [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters] = sums;
+    Products { x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters }
+}
+
+#[inline(never)]
+fn products_of_block<F: Real>(backend: Backend, block: dots::Input<'_, F, F>, x_x: f64) -> [f64; 7] {
+    let dots::Input { gradient: x, parameters, h, v } = block;
+    let dots = |gradient, h, v| dots_of_block(backend, F::zeroed(), &dots::Input { gradient, parameters: &[], h, v });
+    let [x_h, x_v, ..] = dots(x, h, v);
+    if parameters.is_empty() {
+        return [x_h, x_v, x_x, 0.0, 0.0, 0.0, 0.0];
+    }
+    let [parameters_h, parameters_v, parameters_parameters, _] = dots(parameters, h, v);
+    let [x_parameters, ..] = dots(x, parameters, parameters);
+    [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters]
+}
+
+/// ‖a − b‖², by the contract's sum of squares, in the arithmetic type of `b`.
+pub fn distance_squared<P: Element, S: Element>(backend: Backend, parallel: bool, a: &[S], b: &[P]) -> f64 {
+    let minus_one = P::Arithmetic::rounded(-1.0);
+    let [distance] = by_blocks(0..b.len(), parallel, &|range| {
+        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 2];
+        let [of_a, of_b] = &mut blocks;
+        // H·H, with a for a gradient and a weight decay of −1.
+        let input = dots::Input {
+            gradient: widened(backend, &a[range.clone()], of_a),
+            parameters: widened(backend, &b[range], of_b),
+            h: &[],
+            v: &[],
+        };
+        [dots_of_block(backend, minus_one, &input)[2]]
+    });
+    distance
+}
+
+/// A pass 2 in the arithmetic type, for tensors of any type and for gradients that are scaled: bit by bit the pass itself
+/// over a gradient that has been scaled before.
+pub struct Staged<'a, F> {
+    pub pass: &'a dyn Pass<F, F>,
+    pub scaled: Option<Scaled<F>>,
+}
+
+impl<P: Element, S: Element> Pass<P, S> for Staged<'_, P::Arithmetic> {
+    fn stages(&self) -> usize {
+        self.pass.stages()
+    }
+
+    fn run(&self, backend: Backend, stage: usize, input: &mut update::Input<'_, P, S>) {
+        let arithmetic = P::Arithmetic::TYPE;
+        let update::Input { gradient, parameters, h, v } = input;
+        if self.scaled.is_none() && (P::TYPE, S::TYPE) == (arithmetic, arithmetic) {
+            let [h, v] = [h, v].map(|vector| bytemuck::cast_slice_mut(vector));
+            let (gradient, parameters) = (bytemuck::cast_slice(gradient), bytemuck::cast_slice_mut(parameters));
+            return self.pass.run(backend, stage, &mut update::Input { gradient, parameters, h, v });
+        }
+        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
+        let length = parameters.len();
+        for start in (0..length).step_by(BLOCK) {
+            let range = start..(start + BLOCK).min(length);
+            let [x, parameters_block, h_block, v_block] = &mut blocks;
+            let gradient = part(gradient, &range);
+            let gradient = match &self.scaled {
+                Some(scaled) => scaled.load(backend, gradient, x),
+                None => widened(backend, gradient, x),
+            };
+            let mut parameters = Written::new(backend, part_mut(parameters, &range), parameters_block);
+            let mut h = Written::new(backend, part_mut(h, &range), h_block);
+            let mut v = Written::new(backend, part_mut(v, &range), v_block);
+            let (parameters_row, h_row, v_row) = (parameters.elements(), h.elements(), v.elements());
+            let mut input = update::Input { gradient, parameters: parameters_row, h: h_row, v: v_row };
+            self.pass.run(backend, stage, &mut input);
+            parameters.write_back(backend);
+            h.write_back(backend);
+            v.write_back(backend);
+        }
+    }
+}
+
+/// A block that is read and written in the arithmetic type, and stored in its own.
+struct Written<'b, F, T> {
+    stored: &'b mut [T],
+    block: &'b mut [F],
+}
+
+impl<'b, F: Real, T: Element> Written<'b, F, T> {
+    fn new(backend: Backend, stored: &'b mut [T], block: &'b mut Block<F>) -> Self {
+        let block = &mut block[..stored.len()];
+        if T::TYPE != F::TYPE {
+            backend.run(Convert::<F, T, F>::new(stored, block));
+        }
+        Written { stored, block }
+    }
+
+    fn elements(&mut self) -> &mut [F] {
+        if T::TYPE == F::TYPE { bytemuck::cast_slice_mut(self.stored) } else { self.block }
+    }
+
+    fn write_back(self, backend: Backend) {
+        if T::TYPE != F::TYPE {
+            backend.run(Convert::<F, F, T>::new(self.block, self.stored));
+        }
+    }
+}
+
+/// A range of a vector, or nothing of one that is empty because it is not used.
+fn part<'a, T>(elements: &'a [T], range: &Range<usize>) -> &'a [T] {
+    if elements.is_empty() { elements } else { &elements[range.clone()] }
+}
+
+fn part_mut<'a, T>(elements: &'a mut [T], range: &Range<usize>) -> &'a mut [T] {
+    if elements.is_empty() { elements } else { &mut elements[range.clone()] }
+}
