@@ -2,17 +2,17 @@
 
 use serde::Deserialize;
 
-/// One recorded trajectory.
+/// One recorded trajectory, with the settings `C` of its algorithm.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Trajectory {
+pub struct Trajectory<C = Settings> {
     /// `koala-trajectory-1`.
     pub format: String,
     /// What it is called.
     pub name: String,
-    /// `koala++`; others exist, which this version does not run.
+    /// `koala++`, `koala-v` or `koala-m`.
     pub algorithm: String,
     /// The settings of all tensors.
-    pub config: Settings,
+    pub config: C,
     /// Where R comes from.
     pub noise: Noise,
     /// The length of each tensor.
@@ -23,9 +23,28 @@ pub struct Trajectory {
     pub steps: Vec<Step>,
 }
 
-/// The settings of the filters.
+impl<C> Trajectory<C> {
+    /// The same with its settings as those of any algorithm.
+    pub(crate) fn of_any(self, settings: impl FnOnce(C) -> Settings) -> Trajectory {
+        let Trajectory { format, name, algorithm, config, noise, sizes, theta0, steps } = self;
+        Trajectory { format, name, algorithm, config: settings(config), noise, sizes, theta0, steps }
+    }
+}
+
+/// The settings of an algorithm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Settings {
+    /// Of KOALA++.
+    KoalaPlusPlus(KoalaPlusPlus),
+    /// Of KOALA-V.
+    KoalaV(KoalaV),
+    /// Of KOALA-M.
+    KoalaM(KoalaM),
+}
+
+/// The settings of KOALA++.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
-pub struct Settings {
+pub struct KoalaPlusPlus {
     /// The initial variance.
     pub sigma: f64,
     /// The process noise.
@@ -36,6 +55,40 @@ pub struct Settings {
     pub lr: f64,
     /// The symmetric variant, or the vanilla one.
     pub symmetric: bool,
+}
+
+/// The settings of KOALA-V.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct KoalaV {
+    /// The initial variance.
+    pub sigma: f64,
+    /// The process noise.
+    pub q: f64,
+    /// The coupled weight decay.
+    pub weight_decay: f64,
+    /// The learning rate.
+    pub lr: f64,
+}
+
+/// The settings of KOALA-M.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct KoalaM {
+    /// The initial variance of a parameter.
+    pub sw: f64,
+    /// The initial covariance of a parameter and its velocity.
+    pub sc: f64,
+    /// The initial variance of a velocity.
+    pub sv: f64,
+    /// The decay of velocities.
+    pub a: f64,
+    /// The initial process noise of a parameter.
+    pub qw: f64,
+    /// The process noise of a velocity.
+    pub qv: f64,
+    /// The coupled weight decay.
+    pub weight_decay: f64,
+    /// The learning rate.
+    pub lr: f64,
 }
 
 /// The measurement noise R.
@@ -71,9 +124,11 @@ pub struct Step {
 pub struct Expected {
     /// The parameters, by tensor.
     pub theta: Vec<Vec<f64>>,
-    /// v, by tensor.
+    /// v, by tensor: of KOALA++ only.
+    #[serde(default)]
     pub v: Vec<Vec<f64>>,
-    /// The innovation variance of each tensor.
+    /// The innovation variance of each tensor: of KOALA++ only.
+    #[serde(default)]
     pub s: Vec<f64>,
     /// R.
     pub r: f64,

@@ -8,10 +8,10 @@ use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::format::Trajectory;
+use crate::format::{Settings, Trajectory};
 
 const FORMAT: &str = "koala-trajectory-1";
-const ALGORITHM: &str = "koala++";
+const ALGORITHMS: [&str; 3] = ["koala++", "koala-v", "koala-m"];
 
 /// A file that could not be read.
 #[derive(Debug)]
@@ -71,10 +71,12 @@ impl Trajectory {
         if header.format != FORMAT {
             return Err(Problem::Format(header.format));
         }
-        if header.algorithm != ALGORITHM {
-            return Err(Problem::Algorithm(header.algorithm));
-        }
-        let trajectory: Trajectory = parse_json(json)?;
+        let trajectory = match &*header.algorithm {
+            "koala++" => parse_json::<Trajectory<_>>(json)?.of_any(Settings::KoalaPlusPlus),
+            "koala-v" => parse_json::<Trajectory<_>>(json)?.of_any(Settings::KoalaV),
+            "koala-m" => parse_json::<Trajectory<_>>(json)?.of_any(Settings::KoalaM),
+            _ => return Err(Problem::Algorithm(header.algorithm)),
+        };
         trajectory.validate()?;
         Ok(trajectory)
     }
@@ -85,8 +87,10 @@ impl Trajectory {
             self.check_lengths(&format!("steps[{i}].grads"), &step.grads)?;
             if let Some(expected) = &step.expect {
                 self.check_lengths(&format!("steps[{i}].expect.theta"), &expected.theta)?;
-                self.check_lengths(&format!("steps[{i}].expect.v"), &expected.v)?;
-                check_length(&format!("steps[{i}].expect.s"), expected.s.len(), self.sizes.len())?;
+                if matches!(self.config, Settings::KoalaPlusPlus(_)) {
+                    self.check_lengths(&format!("steps[{i}].expect.v"), &expected.v)?;
+                    check_length(&format!("steps[{i}].expect.s"), expected.s.len(), self.sizes.len())?;
+                }
             }
         }
         if self.steps.iter().all(|step| step.expect.is_none()) {
@@ -142,8 +146,8 @@ impl fmt::Display for Problem {
             Problem::Format(format) => write!(f, "format: it is `{format}`, but only `{FORMAT}` can be read"),
             Problem::Algorithm(algorithm) => write!(
                 f,
-                "algorithm: it is `{algorithm}`, which this version does not have, so it could not be run; only \
-                 `{ALGORITHM}` can"
+                "algorithm: it is `{algorithm}`, which this version does not have, so it could not be run; {} can",
+                ALGORITHMS.map(|known| format!("`{known}`")).join(", ")
             ),
             Problem::Content { field, reason } => write!(f, "{field}: {reason}"),
         }

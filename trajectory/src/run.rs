@@ -1,8 +1,8 @@
 //! Runs a trajectory on a backend, in a precision, and measures how far the results are from those recorded.
 
 use koala_optim::{
-    Backend, Config, Element, ElementType, Error, Loss, Noise, Optimizer, Settings, StateType, Tensor, Threads,
-    Variant, bf16, f16,
+    Backend, Config, Element, ElementType, Error, KoalaM, KoalaV, Loss, Method, Noise, Optimizer, Settings, StateType,
+    Tensor, Threads, Variant, bf16, f16,
 };
 
 use crate::format::{self, Expected, Trajectory};
@@ -93,7 +93,8 @@ impl Errors {
 /// # Errors
 /// What the optimizer says about settings out of range, or about threads that can't be had.
 pub fn run(trajectory: &Trajectory, backend: Backend, precision: Precision, threads: Threads) -> Result<Run, Error> {
-    let config = Config { backend, threads, noise: noise(trajectory.noise), ..Config::default() };
+    let method = method(&trajectory.config);
+    let config = Config { method, backend, threads, noise: noise(trajectory.noise), ..Config::default() };
     match precision {
         Precision::F64 => run_in::<f64>(trajectory, config, StateType::Same),
         Precision::F32 => run_in::<f32>(trajectory, config, StateType::Same),
@@ -120,6 +121,7 @@ fn run_in<E: Element>(trajectory: &Trajectory, config: Config, state: StateType)
             .zip(theta.iter_mut().zip(&gradients))
             .map(|(name, (parameters, gradient))| Tensor::new(name, parameters, gradient))
             .collect();
+        optimizer.predict(&mut tensors)?;
         optimizer.step(Loss::new(step.loss, step.loss_second_moment), &mut tensors)?;
         if let Some(expected) = &step.expect {
             errors = errors.max(compare(&optimizer, &names, &theta, expected));
@@ -163,13 +165,34 @@ fn round<E: Element>(tensors: &[Vec<f64>]) -> Vec<Vec<E>> {
 }
 
 fn settings(config: &format::Settings) -> Settings {
-    Settings {
-        learning_rate: config.lr,
-        weight_decay: config.weight_decay,
-        initial_variance: config.sigma,
-        process_noise: config.q,
-        variant: if config.symmetric { Variant::Symmetric } else { Variant::Vanilla },
-        frozen: false,
+    match *config {
+        format::Settings::KoalaPlusPlus(config) => Settings {
+            learning_rate: config.lr,
+            weight_decay: config.weight_decay,
+            initial_variance: config.sigma,
+            process_noise: config.q,
+            variant: if config.symmetric { Variant::Symmetric } else { Variant::Vanilla },
+            frozen: false,
+        },
+        format::Settings::KoalaV(format::KoalaV { lr, weight_decay, .. })
+        | format::Settings::KoalaM(format::KoalaM { lr, weight_decay, .. }) => {
+            Settings { learning_rate: lr, weight_decay, ..Settings::default() }
+        }
+    }
+}
+
+fn method(config: &format::Settings) -> Method {
+    match *config {
+        format::Settings::KoalaPlusPlus(_) => Method::KoalaPlusPlus,
+        format::Settings::KoalaV(config) => Method::KoalaV(KoalaV { variance: config.sigma, process_noise: config.q }),
+        format::Settings::KoalaM(config) => Method::KoalaM(KoalaM {
+            variance: config.sw,
+            covariance: config.sc,
+            velocity_variance: config.sv,
+            velocity_decay: config.a,
+            process_noise: config.qw,
+            velocity_noise: config.qv,
+        }),
     }
 }
 

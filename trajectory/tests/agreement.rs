@@ -1,7 +1,7 @@
 //! The embedded trajectories on every backend of this machine.
 
 use koala_optim::{Backend, Error, Threads};
-use koala_trajectory::{Precision, Run, Trajectory, embedded, run};
+use koala_trajectory::{KoalaPlusPlus, Precision, Run, Settings, Trajectory, embedded, run};
 
 #[test]
 fn every_backend_is_within_the_tolerances_and_all_agree_to_the_bit() -> Result<(), Error> {
@@ -27,6 +27,13 @@ fn in_f64(trajectory: &Trajectory) -> Result<Run, Error> {
     run(trajectory, Backend::scalar(), Precision::F64, Threads::One)
 }
 
+/// The settings of a trajectory of KOALA++, changed.
+fn koala_plus_plus(trajectory: &Trajectory, change: impl FnOnce(&mut KoalaPlusPlus)) -> Settings {
+    let Settings::KoalaPlusPlus(mut config) = trajectory.config else { panic!("the first is of KOALA++") };
+    change(&mut config);
+    Settings::KoalaPlusPlus(config)
+}
+
 /// The comparison must see a difference where there is one, however small.
 #[test]
 fn a_changed_input_shows() -> Result<(), Error> {
@@ -38,7 +45,7 @@ fn a_changed_input_shows() -> Result<(), Error> {
     assert_ne!(in_f64(&changed)?, right);
 
     let mut changed = trajectory.clone();
-    changed.config.symmetric = false;
+    changed.config = koala_plus_plus(&trajectory, |config| config.symmetric = false);
     let Run { errors, .. } = in_f64(&changed)?;
     assert!(errors.v > 1e-3 && errors.theta > 1e-6, "{errors:?}");
 
@@ -47,7 +54,7 @@ fn a_changed_input_shows() -> Result<(), Error> {
     assert!(in_f64(&changed)?.errors.largest() > 1e-3);
 
     let mut changed = trajectory;
-    changed.config.sigma = -1.0;
+    changed.config = koala_plus_plus(&changed, |config| config.sigma = -1.0);
     assert!(matches!(in_f64(&changed), Err(Error::Setting { .. })));
     Ok(())
 }

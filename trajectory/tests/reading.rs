@@ -37,7 +37,8 @@ fn plain_and_gzipped_read_the_same() -> Result<(), Problem> {
 fn faults_are_named_with_their_place() {
     for (from, to, said) in [
         ("trajectory-1", "trajectory-9", "format: it is `koala-trajectory-9`"),
-        ("koala++", "koala-m", "algorithm: it is `koala-m`, which this version does not have"),
+        ("koala++", "koala-k", "algorithm: it is `koala-k`, which this version does not have"),
+        ("koala++", "koala-m", "config: missing field `sw`"),
         ("\"sizes\": [2, 1]", "\"sizes\": [2, 2]", "theta0[1]: has 1 entries, but by `sizes` it should have 2"),
         ("\"sizes\": [2, 1]", "\"sizes\": [2]", "theta0: has 2 entries, but by `sizes` it should have 1"),
         ("\"grads\": [[0.1, 0.2], [0.3]],", "\"grads\": [[0.1], [0.3]],", "steps[0].grads[0]: has 1 entries"),
