@@ -1,6 +1,7 @@
 //! What the tests share: which backends to test, random tensors, and the bits of a result.
 #![allow(dead_code, missing_docs)]
 
+pub mod methods;
 pub mod reference;
 
 use koala_optim::kernel::{HalfCopy, Measurement, Scalars, Step, TensorReport};
