@@ -168,7 +168,7 @@ pub(crate) fn products<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Products {
-    let scaled = step.scaled().unwrap_or(Scaled::default());
+    let scaled = step.scaled().unwrap_or_default();
     staging::products(step.backend, parallel, &scaled.cast(), &input(step, buffers, scalars))
 }
 

@@ -30,7 +30,7 @@ pub struct Config {
     pub backend: Backend,
     /// Default: the calling thread only.
     pub threads: Threads,
-    /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`]. The norms may cost a pass
+    /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`](crate::Optimizer::details). The norms may cost a pass
     /// more over gradient and parameters. Default: no.
     pub details: bool,
 }
@@ -56,7 +56,7 @@ impl Config {
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Calls to [`Optimizer::step`] that took this optimizer's noise forward, this one included.
+    /// Calls to [`Optimizer::step`](crate::Optimizer::step) that took this optimizer's noise forward, this one included.
     pub step: u64,
     /// R of this step.
     pub noise: f64,
@@ -77,7 +77,7 @@ pub struct Report {
     pub non_finite: usize,
     /// Tensors kept because S came out as zero or less.
     pub breakdowns: usize,
-    /// Tensors kept because another one is not finite, under [`OnNonFinite::KeepAll`].
+    /// Tensors kept because another one is not finite, under [`OnNonFinite::KeepAll`](crate::OnNonFinite).
     pub withheld: usize,
 }
 

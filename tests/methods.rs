@@ -58,6 +58,9 @@ fn every_alignment() {
     }
 }
 
+/// Parameters, state and the shared numbers, to be compared with `==`.
+type Outcome = (Vec<Vec<u32>>, Vec<[Vec<f64>; 2]>, Method);
+
 /// A model, its first parameters and gradients from a formula.
 struct Model {
     optimizer: Optimizer,
@@ -97,8 +100,7 @@ impl Model {
         self.optimizer.step(Loss::new(0.8, 0.9), &mut tensors)
     }
 
-    /// Parameters, state and the shared numbers, to be compared with `==`.
-    fn outcome(&self) -> (Vec<Vec<u32>>, Vec<[Vec<f64>; 2]>, Method) {
+    fn outcome(&self) -> Outcome {
         let parameters = self.parameters.iter().map(|p| p.iter().map(|x| x.to_bits()).collect()).collect();
         let states = self.names.iter().map(|name| self.optimizer.state(name).unwrap());
         (parameters, states.map(|state| [state.h(), state.v()]).collect(), self.optimizer.method())

@@ -211,7 +211,8 @@ fn model(state: StateType, backend: Backend, way: &Way) -> Vec<Bits> {
     });
     let noise = Noise::Fixed(1.0);
     let (policy, threads) = (way.policy, way.threads.clone());
-    let mut optimizer = Optimizer::new(Config { backend, policy, threads, noise, details: true }).unwrap();
+    let mut optimizer =
+        Optimizer::new(Config { backend, policy, threads, noise, details: true, ..Config::default() }).unwrap();
     let cases: Vec<Case> = lengths
         .iter()
         .enumerate()
