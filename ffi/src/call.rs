@@ -1,7 +1,7 @@
 //! What a call of level 1 is told about its step: looked at, and made the library's.
 
 use koala_optim::kernel::{Measurement, Step};
-use koala_optim::{Backend, Policy, Settings};
+use koala_optim::{Backend, Method, Policy, Scaling, Settings};
 use smallvec::SmallVec;
 
 use crate::backends::chosen;
@@ -68,7 +68,8 @@ impl Call {
     pub fn step_of(&self, group: usize) -> Result<Step, Failure> {
         self.check_group(group)?;
         let Call { backend, policy, measurement, norms, .. } = *self;
-        Ok(Step { backend, settings: self.settings(group)?, policy, measurement, norms })
+        let (method, scaling) = (Method::KoalaPlusPlus, Scaling::default());
+        Ok(Step { backend, method, settings: self.settings(group)?, policy, measurement, scaling, norms })
     }
 
     #[inline(always)]

@@ -89,7 +89,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
         let policy = policy(config.on_non_finite, config.on_breakdown)?;
         let details = flag(config.norms, "norms")?;
         let (started, threads) = start(config.threads)?;
-        let made = Optimizer::new(Config { noise, policy, backend, threads, details })?;
+        let made = Optimizer::new(Config { noise, policy, backend, threads, details, ..Config::default() })?;
         let handle = koala_optimizer::new(Inner {
             optimizer: made,
             backend: number(backend),
