@@ -7,11 +7,7 @@ cd "$(dirname "$0")/.."
 source .ci/commands.sh
 environment=target/ci-cuda
 
-if ! command -v g++ >/dev/null; then
-    export DEBIAN_FRONTEND=noninteractive
-    run apt-get update -q
-    run apt-get install -q -y --no-install-recommends g++
-fi
+command -v g++ >/dev/null || run bash .ci/apt.sh g++
 rm -rf "$environment"
 run python3 -m venv "$environment"
 run "$environment/bin/pip" install --quiet --disable-pip-version-check -r backends/cuda/requirements.txt

@@ -1,10 +1,30 @@
 # What .ci/run is made of: `step` runs and times a command and keeps its log, `skip` notes what is not run and why,
-# `summary` prints a line for each, the tests' total last, and exits.
+# `summary` prints a line for each, the tests' total last, and exits. Steps that spend their time waiting for the network or
+# on one processor run beside the others: `aside FUNCTION` starts a function of steps, `join` waits for it and shows what
+# it printed.
 logs=target/ci-logs
 rm -rf "$logs"
 mkdir -p "$logs"
 lines=()
 failed=0
+
+aside() {
+    mkdir -p "$logs/aside"
+    (
+        logs+=/aside
+        lines=()
+        "$1"
+        printf '%s\n' "${lines[@]}" >"$logs/lines"
+        exit "$failed"
+    ) >"$logs/aside/output" 2>&1 </dev/null &
+    aside=$!
+}
+
+join() {
+    wait "$aside" || failed=1
+    cat "$logs/aside/output"
+    mapfile -t -O "${#lines[@]}" lines <"$logs/aside/lines"
+}
 
 # step NAME COMMAND...: no step may take longer than 25 minutes, or read the terminal.
 step() {
@@ -40,8 +60,8 @@ summary() {
     printf '\n==> summary, on %s\n' "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)"
     printf '%s\n' "${lines[@]}"
     sed -nE -e 's/^test (.*) \.\.\. ignored, (.*)/skipped         test \1: \2/p' \
-        -e 's/^SKIPPED \[[0-9]+\] /skipped         /p' -e 's/^skipped: /skipped         /p' "$logs"/*.log | sort -u
+        -e 's/^SKIPPED \[[0-9]+\] /skipped         /p' -e 's/^skipped: /skipped         /p' "$logs"/*.log "$logs"/aside/*.log | sort -u
     echo "total   $SECONDS s"
-    counted '%d passed, %d failed\n' "$logs"/*.log
+    counted '%d passed, %d failed\n' "$logs"/*.log "$logs"/aside/*.log
     exit "$failed"
 }

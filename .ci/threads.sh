@@ -6,9 +6,7 @@ cd "$(dirname "$0")/.."
 target=x86_64-unknown-linux-gnu
 
 if ! [ -x /usr/bin/rustc ] || ! [ -d /usr/lib/rustlib/src/rust/library ]; then
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q
-    apt-get install -q -y --no-install-recommends rustc-web libstd-rust-web-dev rust-web-src
+    bash .ci/apt.sh rustc-web libstd-rust-web-dev rust-web-src
 fi
 runtime=$(rustc --print sysroot)/lib/rustlib/$target/lib/librustc-stable_rt.tsan.a
 [ -e "$runtime" ] || { echo "rustup's Rust lacks $runtime" >&2; exit 1; }
