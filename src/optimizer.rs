@@ -259,8 +259,8 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn predict(&mut self, tensors: &mut [Tensor<'_>]) -> Result<(), Error> {
-        self.find(tensors, true)?;
         let Method::KoalaM(koala_m) = self.method else { return Ok(()) };
+        self.find(tensors, true)?;
         // A prediction needs neither loss nor noise.
         self.prepare_steps(self.method, Measurement { loss: 0.0, noise: 0.0 });
         let elements = tensors.iter().map(Tensor::len).sum();

@@ -1,6 +1,6 @@
 //! The filter that everything is measured with: its numbers stay where they are, however often a step is repeated.
 
-use koala_optim::{Backend, Config, ElementType, Error, Loss, Noise, Optimizer, Settings, StateType, Tensor, Threads};
+use koala_optim::{Config, ElementType, Error, Loss, Noise, Optimizer, Settings, StateType, Tensor};
 
 /// Of every step.
 pub(crate) const LOSS: Loss = Loss::new(1.0, 1.0);
@@ -13,16 +13,14 @@ pub(crate) fn settings(weight_decay: f64) -> Settings {
     Settings { learning_rate: 1e-9, weight_decay, process_noise: 1e-3, ..Settings::default() }
 }
 
-/// An optimizer for tensors of these names and lengths.
+/// An optimizer for tensors of these names and lengths, its noise fixed whatever the configuration says.
 pub(crate) fn optimizer<'a>(
     tensors: impl IntoIterator<Item = (&'a str, usize)>,
     (parameters, state): (ElementType, StateType),
     weight_decay: f64,
-    backend: Backend,
-    threads: Threads,
+    config: Config,
 ) -> Result<Optimizer, Error> {
-    let config = Config { noise: Noise::Fixed(NOISE), backend, threads, ..Config::default() };
-    let mut optimizer = Optimizer::new(config)?;
+    let mut optimizer = Optimizer::new(Config { noise: Noise::Fixed(NOISE), ..config })?;
     let group = optimizer.add_group(settings(weight_decay))?;
     for (name, length) in tensors {
         optimizer.add_tensor(name, length, parameters, state, group)?;
@@ -35,6 +33,7 @@ pub(crate) fn optimizer<'a>(
 /// # Panics
 /// If it was made for others, or if a tensor was not stepped: then nothing worth measuring was done.
 pub fn step(optimizer: &mut Optimizer, tensors: &mut [Tensor<'_>]) {
+    optimizer.predict(tensors).expect("the optimizer was made for these tensors");
     let report = optimizer.step(LOSS, tensors).expect("the optimizer was made for these tensors");
     assert_eq!(report.stepped, tensors.len(), "{report:?}");
 }

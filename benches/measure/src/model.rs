@@ -1,6 +1,6 @@
 //! Many tensors of f32 with their gradients, for an optimizer to step.
 
-use koala_optim::{Backend, ElementType, Error, Optimizer, StateType, Tensor, Threads};
+use koala_optim::{Backend, Config, ElementType, Error, Optimizer, StateType, Tensor, Threads};
 
 use crate::filter;
 use crate::models::Architecture;
@@ -35,13 +35,21 @@ impl Model {
         Self::new((0..count).map(|i| (format!("tensor {i}"), length)).collect())
     }
 
-    /// An optimizer for it, with weight decay.
+    /// KOALA++ for it, with weight decay.
     ///
     /// # Errors
     /// [`Error::Memory`] if there is none for the state, [`Error::Threads`] if they can't be had.
     pub fn optimizer(&self, state: StateType, backend: Backend, threads: Threads) -> Result<Optimizer, Error> {
+        self.optimizer_of(state, Config { backend, threads, ..Config::default() })
+    }
+
+    /// Any optimizer for it, with weight decay and fixed noise.
+    ///
+    /// # Errors
+    /// As [`optimizer`](Self::optimizer), and [`Error::Setting`] for a number out of range.
+    pub fn optimizer_of(&self, state: StateType, config: Config) -> Result<Optimizer, Error> {
         let tensors = self.tensors.iter().map(|(name, length)| (&**name, *length));
-        filter::optimizer(tensors, (ElementType::F32, state), 1e-3, backend, threads)
+        filter::optimizer(tensors, (ElementType::F32, state), 1e-3, config)
     }
 
     /// What [`step`](crate::step) is to be given. Making it is not a part of a step.

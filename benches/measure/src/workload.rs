@@ -1,7 +1,7 @@
 //! One tensor of any type to step, again and again, and the same streams without arithmetic.
 
 use koala_optim::kernel::{self, Buffers, Dots, Measurement, Plan, Scalars, Step};
-use koala_optim::{Backend, Element, ElementType, Error, Optimizer, StateType, Threads, bf16, f16};
+use koala_optim::{Backend, Config, Element, ElementType, Error, Optimizer, StateType, Threads, bf16, f16};
 
 use crate::filter::{self, LOSS, NOISE};
 use crate::limit::{self, Width};
@@ -76,7 +76,8 @@ impl Tensor {
     /// [`Error::Memory`] if there is none for the state, [`Error::Threads`] if they can't be had.
     pub fn optimizer(&self, backend: Backend, threads: Threads) -> Result<Optimizer, Error> {
         let types = (self.parameters, self.state);
-        filter::optimizer([(NAME, self.length)], types, self.weight_decay, backend, threads)
+        let config = Config { backend, threads, ..Config::default() };
+        filter::optimizer([(NAME, self.length)], types, self.weight_decay, config)
     }
 
     /// Fills the memory.
