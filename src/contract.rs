@@ -11,7 +11,7 @@
 //! the vector width or the thread count. So all of that is fixed:
 //!
 //! 1. **Elementwise arithmetic** is done in the *arithmetic type*: f64 for f64 parameters, f32 for all others, in the
-//!    order in which `src/update.rs` writes it. Each multiply and each add is rounded by itself; a fused multiply-add is
+//!    order in which the method's file in `src/methods` writes it. Each multiply and each add is rounded by itself; a fused multiply-add is
 //!    never used. The step is bound by memory, so nothing is lost by it.
 //! 2. **Dot products** have a fixed shape, described below, through which no vector width and no thread shows.
 //! 3. **Scalars** are f64, computed in the order in which [`recursion`](crate::recursion) writes them. A coefficient
@@ -37,6 +37,19 @@
 //! full is filled up with zeros, which changes no bit: the sums start from +0, and +0 stays +0 when a zero of either
 //! sign is added. The tree over blocks is why threads do not show: any run of [`CHUNK`] aligned elements is a whole
 //! subtree, whoever computes it.
+//!
+//! # Other methods, and gradients that are scaled
+//!
+//! All of this holds for every [`Method`](crate::Method), which divide and take square roots too: each is rounded once.
+//! What KOALA-V and KOALA-M share among tensors moves once in a step, by the largest gain of the tensors given, whatever
+//! their order; so a model that is split over calls is to them several steps.
+//!
+//! A gradient that is [scaled](crate::Scaling) gives, bit by bit, what it would if each element had been scaled before, in
+//! the arithmetic type: for bf16 and f16 that is what f32 holds, which is more than they do. Clipping by the
+//! [norm of all](crate::Config::clip_norm) is the same on every backend and with any number of threads, but equals
+//! gradients that were clipped before only to rounding: H·H, H·h and H·v are then put together, in float64, from products
+//! of the gradient and of θ that are taken before the norm is known. The squares of tensors are added up in the order in
+//! which they were added to the optimizer.
 //!
 //! # Accuracy
 //!
