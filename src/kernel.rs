@@ -71,13 +71,16 @@ impl Step {
         }
     }
 
-    #[inline(always)]
     pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.method.validate()?;
+        self.scaling.validate()?;
+        self.validate_numbers()
+    }
+
+    /// All that there is to validate of a plain step.
+    #[inline(always)]
+    pub(crate) fn validate_numbers(&self) -> Result<(), Error> {
         self.settings.validate()?;
-        if !self.is_plain() {
-            self.method.validate()?;
-            self.scaling.validate()?;
-        }
         // A noise of NaN or infinity is for the policy to judge.
         if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
     }
@@ -85,7 +88,8 @@ impl Step {
     /// Whether this is KOALA++, with the gradient as it is.
     #[inline(always)]
     pub(crate) fn is_plain(&self) -> bool {
-        self.method == Method::KoalaPlusPlus && self.scaling == Scaling::default()
+        let Scaling { factor, limit } = self.scaling;
+        matches!(self.method, Method::KoalaPlusPlus) && factor == 1.0 && limit == f64::INFINITY
     }
 
     /// What becomes of the gradient, if anything.

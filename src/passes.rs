@@ -32,11 +32,11 @@ pub(crate) fn step_with_report<P: Element, S: Element>(
     scalars: &mut Scalars,
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
-    step.validate()?;
-    buffers.validate(&step.method)?;
     if step.settings.frozen || !step.is_plain() {
         return other_step(step, manner, buffers, scalars, report);
     }
+    step.validate_numbers()?;
+    buffers.validate(&Method::KoalaPlusPlus)?;
     let dots = pass_1(step.backend, manner.parallel, step.settings.weight_decay, &buffers, scalars);
     match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
         Some(plan) if !step.norms => {
@@ -55,6 +55,8 @@ fn other_step<P: Element, S: Element>(
     scalars: &mut Scalars,
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
+    step.validate()?;
+    buffers.validate(&step.method)?;
     let mut plan = Plan::default();
     plan_tensor(step, manner.parallel, &buffers, scalars, &mut plan);
     carry_out(step, manner, &plan, buffers, scalars, report)

@@ -183,17 +183,21 @@ impl<P: Element, S: Element, R: Rule<P::Arithmetic>> Operation<P::Arithmetic> fo
         let (h_rows, h_tail) = h.as_chunks_mut::<LANES>();
         let (v_rows, v_tail) = product.as_chunks_mut::<LANES>();
 
-        // So that the compiler sees that every row is there.
-        let count = parameters_rows.len();
-        let gradient_rows = &gradient_rows[..if used.gradient { count } else { 0 }];
-        let h_rows = &mut h_rows[..if used.h { count } else { 0 }];
-        let v_rows = &mut v_rows[..if used.v { count } else { 0 }];
-        let (no_gradient, mut no_h, mut no_v) = ([P::zeroed(); LANES], [S::zeroed(); LANES], [S::zeroed(); LANES]);
-        for (index, parameters_row) in parameters_rows.iter_mut().enumerate() {
-            let gradient_row = if used.gradient { &gradient_rows[index] } else { &no_gradient };
-            let h_row = if used.h { &mut h_rows[index] } else { &mut no_h };
-            let v_row = if used.v { &mut v_rows[index] } else { &mut no_v };
-            row(v, rule, gradient_row, parameters_row, h_row, v_row);
+        if used.gradient && used.h && used.v {
+            // One count for all, which is the shortest loop.
+            for (((gradient, parameters), h), v_row) in
+                gradient_rows.iter().zip(parameters_rows).zip(h_rows).zip(v_rows)
+            {
+                row(v, rule, gradient, parameters, h, v_row);
+            }
+        } else {
+            let (no_gradient, mut no_h, mut no_v) = ([P::zeroed(); LANES], [S::zeroed(); LANES], [S::zeroed(); LANES]);
+            for (index, parameters) in parameters_rows.iter_mut().enumerate() {
+                let gradient = if used.gradient { &gradient_rows[index] } else { &no_gradient };
+                let h = if used.h { &mut h_rows[index] } else { &mut no_h };
+                let v_row = if used.v { &mut v_rows[index] } else { &mut no_v };
+                row(v, rule, gradient, parameters, h, v_row);
+            }
         }
         if !parameters_tail.is_empty() {
             part_of_row(v, rule, gradient_tail, parameters_tail, h_tail, v_tail);
@@ -266,6 +270,9 @@ fn row<P: Element, S: Element, V: Vector<P::Arithmetic>, R: Rule<P::Arithmetic>>
 /// begin there cross no line, which pays from some length on. (Pass 1 can't begin there: its sums are by index.)
 #[inline(always)]
 fn misalignment<P, S>(used: Streams<bool>, gradient: &[P], parameters: &[P], h: &[S], v: &[S]) -> usize {
+    if parameters.len() < WORTH_PEELING {
+        return 0;
+    }
     let row = size_of::<[P; LANES]>().min(64);
     let before = |address: usize| address.wrapping_neg() % row;
     let bytes = before(parameters.as_ptr().addr());
@@ -274,5 +281,5 @@ fn misalignment<P, S>(used: Streams<bool>, gradient: &[P], parameters: &[P], h: 
         && same(used.gradient, gradient.as_ptr().addr())
         && same(used.h, h.as_ptr().addr())
         && same(used.v, v.as_ptr().addr());
-    if bytes != 0 && in_step && parameters.len() >= WORTH_PEELING { bytes / size_of::<P>() } else { 0 }
+    if in_step { bytes / size_of::<P>() } else { 0 }
 }
