@@ -22,11 +22,13 @@ pub enum Variant {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// η ≥ 0: the share of the Kalman step that is taken. Default 1.
+    /// η ≥ 0: the share of the Kalman step that is taken. Default 1, which is for the KOALA family: AdamW and SGD want far
+    /// less.
     pub learning_rate: f64,
-    /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+    /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ; but beside the gradient for AdamW. Default 0.
     pub weight_decay: f64,
-    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
+    /// KOALA++ reads this and the next two: what other methods have in their place is in [`Method`](crate::Method).
     pub initial_variance: f64,
     /// Q ≥ 0: what that variance grows by in each step. Default 0.1.
     pub process_noise: f64,
