@@ -88,6 +88,11 @@ int cuDeviceGetName(char *name, int length, int) {
     return SUCCESS;
 }
 
+int cuDeviceTotalMem_v2(std::size_t *bytes, int) {
+    *bytes = machine.memory;
+    return SUCCESS;
+}
+
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     if (attribute == L2_CACHE_SIZE) *value = 4096;
     else if (attribute == MAJOR) *value = machine.major;
