@@ -49,9 +49,9 @@ impl Plan {
         Ok(Plan { folder, quick, device, end: Instant::now() + LIMIT })
     }
 
-    /// The seconds left, at most so many.
+    /// The seconds left, at most so many; at least one, as none would be no limit.
     fn seconds(&self, most: u64) -> u64 {
-        self.end.saturating_duration_since(Instant::now()).as_secs().min(most)
+        self.end.saturating_duration_since(Instant::now()).as_secs().clamp(1, most)
     }
 }
 
