@@ -35,12 +35,12 @@ cp LICENSE-MIT LICENSE-APACHE "$folder"
 
 glibc=$(grep -aohE 'GLIBC_2\.[0-9]+' -r "$folder" | sort -uV | tail -n 1)
 cat >"$folder/README.txt" <<END
-koala-optim, to be verified and measured on an NVIDIA GPU: run ./run in this folder. It takes less than five minutes, prints
-one table and writes it to results.txt and results.json. It exits with 0 if nothing failed, with 2 if there is no GPU that
-it could use. KOALA_CUDA_DEVICE=1 ./run takes another device than the first; ./run --quick takes small sizes.
+koala-optim, to be verified and measured on an NVIDIA GPU: run ./run in this folder. It takes less than five minutes,
+prints one table and writes it to results.txt and results.json. It exits with 0 if nothing failed, with 2 if there is no
+GPU that it could use. KOALA_CUDA_DEVICE=1 ./run takes another device than the first; ./run --quick takes small sizes.
 
-Needed: Linux on x86-64 with glibc ${glibc#GLIBC_} or later, a driver for CUDA 12.0 or later, and a GPU of compute capability
-8.0 or later. Whatever else is there is used: a python3 with PyTorch for CUDA and cffi, and compute-sanitizer.
+Needed: Linux on x86-64 with glibc ${glibc#GLIBC_} or later, a driver for CUDA 12.0 or later, and a GPU of compute
+capability 8.0 or later. Whatever else is there is used: a python3 with PyTorch for CUDA and cffi, compute-sanitizer.
 END
 size=$(du --bytes --summarize "$folder" | cut -f 1)
 echo "$folder: $size bytes of at most $largest; needs glibc ${glibc#GLIBC_} or later"

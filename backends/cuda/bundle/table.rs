@@ -74,7 +74,8 @@ impl Table {
         let Description { name, driver, capability: (major, minor), l2_bytes, memory_bytes, is_gpu } =
             &self.description;
         let mut head = format!(
-            "koala-optim {} on {name}\ndriver: {driver}; compute capability {major}.{minor}; L2 cache {} KiB, memory {} MiB\n",
+            "koala-optim {} on {name}\n\
+             driver: {driver}; compute capability {major}.{minor}; L2 cache {} KiB, memory {} MiB\n",
             env!("CARGO_PKG_VERSION"),
             l2_bytes >> 10,
             memory_bytes >> 20
@@ -95,7 +96,7 @@ impl Table {
         };
         let goal = row.figure.and_then(|figure| figure.is_met()).filter(|_| self.description.is_gpu);
         let goal = goal.map_or("", |met| if met { ", which is met" } else { ", which is missed" });
-        format!("{outcome:8}  {:62}  {}{goal}", row.name, row.text).trim_end().to_string()
+        format!("{outcome:8}  {:75}  {}{goal}", row.name, row.text).trim_end().to_string()
     }
 
     fn add(&mut self, row: Row) {

@@ -1,5 +1,5 @@
-"""PyTorch on a GPU: whether its tensors there get the CPU's bits, and what a step costs beside AdamW and beside the same step
-in eager operations. Writes a line of JSON for each line of the bundle's table.
+"""PyTorch on a GPU: whether its tensors there get the CPU's bits, and what a step costs beside AdamW and beside the same
+step in eager operations. Writes a line of JSON for each line of the bundle's table.
 
     python torch_steps.py [--quick] [--device cuda]
 
