@@ -19,7 +19,7 @@ struct Stub(libloading::Library);
 impl Stub {
     /// `None`, with a line that says so, where there is no g++.
     fn load() -> Option<Self> {
-        let files = ["shim.cpp", "libcuda.cpp"];
+        let files = ["shim.cpp", "libcuda.cpp", "libcuda_streams.cpp"];
         compiled("koala-driver", &files, &["-Wl,-soname,libcuda.so"]).map(Stub)
     }
 

@@ -1,13 +1,13 @@
 //! A model that is stepped by the scalar backend and by the kernels, and all that the contract speaks of, as bits.
 
-use koala_optim::cuda::{self, Stream};
+use koala_optim::cuda::{self, DeviceLoss, StepLoss, Stream};
 use koala_optim::{
     Backend, Config, Element, ElementType, Loss, Noise, Optimizer, Policy, Report, Settings, StateType, Tensor, bf16,
     f16,
 };
 
 use crate::common::{random_vector, report_bits, round_to, scalar_bits};
-use crate::machine::{Buffers, Machine};
+use crate::machine::{Buffers, Captured, Machine};
 
 /// One tensor of a model.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Model {
     pub policy: Policy,
     pub details: bool,
     pub steps: usize,
+    /// Whether the device's second step is captured, and launched as a graph for all steps that follow the first.
+    pub captured: bool,
     pub loss: fn(usize) -> Loss,
     /// Changes a tensor's parameters before the first step, given its number.
     pub begin: fn(usize, &mut [f64]),
@@ -45,6 +47,7 @@ impl Model {
             policy: Policy::default(),
             details: true,
             steps: 3,
+            captured: false,
             loss: |step| Loss::new(0.9 - 0.01 * step as f64, 1.0 + 0.02 * step as f64),
             begin: |_, _| {},
             change: |_, _, _| {},
@@ -234,9 +237,18 @@ pub fn on_scalar(model: &Model) -> Trace {
 }
 
 /// The model on the device, in groups of at most that many bytes; and the groups. Each step is checked to be three
-/// launches for each of them, and no wait.
-pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace, usize) {
+/// launches for each of them, and no wait. `None`, with a line that says so, if it can't be captured there.
+pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> Option<(Trace, usize)> {
     let Model { noise, policy, details, .. } = *model;
+    let mut captured = match (model.captured, &machine.context) {
+        (false, _) => None,
+        (true, Some(context)) => Some(Captured::on(context)),
+        (true, None) => {
+            println!("skipped: {} has no graphs", machine.name);
+            return None;
+        }
+    };
+    let stream = captured.as_ref().map_or(Stream::DEFAULT, Captured::stream);
     let config = cuda::Config { noise, policy, details, group_bytes: Some(group_bytes) };
     let mut optimizer = cuda::Optimizer::new(machine.driver.clone(), config).unwrap();
     let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
@@ -264,25 +276,41 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
             }
         })
         .collect();
+    let losses = driver.buffer(&[0; 16]);
+    // SAFETY: the buffer is the device's, has both, and is given back after the steps.
+    let device_loss = unsafe { DeviceLoss::new(ElementType::F64, losses, Some(losses + 8)) };
     let mut trace = Trace::default();
     for step in 0..model.steps {
         for (tensor, address) in gradients.iter().enumerate() {
             driver.set(*address, model.gradient(tensor, step).bytes());
         }
+        let loss = (model.loss)(step);
+        driver.set(losses, bytemuck::cast_slice(&[loss.mean, loss.second_moment]));
+        let loss = if captured.is_some() { device_loss.into() } else { StepLoss::from(loss) };
         let before = optimizer.counts();
-        optimizer.step(Stream::DEFAULT, (model.loss)(step), &tensors).unwrap();
+        let mut put_on = |stream| optimizer.step(stream, loss, &tensors).unwrap();
+        match &mut captured {
+            Some(captured) if step > 0 => {
+                if step == 1 {
+                    captured.capture(put_on);
+                }
+                captured.launch();
+            }
+            _ => put_on(stream),
+        }
         let after = optimizer.counts();
         if step > 0 {
-            assert_eq!(after.launches - before.launches, 3 * optimizer.cache_groups() as u64);
+            let steps = u64::from(step == 1 || captured.is_none());
+            assert_eq!(after.launches - before.launches, 3 * steps * optimizer.cache_groups() as u64);
             assert_eq!(after.waits, before.waits);
         }
-        let report = optimizer.report(Stream::DEFAULT).unwrap();
+        let report = optimizer.report(stream).unwrap();
         trace.reports.push((report, report.noise.to_bits()));
-        trace.details.push(optimizer.details(Stream::DEFAULT).unwrap().iter().map(report_bits).collect());
+        trace.details.push(optimizer.details(stream).unwrap().iter().map(report_bits).collect());
     }
     for (tensor, name) in names.iter().enumerate() {
         let Shape { length, parameters: element_type, .. } = model.shapes[tensor];
-        let state = optimizer.state(Stream::DEFAULT, name).unwrap();
+        let state = optimizer.state(stream, name).unwrap();
         trace.tensors.push(TensorTrace {
             parameters: driver.get(parameters[tensor], element_type.size() * length),
             v: state.v,
@@ -291,9 +319,9 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
             scalars: scalar_bits(&state.scalars),
         });
     }
-    for address in parameters.into_iter().chain(gradients).chain(copies.into_iter().flatten()) {
+    for address in parameters.into_iter().chain(gradients).chain(copies.into_iter().flatten()).chain([losses]) {
         // SAFETY: it came from `buffer`, and is used no more.
         unsafe { driver.free(address) };
     }
-    (trace, optimizer.cache_groups())
+    Some((trace, optimizer.cache_groups()))
 }

@@ -139,6 +139,11 @@ extern "C" int koala_shim_launch(unsigned number, unsigned blocks, const void *a
     return 0;
 }
 
+// The size of the argument of that kernel.
+extern "C" std::size_t koala_shim_argument_bytes(unsigned number) {
+    return number == 3 ? sizeof(Changes) : sizeof(Launch);
+}
+
 // The conversions that are the shim's own, for a test.
 extern "C" float koala_shim_from_half(unsigned short bits) { return __half2float(__ushort_as_half(bits)); }
 extern "C" unsigned short koala_shim_to_half(float value) { return __half_as_ushort(__float2half_rn(value)); }

@@ -3,13 +3,13 @@
 use koala_optim::{Config, ElementType, Error, Loss, Noise, Optimizer, Settings, StateType, Tensor};
 
 /// Of every step.
-pub(crate) const LOSS: Loss = Loss::new(1.0, 1.0);
+pub const LOSS: Loss = Loss::new(1.0, 1.0);
 
 /// Of every step.
-pub(crate) const NOISE: f64 = 1.0;
+pub const NOISE: f64 = 1.0;
 
 /// A tiny learning rate, and little noise.
-pub(crate) fn settings(weight_decay: f64) -> Settings {
+pub fn settings(weight_decay: f64) -> Settings {
     Settings { learning_rate: 1e-9, weight_decay, process_noise: 1e-3, ..Settings::default() }
 }
 

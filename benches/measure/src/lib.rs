@@ -13,8 +13,9 @@ mod stream;
 mod workload;
 
 pub use adamw::AdamW;
-pub use filter::step;
+pub use filter::{LOSS, NOISE, settings, step};
 pub use limit::{Width, widths};
 pub use model::Model;
 pub use rounds::{Budget, Contender, rounds};
+pub use stream::saw_tooth;
 pub use workload::{Tensor, Workload};

@@ -38,7 +38,7 @@ impl<T: Pod> Stream<T> {
 }
 
 /// Numbers of a size that tells no backend anything: `scale` times a saw tooth of that period, about zero.
-pub(crate) fn saw_tooth(scale: f64, period: usize) -> impl Fn(usize) -> f64 {
+pub fn saw_tooth(scale: f64, period: usize) -> impl Fn(usize) -> f64 {
     move |i| scale * ((i % period) as f64 - 0.5 * period as f64)
 }
 

@@ -1,0 +1,47 @@
+#!/bin/bash
+# A folder to take to a machine with an NVIDIA GPU, which needs nothing there but the driver: FOLDER/run verifies and
+# measures the CUDA backend and prints one table. Needs Rust; and Python 3 with pip for the part that PyTorch runs.
+#
+#     bash backends/cuda/bundle.sh FOLDER [--without-python]
+set -euo pipefail
+largest=60000000
+
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${2:---without-python}" != --without-python ]; then
+    sed -n '2,5s/^# \?//p' "$0" >&2
+    exit 2
+fi
+mkdir "$1" || { echo "$1 must be a folder that can be made new" >&2; exit 2; }
+folder=$(cd "$1" && pwd)
+with_python=$([ $# = 1 ] && echo yes || echo no)
+cd "$(dirname "$0")/../.."
+
+# executable NAME KIND: where cargo has put it.
+executable() {
+    sed -n 's/.*"kind":\["'"$2"'"\].*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' "$folder/cargo.json"
+}
+
+# With the features that .ci/cuda.sh tests, so that nothing is built twice.
+cargo test --release -p koala-optim --features cuda,rayon --test cuda --bench gpu --no-run --message-format=json \
+    >"$folder/cargo.json"
+cp "$(executable gpu bench)" "$folder/run"
+cp "$(executable cuda test)" "$folder/tests"
+rm "$folder/cargo.json"
+if [ "$with_python" = yes ]; then
+    python3 -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder" ./ffi/python
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder/python" "$folder"/*.whl
+    cp backends/cuda/bundle/torch_steps.py ffi/python/bench/step.py "$folder"
+fi
+cp LICENSE-MIT LICENSE-APACHE "$folder"
+
+glibc=$(grep -aohE 'GLIBC_2\.[0-9]+' -r "$folder" | sort -uV | tail -n 1)
+cat >"$folder/README.txt" <<END
+koala-optim, to be verified and measured on an NVIDIA GPU: run ./run in this folder. It takes less than five minutes,
+prints one table and writes it to results.txt and results.json. It exits with 0 if nothing failed, with 2 if there is no
+GPU that it could use. KOALA_CUDA_DEVICE=1 ./run takes another device than the first; ./run --quick takes small sizes.
+
+Needed: Linux on x86-64 with glibc ${glibc#GLIBC_} or later, a driver for CUDA 12.0 or later, and a GPU of compute
+capability 8.0 or later. Whatever else is there is used: a python3 with PyTorch for CUDA and cffi, compute-sanitizer.
+END
+size=$(du --bytes --summarize "$folder" | cut -f 1)
+echo "$folder: $size bytes of at most $largest; needs glibc ${glibc#GLIBC_} or later"
+[ "$size" -le "$largest" ]

@@ -1,0 +1,122 @@
+//! What a real driver refuses, by errors that say so: nothing is written then. Needs `KOALA_CUDA_DEVICE`.
+
+use std::sync::Arc;
+
+use cudarc::driver::result::{ctx, stream};
+use cudarc::driver::{CudaContext, sys};
+use koala_optim::cuda::{Config, Driver, Error, Optimizer, Stream, Tensor};
+use koala_optim::{ElementType, GroupId, Loss, Settings, StateType};
+
+use crate::machine::{Buffers, machine};
+
+const N: usize = 1000;
+const LOSS: Loss = Loss::new(0.7, 0.6);
+
+/// A tensor of f32 that has taken a step.
+struct Stepped {
+    driver: Arc<dyn Driver>,
+    context: Arc<CudaContext>,
+    optimizer: Optimizer,
+    group: GroupId,
+    parameters: u64,
+    gradient: u64,
+}
+
+impl Stepped {
+    /// `None`, with a line that says so, where there is no real driver.
+    fn new() -> Option<Self> {
+        let machine = machine()?;
+        let Some(context) = machine.context else {
+            println!("skipped: {} has no driver", machine.name);
+            return None;
+        };
+        let driver = machine.driver;
+        let buffer = |value: f32| driver.buffer(bytemuck::cast_slice(&[value; N]));
+        let (parameters, gradient) = (buffer(1.0), buffer(0.5));
+        let mut optimizer = Optimizer::new(driver.clone(), Config::default()).unwrap();
+        let group = optimizer.add_group(Settings::default()).unwrap();
+        optimizer.add_tensor("weight", N, ElementType::F32, StateType::Same, group).unwrap();
+        let mut stepped = Stepped { driver, context, optimizer, group, parameters, gradient };
+        stepped.step(Stream::DEFAULT, parameters, gradient).unwrap();
+        Some(stepped)
+    }
+
+    fn step(&mut self, stream: Stream, parameters: u64, gradient: u64) -> Result<(), Error> {
+        // SAFETY: the buffers are the device's, of that length, and given back after the steps; or they are refused.
+        let tensor = unsafe { Tensor::new("weight", ElementType::F32, N, parameters, gradient) };
+        self.optimizer.step(stream, LOSS, &[tensor])
+    }
+
+    /// Parameters, state and report.
+    fn everything(&mut self) -> String {
+        let state = self.optimizer.state(Stream::DEFAULT, "weight").unwrap();
+        let report = self.optimizer.report(Stream::DEFAULT).unwrap();
+        format!("{:?} {state:?} {report:?}", self.driver.get(self.parameters, 4 * N))
+    }
+
+    /// Refuses these, and is as before.
+    fn refuses(&mut self, stream: Stream, parameters: u64, gradient: u64, expected: Error) {
+        let before = self.everything();
+        assert_eq!(self.step(stream, parameters, gradient), Err(expected));
+        assert_eq!(self.everything(), before);
+    }
+}
+
+impl Drop for Stepped {
+    fn drop(&mut self) {
+        for address in [self.parameters, self.gradient] {
+            // SAFETY: it came from `buffer`, and is used no more.
+            unsafe { self.driver.free(address) };
+        }
+    }
+}
+
+#[test]
+fn addresses_that_are_not_the_devices() {
+    let Some(mut stepped) = Stepped::new() else { return };
+    let (parameters, gradient) = (stepped.parameters, stepped.gradient);
+    let on_host = vec![0.5_f32; N];
+    let on_host = on_host.as_ptr().expose_provenance() as u64;
+    for address in [on_host, 0, 64] {
+        let error = |buffer| Error::NotOnDevice { tensor: "weight".into(), buffer, address };
+        stepped.refuses(Stream::DEFAULT, address, gradient, error("parameters"));
+        stepped.refuses(Stream::DEFAULT, parameters, address, error("gradient"));
+    }
+    let address = gradient + 2;
+    let error = Error::Misaligned { tensor: "weight".into(), buffer: "gradient", address };
+    stepped.refuses(Stream::DEFAULT, parameters, address, error);
+}
+
+/// Tensors of the greatest length, 64 GiB of state each, until there is no memory left.
+#[test]
+fn memory_that_the_device_has_not() {
+    let Some(mut stepped) = Stepped::new() else { return };
+    let before = stepped.everything();
+    let mut add = |i: usize| {
+        let group = stepped.group;
+        stepped.optimizer.add_tensor(&i.to_string(), 1 << 32, ElementType::F64, StateType::Same, group)
+    };
+    let refused = (0..64).find_map(|i| add(i).err());
+    assert!(matches!(refused, Some(Error::Memory { bytes }) if bytes > 1 << 36), "{refused:?}");
+    assert_eq!(stepped.everything(), before);
+}
+
+#[test]
+fn a_stream_of_another_context() {
+    let Some(mut stepped) = Stepped::new() else { return };
+    // SAFETY: the device is there; the context becomes the thread's current one, so the stream is made in it.
+    let (other, handle) = unsafe {
+        let other = ctx::create_v3(0, stepped.context.cu_device()).unwrap();
+        (other, stream::create(stream::StreamKind::NonBlocking).unwrap())
+    };
+    stepped.context.bind_to_thread().unwrap();
+    // SAFETY: it lives until the end of this test.
+    let foreign = unsafe { Stream::from_raw(handle.cast()) };
+    stepped.refuses(foreign, stepped.parameters, stepped.gradient, Error::ForeignStream);
+    assert_eq!(stepped.optimizer.report(foreign), Err(Error::ForeignStream));
+    // SAFETY: both were made above, and are used no more.
+    unsafe {
+        stream::destroy(handle).unwrap();
+        assert_eq!(sys::cuCtxDestroy_v2(other), sys::CUresult::CUDA_SUCCESS);
+    }
+}
