@@ -71,6 +71,7 @@ pub fn write(checkpoint: &Checkpoint<'_>, out: &mut impl Write) -> io::Result<()
 }
 
 fn metadata(checkpoint: &Checkpoint<'_>) -> io::Result<BTreeMap<String, String>> {
+    checkpoint.record.validate().map_err(io::Error::other)?;
     let mut metadata = BTreeMap::from([
         (VERSION_ENTRY.to_owned(), VERSION.to_string()),
         (LIBRARY_ENTRY.to_owned(), env!("CARGO_PKG_VERSION").to_owned()),

@@ -1,16 +1,13 @@
 //! What a checkpoint says of an optimizer beside its vectors: JSON in the metadata, and the scalars of each tensor.
 
-use std::fmt::Display;
-use std::str::FromStr;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Serialize};
 
 use super::TensorData;
 use crate::element::ElementType;
 use crate::error::Error;
 use crate::optimizer::Optimizer;
 use crate::recursion::Scalars;
-use crate::settings::{Noise, Policy, Settings};
+use crate::settings::{Noise, Policy, Settings, at_least_zero};
 
 /// The part of a tensor's state that its scalars are.
 pub const SCALARS: &str = "scalars";
@@ -19,7 +16,6 @@ pub const SCALARS: &str = "scalars";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub steps: u64,
-    #[serde(with = "text")]
     pub noise: f64,
     pub noise_rule: Noise,
     pub policy: Policy,
@@ -54,8 +50,9 @@ impl Record {
         }
     }
 
-    /// Whether every number is one that an optimizer can have.
+    /// Whether every number is one that an optimizer can have, and that JSON can hold.
     pub fn validate(&self) -> Result<(), Error> {
+        at_least_zero("measurement noise", self.noise)?;
         self.noise_rule.validate()?;
         self.groups.iter().try_for_each(Settings::validate)?;
         let stray = self.tensors.iter().find(|tensor| tensor.group >= self.groups.len());
@@ -81,18 +78,5 @@ impl TensorData<'_> {
         let steps = count as u64;
         let exact = self.element_type == ElementType::F64 && steps as f64 == count;
         exact.then_some(Scalars { h_h, h_v, innovation_variance, steps })
-    }
-}
-
-/// Numbers that may have become infinite, which JSON has no numbers for, as text.
-mod text {
-    use super::*;
-
-    pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(value)
-    }
-
-    pub fn deserialize<'a, T: FromStr<Err: Display>, D: Deserializer<'a>>(deserializer: D) -> Result<T, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
