@@ -15,7 +15,7 @@ SAMPLE = pathlib.Path(__file__).parents[3] / "tests" / "data" / "checkpoint.safe
 def test_safetensors_reads_a_checkpoint() -> None:
     with safe_open(SAMPLE, framework="numpy") as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # It is no dict.
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
 
     assert (metadata["koala-checkpoint"], metadata["note/epoch"]) == ("1", "3")
     optimizer = json.loads(metadata["optimizer"])
