@@ -10,6 +10,7 @@ mod sealed {
 
 /// The name of an [`Element`] type, as a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "lowercase"))]
 pub enum ElementType {
     /// IEEE 754 binary32.
     F32,

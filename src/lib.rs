@@ -30,6 +30,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 pub mod contract;
 pub mod kernel;
 pub mod recursion;

@@ -35,23 +35,23 @@ pub struct GroupId(pub(crate) usize);
 #[derive(Debug)]
 pub struct Optimizer {
     /// With its shared numbers as they are after the last step.
-    method: Method,
+    pub(crate) method: Method,
     /// Whether KOALA-M has predicted since then.
-    predicted: bool,
-    noise_rule: Noise,
-    noise: f64,
-    policy: Policy,
-    scaling: Scaling,
-    clip_norm: Option<f64>,
+    pub(crate) predicted: bool,
+    pub(crate) noise_rule: Noise,
+    pub(crate) noise: f64,
+    pub(crate) policy: Policy,
+    pub(crate) scaling: Scaling,
+    pub(crate) clip_norm: Option<f64>,
     backend: Backend,
     crew: Crew,
     keep_details: bool,
-    groups: Vec<Settings>,
+    pub(crate) groups: Vec<Settings>,
     /// What the tensors of each group are stepped with in the step that runs; kept so that a step does not allocate.
     group_steps: Vec<Step>,
-    entries: Vec<Entry>,
-    by_name: HashMap<Box<str>, usize>,
-    steps: u64,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) by_name: HashMap<Box<str>, usize>,
+    pub(crate) steps: u64,
     /// Distinguishes the calls of `step`, so that a tensor given twice is found without clearing marks.
     calls: u64,
     details: Vec<TensorReport>,
@@ -59,7 +59,7 @@ pub struct Optimizer {
 
 #[derive(Debug)]
 pub(crate) struct Entry {
-    name: Box<str>,
+    pub(crate) name: Box<str>,
     pub(crate) group: usize,
     given_in_call: u64,
     pub(crate) state: TensorState,

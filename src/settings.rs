@@ -4,6 +4,7 @@ use crate::error::Error;
 
 /// Which covariance of the least Frobenius norm is reconstructed from v: paper section 3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Variant {
     /// The symmetric one, the paper's default: P̂ = (hᵀv + vᵀh)/x − (h·v)·hᵀh/x².
     #[default]
@@ -21,6 +22,7 @@ pub enum Variant {
 /// assert!(settings.validate().is_ok());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct Settings {
     /// η ≥ 0: the share of the Kalman step that is taken. Default 1, which is for the KOALA family: AdamW and SGD want far
     /// less.
@@ -149,6 +151,7 @@ impl Scaling {
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum OnNonFinite {
     /// Leave that tensor as it is, step the others, and count it in the report.
     #[default]
@@ -162,6 +165,7 @@ pub enum OnNonFinite {
 /// What to do with a tensor whose innovation variance comes out as zero or less: the recursion does not keep the
 /// covariance positive definite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum OnBreakdown {
     /// Restart its filter, as on a first step with this gradient, and count it in the report.
     #[default]
@@ -174,6 +178,7 @@ pub enum OnBreakdown {
 
 /// What to do when a tensor's step can't be taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct Policy {
     /// NaN or infinity in the gradient, the loss or a scalar.
     pub non_finite: OnNonFinite,
@@ -195,6 +200,7 @@ impl Policy {
 
 /// R, the variance of the measurement noise, shared by all tensors of an optimizer.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Noise {
     /// Always this, in squared units of the loss, at least 0.
     Fixed(f64),

@@ -123,4 +123,15 @@ impl Storage {
     pub fn bytes(&self) -> &[u8] {
         &self.memory.bytes()[..self.length * self.element_type.size()]
     }
+
+    #[cfg(feature = "checkpoint")]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The elements' bytes, in the machine's order.
+    #[cfg(feature = "checkpoint")]
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory.bytes_mut()[..self.length * self.element_type.size()]
+    }
 }

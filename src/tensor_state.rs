@@ -250,6 +250,24 @@ impl TensorState {
         [self.v.bytes(), self.h.bytes()]
     }
 
+    /// The state's vectors and their names, as a checkpoint has them.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = (&'static str, &Storage)> {
+        [("v", &self.v), ("h", &self.h)].into_iter()
+    }
+
+    /// The same, to write to.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn vectors_mut(&mut self) -> impl Iterator<Item = (&'static str, &mut Storage)> {
+        [("v", &mut self.v), ("h", &mut self.h)].into_iter()
+    }
+
+    /// The type of the parameters that this is the state of.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn parameters_type(&self) -> ElementType {
+        self.parameters_type
+    }
+
     /// The number of parameters.
     ///
     /// ```

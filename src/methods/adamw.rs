@@ -21,6 +21,7 @@ use crate::vector::Vector;
 /// assert_eq!(koala_optim::AdamW::default().beta2, 0.999);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct AdamW {
     /// β₁, in [0, 1): what a step keeps of the mean of the gradient. Default 0.9.
     pub beta1: f64,

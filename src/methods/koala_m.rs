@@ -36,6 +36,7 @@ const LEARNED: f64 = 0.1;
 /// assert_eq!(koala_optim::KoalaM::default().velocity_decay, 0.9);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct KoalaM {
     /// sw ≥ 0, the variance of a parameter. Default 0.1.
     pub variance: f64,

@@ -19,6 +19,7 @@ use crate::settings::{Settings, at_least_zero};
 /// assert_eq!(koala_optim::KoalaV::default().variance, 0.1);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct KoalaV {
     /// σ ≥ 0, the variance of every parameter, in squared units of the parameters: as it is now. Default 0.1.
     pub variance: f64,

@@ -30,6 +30,7 @@ use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, first_n
 /// # Ok::<(), koala_optim::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Method {
     /// KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are in [`Settings`](crate::Settings).
     #[default]

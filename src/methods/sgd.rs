@@ -24,6 +24,7 @@ use crate::vector::Vector;
 /// let method = Method::Sgd(Sgd { nesterov: true, ..Sgd::default() });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
 pub struct Sgd {
     /// μ, in [0, 1): what a step keeps of the momentum. Default 0.9.
     pub momentum: f64,

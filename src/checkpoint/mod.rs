@@ -1,0 +1,250 @@
+//! Checkpoints: all that an optimizer knows in a file, from which a run goes on as if it had never stopped, to the bit.
+//!
+//! ```
+//! use koala_optim::checkpoint::Loading;
+//! use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
+//!
+//! fn model() -> Result<Optimizer, koala_optim::Error> {
+//!     let mut optimizer = Optimizer::new(Config::default())?;
+//!     let group = optimizer.add_group(Settings::default())?;
+//!     optimizer.add_tensor("weight", 3, ElementType::F32, StateType::Same, group)?;
+//!     Ok(optimizer)
+//! }
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let file = folder.path().join("run.safetensors");
+//! let before = model()?;
+//! before.save(&file)?;
+//! let mut after = model()?; // In another process, say.
+//! after.load(&file, Loading::Exact)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`Checkpoint`] can hold what else a run goes on from, too: parameters, and notes such as the epoch.
+//!
+//! # What is restored
+//!
+//! The state vectors and scalars of each tensor, the settings of each group, the method with the numbers that its tensors
+//! share, the noise and its rule, the policy, what becomes of gradients, and the number of steps: where the caller has set something else than the file has, the file wins, as in PyTorch. Set what is
+//! to be different after loading. Backend, threads and [`details`](crate::Config::details) stay the caller's, as no bit
+//! depends on them. The parameters are the caller's to save, as they are in no optimizer's hands.
+//!
+//! Tensors are matched by name. All is read and verified before anything is written: after an error, the optimizer is
+//! as it was. While it is read, a file takes as much memory as it has bytes.
+//!
+//! # How it is written
+//!
+//! To a temporary file beside the target, which is synchronized and then renamed: whatever happens, under that name is
+//! the old file or the new one, each whole. A process that is killed may leave the temporary file behind, `.NAME.*.tmp`.
+//! A symbolic link stays one, and what it leads to is replaced; an existing file's permissions are kept, its owner and
+//! other hard links to it are not. What is no regular file is not replaced.
+//!
+//! # The file
+//!
+//! [safetensors](https://github.com/huggingface/safetensors), which Python and others read, with these tensors:
+//!
+//! - `state/NAME/v`, `state/NAME/h`: the state vectors of tensor NAME, in their own type, empty where the
+//!   [method](crate::Method::state_vectors) keeps none;
+//! - `state/NAME/scalars`: four f64, those of [`Scalars`](crate::Scalars) in their order;
+//! - `tensor/NAME`: those that were added by [`with_tensor`](Checkpoint::with_tensor);
+//! - `checksum`: the last eight bytes of the file, XXH3-64 of all bytes before them, most significant byte first;
+//!
+//! and this metadata:
+//!
+//! - `koala-checkpoint`: the version of this format, 1;
+//! - `koala-optim`: the version of the library that wrote it;
+//! - `optimizer`: JSON of everything else that is restored, and each tensor's name, length, type and group;
+//! - `note/KEY`: those that were added by [`with_note`](Checkpoint::with_note).
+//!
+//! Other metadata and tensors are ignored. The same contents give the same bytes.
+
+#[cfg(target_endian = "big")]
+compile_error!("the feature `checkpoint` of koala-optim is for little-endian machines, as safetensors is");
+
+mod error;
+mod file;
+mod record;
+mod replace;
+mod restore;
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::element::{Element, ElementType};
+use crate::optimizer::Optimizer;
+
+pub use error::{Difference, Error};
+use record::Record;
+pub use restore::{Loaded, Loading};
+
+/// An optimizer's state, with tensors and notes of the caller's own: to be written, or read from a file.
+///
+/// ```
+/// use koala_optim::checkpoint::{Checkpoint, Loading};
+/// # use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
+/// # let mut optimizer = Optimizer::new(Config::default())?;
+/// # let group = optimizer.add_group(Settings::default())?;
+/// # optimizer.add_tensor("weight", 3, ElementType::F32, StateType::Same, group)?;
+/// # let folder = tempfile::tempdir()?;
+/// # let file = folder.path().join("run.safetensors");
+///
+/// let weight = [1.0_f32, -2.0, 3.0];
+/// Checkpoint::of(&optimizer).with_tensor("weight", &[3, 1], &weight)?.with_note("epoch", "12").write(&file)?;
+///
+/// let checkpoint = Checkpoint::read(&file)?;
+/// checkpoint.restore(&mut optimizer, Loading::Exact)?;
+/// assert_eq!(checkpoint.tensor::<f32>("weight", &[3, 1])?, weight);
+/// assert_eq!(checkpoint.note("epoch"), Some("12"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Checkpoint<'a> {
+    /// Where it was read from; empty otherwise.
+    path: PathBuf,
+    record: Record,
+    notes: BTreeMap<String, String>,
+    /// By their names in the file.
+    tensors: BTreeMap<String, TensorData<'a>>,
+}
+
+/// The elements of a tensor, as bytes. Their number is what type and shape ask for.
+#[derive(Clone, Debug)]
+struct TensorData<'a> {
+    element_type: ElementType,
+    shape: Vec<usize>,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// The name in the file of a part of a tensor's state.
+fn state_name(tensor: &str, part: &str) -> String {
+    format!("state/{tensor}/{part}")
+}
+
+/// The name in the file of a tensor of the caller's.
+fn tensor_name(name: &str) -> String {
+    format!("tensor/{name}")
+}
+
+impl<'a> Checkpoint<'a> {
+    /// An optimizer as it is now, without a copy of its vectors.
+    ///
+    /// See the [type's example](Self).
+    pub fn of(optimizer: &'a Optimizer) -> Self {
+        let mut tensors = BTreeMap::new();
+        for entry in &optimizer.entries {
+            for (vector, storage) in entry.state.vectors() {
+                let (element_type, shape) = (storage.element_type(), vec![storage.len()]);
+                let data = TensorData { element_type, shape, bytes: storage.bytes().into() };
+                tensors.insert(state_name(&entry.name, vector), data);
+            }
+            let scalars = TensorData::of_scalars(&entry.state.scalars);
+            tensors.insert(state_name(&entry.name, record::SCALARS), scalars);
+        }
+        Checkpoint { path: PathBuf::new(), record: Record::of(optimizer), notes: BTreeMap::new(), tensors }
+    }
+
+    /// With a tensor more: its elements in C order, as many as the shape's lengths make together. Of several with one
+    /// name, the last one counts.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape asks for another number of elements.
+    ///
+    /// See the [type's example](Self).
+    pub fn with_tensor<P: Element>(mut self, name: &str, shape: &[usize], elements: &'a [P]) -> Result<Self, Error> {
+        let count = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+        if count != Some(elements.len()) {
+            return Err(Error::Tensor {
+                path: self.path,
+                tensor: name.into(),
+                found: format!("{} elements", elements.len()),
+                expected: format!("those of shape {shape:?}"),
+            });
+        }
+        let bytes = bytemuck::cast_slice(elements).into();
+        let data = TensorData { element_type: P::TYPE, shape: shape.into(), bytes };
+        self.tensors.insert(tensor_name(name), data);
+        Ok(self)
+    }
+
+    /// With a note more. Of several with one key, the last one counts.
+    ///
+    /// See the [type's example](Self).
+    pub fn with_note(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.notes.insert(key.into(), value.into());
+        self
+    }
+
+    /// Writes the file, [atomically](self#how-it-is-written).
+    ///
+    /// # Errors
+    /// [`Error::File`]: then the file is what it was before, and nothing new is left in the folder. The one exception is
+    /// a folder that cannot be synchronized after the file was renamed.
+    ///
+    /// See the [type's example](Self).
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        replace::replace(path, |out| file::write(self, out)).map_err(|source| Error::File { path: path.into(), source })
+    }
+
+    /// Reads a file, and verifies it.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::NotACheckpoint`], [`Error::Damaged`] or [`Error::Newer`].
+    ///
+    /// See the [type's example](Self).
+    pub fn read(path: impl AsRef<Path>) -> Result<Checkpoint<'static>, Error> {
+        file::read(path.as_ref())
+    }
+
+    /// A tensor that was added by [`with_tensor`](Self::with_tensor).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if there is none of that name, or it has another type or shape.
+    ///
+    /// See the [type's example](Self).
+    pub fn tensor<P: Element>(&self, name: &str, shape: &[usize]) -> Result<Vec<P>, Error> {
+        let data = self.tensors.get(&tensor_name(name));
+        match data {
+            Some(data) if data.element_type == P::TYPE && data.shape == shape => {
+                Ok(bytemuck::pod_collect_to_vec(&data.bytes))
+            }
+            _ => Err(Error::Tensor {
+                path: self.path.clone(),
+                tensor: name.into(),
+                found: data.map_or("none".into(), |data| format!("{} {:?}", data.element_type, data.shape)),
+                expected: format!("{} {shape:?}", P::TYPE),
+            }),
+        }
+    }
+
+    /// A note that was added by [`with_note`](Self::with_note).
+    ///
+    /// See the [type's example](Self).
+    pub fn note(&self, key: &str) -> Option<&str> {
+        self.notes.get(key).map(String::as_str)
+    }
+}
+
+impl Optimizer {
+    /// Saves all that the optimizer knows to a file, atomically: see [`checkpoint`](self), and
+    /// [`Checkpoint`] for saving the parameters in the same file.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write`].
+    ///
+    /// See the [module's example](self).
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        Checkpoint::of(self).write(path)
+    }
+
+    /// Loads what [`save`](Self::save) has saved.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`] and [`Checkpoint::restore`]; nothing has changed then.
+    ///
+    /// See the [module's example](self).
+    pub fn load(&mut self, path: impl AsRef<Path>, loading: Loading) -> Result<Loaded, Error> {
+        Checkpoint::read(path)?.restore(self, loading)
+    }
+}

@@ -1,0 +1,101 @@
+//! What a checkpoint says of an optimizer beside its vectors: JSON in the metadata, and the scalars of each tensor.
+
+use serde::{Deserialize, Serialize};
+
+use super::TensorData;
+use crate::element::ElementType;
+use crate::error::Error;
+use crate::methods::Method;
+use crate::optimizer::Optimizer;
+use crate::recursion::Scalars;
+use crate::settings::{Noise, Policy, Scaling, Settings, above_zero, at_least_zero};
+
+/// The part of a tensor's state that its scalars are.
+pub const SCALARS: &str = "scalars";
+
+/// An optimizer but for its state vectors and scalars. All numbers come back as they were, to the bit.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub steps: u64,
+    pub method: Method,
+    pub predicted: bool,
+    pub gradient_factor: f64,
+    /// None where there is no limit: JSON has no infinity.
+    pub gradient_limit: Option<f64>,
+    pub clip_norm: Option<f64>,
+    pub noise: f64,
+    pub noise_rule: Noise,
+    pub policy: Policy,
+    pub groups: Vec<Settings>,
+    pub tensors: Vec<TensorRecord>,
+}
+
+/// A tensor, as it was added.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TensorRecord {
+    pub name: String,
+    pub length: usize,
+    pub parameters: ElementType,
+    pub group: usize,
+}
+
+impl Record {
+    pub fn of(optimizer: &Optimizer) -> Self {
+        let tensors = optimizer.entries.iter().map(|entry| TensorRecord {
+            name: entry.name.to_string(),
+            length: entry.state.len(),
+            parameters: entry.state.parameters_type(),
+            group: entry.group,
+        });
+        Record {
+            steps: optimizer.steps,
+            method: optimizer.method,
+            predicted: optimizer.predicted,
+            gradient_factor: optimizer.scaling.factor,
+            gradient_limit: Some(optimizer.scaling.limit).filter(|limit| limit.is_finite()),
+            clip_norm: optimizer.clip_norm,
+            noise: optimizer.noise,
+            noise_rule: optimizer.noise_rule,
+            policy: optimizer.policy,
+            groups: optimizer.groups.clone(),
+            tensors: tensors.collect(),
+        }
+    }
+
+    pub fn scaling(&self) -> Scaling {
+        Scaling { factor: self.gradient_factor, limit: self.gradient_limit.unwrap_or(f64::INFINITY) }
+    }
+
+    /// Whether every number is one that an optimizer can have, and that JSON can hold.
+    pub fn validate(&self) -> Result<(), Error> {
+        at_least_zero("measurement noise", self.noise)?;
+        self.noise_rule.validate()?;
+        self.method.validate()?;
+        self.scaling().validate()?;
+        self.clip_norm.map_or(Ok(()), |norm| above_zero("norm to clip by", norm))?;
+        self.groups.iter().try_for_each(Settings::validate)?;
+        let stray = self.tensors.iter().find(|tensor| tensor.group >= self.groups.len());
+        stray.map_or(Ok(()), |tensor| Err(Error::UnknownGroup { group: tensor.group, groups: self.groups.len() }))
+    }
+}
+
+impl TensorData<'static> {
+    pub fn of_scalars(scalars: &Scalars) -> Self {
+        let Scalars { h_h, h_v, innovation_variance, steps } = *scalars;
+        // Nobody takes 2⁵³ steps.
+        let values = [h_h, h_v, innovation_variance, steps as f64];
+        let bytes = bytemuck::cast_slice::<f64, u8>(&values).to_vec();
+        TensorData { element_type: ElementType::F64, shape: vec![values.len()], bytes: bytes.into() }
+    }
+}
+
+impl TensorData<'_> {
+    /// The scalars that this is made of, if it is.
+    pub fn to_scalars(&self) -> Option<Scalars> {
+        let values: Vec<f64> = bytemuck::pod_collect_to_vec(&self.bytes);
+        let &[h_h, h_v, innovation_variance, count] = &values[..] else { return None };
+        let steps = count as u64;
+        let exact = self.element_type == ElementType::F64 && steps as f64 == count;
+        exact.then_some(Scalars { h_h, h_v, innovation_variance, steps })
+    }
+}

@@ -1,0 +1,213 @@
+//! Files that are cut short, have changed, or are something else: an error, and the optimizer as it was.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+
+use koala_optim::checkpoint::{Error, Loading};
+use tempfile::TempDir;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::model::{Model, State, all, small_model};
+
+/// The bytes of a small checkpoint, and an optimizer of the same model that knows something else.
+struct Setup {
+    folder: TempDir,
+    bytes: Vec<u8>,
+    model: Model,
+    before: (State, String),
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("whole.safetensors");
+        small_model(4).checkpoint().with_note("epoch", "3").write(&file).unwrap();
+        let bytes = fs::read(&file).unwrap();
+        let model = small_model(2);
+        let before = all(&model.optimizer);
+        Setup { folder, bytes, model, before }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("file")
+    }
+
+    /// What loading a file of these bytes gives. An error has to leave everything as it was.
+    fn load(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        // In place: file systems flush what is truncated first, which takes long.
+        let mut file = File::options().create(true).truncate(false).write(true).open(self.file()).unwrap();
+        file.write_all(bytes).unwrap();
+        file.set_len(bytes.len() as u64).unwrap();
+        let result = self.model.optimizer.load(self.file(), Loading::Exact);
+        if let Err(error) = &result {
+            assert_eq!(all(&self.model.optimizer), self.before, "{error}");
+            assert!(error.to_string().starts_with(&*self.file().to_string_lossy()), "{error}");
+        }
+        result.map(drop)
+    }
+}
+
+/// The same bytes with the checksum that belongs to them.
+fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(bytes.len() - 8);
+    let checksum = xxh3_64(&bytes).to_be_bytes();
+    bytes.extend(checksum);
+    bytes
+}
+
+/// With one text for another of the same length.
+fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
+    assert_eq!(old.len(), new.len());
+    let place = bytes.windows(old.len()).position(|window| window == old.as_bytes());
+    let place = place.unwrap_or_else(|| panic!("{old} is not there"));
+    let mut bytes = bytes.to_vec();
+    bytes[place..][..new.len()].copy_from_slice(new.as_bytes());
+    bytes
+}
+
+#[test]
+fn the_whole_file_loads() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    assert_eq!(sealed(bytes.clone()), bytes);
+    setup.load(&bytes).unwrap();
+    assert_eq!(all(&setup.model.optimizer), all(&small_model(4).optimizer));
+    assert_ne!(all(&setup.model.optimizer), setup.before);
+}
+
+#[test]
+fn every_byte_that_changes_is_seen() {
+    let mut setup = Setup::new();
+    let mut bytes = setup.bytes.clone();
+    for place in 0..bytes.len() {
+        for mask in [0x01, 0x20, 0x80, 0xff] {
+            bytes[place] ^= mask;
+            assert!(setup.load(&bytes).is_err(), "byte {place} with {mask:#x}");
+            bytes[place] ^= mask;
+        }
+    }
+}
+
+/// What a checksum cannot see, because it is right: no panic, and an error changes nothing.
+#[test]
+fn a_byte_that_was_changed_before_the_checksum_was_taken() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    let (mut loaded, mut refused) = (0, 0);
+    for place in 0..bytes.len() - 8 {
+        for mask in [0x01, 0x10, 0x80] {
+            let mut changed = bytes.clone();
+            changed[place] ^= mask;
+            match setup.load(&sealed(changed)) {
+                Ok(()) => {
+                    loaded += 1;
+                    setup.model = small_model(2);
+                }
+                Err(_) => refused += 1,
+            }
+        }
+    }
+    // The data, the caller's notes and the library's version; the rest of the header.
+    assert!(loaded > 300 && refused > 2000, "{loaded}, {refused}");
+}
+
+#[test]
+fn every_length_but_the_right_one() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    for length in 0..bytes.len() {
+        let error = setup.load(&bytes[..length]).unwrap_err();
+        assert!(matches!(error, Error::NotACheckpoint { .. } | Error::Damaged { .. }), "{length}: {error}");
+    }
+    for more in [1, 8, 100_000] {
+        let longer = [&bytes[..], &vec![0; more]].concat();
+        let error = setup.load(&longer).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(setup.load(&sealed(longer)).is_err());
+    }
+}
+
+#[test]
+fn other_versions_of_the_format() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    let version =
+        |text: &str| replaced(&bytes, "\"koala-checkpoint\":\"1\"", &format!("\"koala-checkpoint\":\"{text}\""));
+    let newer = version("2");
+    // A newer one may have another checksum, or none.
+    for bytes in [newer.clone(), sealed(newer)] {
+        let error = setup.load(&bytes).unwrap_err();
+        assert!(matches!(error, Error::Newer { found: 2, supported: 1, .. }), "{error}");
+    }
+    for text in ["0", "x", " "] {
+        let error = setup.load(&sealed(version(text))).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+    }
+}
+
+#[test]
+fn unknown_metadata_is_ignored() {
+    let mut setup = Setup::new();
+    // Of a later version of the library that has more to say, in the same format; in the header and in what it says.
+    let bytes = replaced(&setup.bytes, "\"note/epoch\":", "\"knot/epoch\":");
+    let bytes = replaced(&bytes, r#"\"frozen\":false"#, r#"\"thawed\":false"#);
+    let error = setup.load(&sealed(bytes)).unwrap_err().to_string();
+    assert!(error.contains("missing field `frozen`"), "{error}");
+    let bytes = replaced(&setup.bytes, "\"note/epoch\":", "\"knot/epoch\":");
+    setup.load(&sealed(bytes)).unwrap();
+    assert_eq!(all(&setup.model.optimizer), all(&small_model(4).optimizer));
+}
+
+#[test]
+fn numbers_that_no_optimizer_has() {
+    let mut setup = Setup::new();
+    for (old, new, what) in [
+        (r#"\"weight_decay\":0.01"#, r#"\"weight_decay\":-0.1"#, "the weight decay is -0.1"),
+        (r#"\"noise\":0.9"#, r#"\"noise\":-.9"#, "optimizer entry"),
+        (r#"\"noise\":0.90"#, r#"\"noise\":-0.9"#, "the measurement noise is -0.9"),
+        (r#"\"decay\":0.9"#, r#"\"decay\":1.9"#, "the noise decay is 1.9"),
+        (r#"\"group\":1"#, r#"\"group\":2"#, "group 2"),
+        (r#"\"length\":5"#, r#"\"length\":4"#, "\"state/weight/v\""),
+        (r#"\"steps\":4"#, r#"\"steps\":x"#, "optimizer entry"),
+        ("state/bias/v", "state/bias/w", "\"state/bias/v\""),
+        ("state/bias/scalars", "state/bias/scalard", "\"state/bias/scalars\""),
+        ("checksum", "checksun", "checksum"),
+    ] {
+        let error = setup.load(&sealed(replaced(&setup.bytes, old, new))).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(what)), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint() {
+    let mut setup = Setup::new();
+    let header = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    let others: [(Vec<u8>, &str); 7] = [
+        (Vec::new(), "it has 0 bytes"),
+        (b"text".to_vec(), "it has 4 bytes"),
+        (vec![b' '; 1000], "a header of 2314885530818453536 bytes would have to follow, and 992 bytes do"),
+        (u64::MAX.to_le_bytes().to_vec(), "a header of 18446744073709551615 bytes"),
+        (header("nonsense"), "its header cannot be read"),
+        (header("{}"), "it has no koala-checkpoint entry"),
+        (header(r#"{"weight":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#), "it has no koala-checkpoint entry"),
+    ];
+    for (bytes, what) in others {
+        let error = setup.load(&bytes).unwrap_err();
+        assert!(matches!(&error, Error::NotACheckpoint { reason, .. } if reason.contains(what)), "{error}");
+    }
+    // More than the memory of any machine, if the header were believed.
+    let shape = (1_u64 << 57) - 1;
+    let entry = r#""__metadata__":{"koala-checkpoint":"1"}"#;
+    let huge = format!(r#"{{{entry},"x":{{"dtype":"F64","shape":[{shape}],"data_offsets":[0,{}]}}}}"#, 8 * shape);
+    let error = setup.load(&header(&huge)).unwrap_err();
+    assert!(matches!(&error, Error::Damaged { reason, .. } if reason.ends_with("and 0 do")), "{error}");
+
+    let before = setup.before.clone();
+    for missing in [setup.folder.path().join("nowhere"), setup.folder.path().into()] {
+        let error = setup.model.optimizer.load(&missing, Loading::Exact).unwrap_err();
+        assert!(matches!(&error, Error::File { path, .. } if *path == missing), "{error}");
+        assert!(std::error::Error::source(&error).is_some());
+        assert_eq!(all(&setup.model.optimizer), before);
+    }
+}

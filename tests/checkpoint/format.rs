@@ -1,0 +1,85 @@
+//! The format is what `tests/data/checkpoint.safetensors` has, which Python's safetensors reads in
+//! `ffi/python/tests/test_checkpoint.py`: written by an earlier version, it has to load for ever.
+
+use std::fs;
+use std::path::PathBuf;
+
+use koala_optim::checkpoint::{Checkpoint, Loading};
+
+use super::model::{all, small_model};
+
+fn sample() -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "data", "checkpoint.safetensors"].iter().collect()
+}
+
+/// The header without the version of the library, and the data without the checksum.
+fn parts(bytes: &[u8]) -> (serde_json::Value, &[u8]) {
+    let (length, rest) = bytes.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    assert!(header["__metadata__"].as_object_mut().unwrap().remove("koala-optim").is_some());
+    (header, &data[..data.len() - 8])
+}
+
+/// `KOALA_WRITE_CHECKPOINT=1` writes the sample anew, for a change of the format that is meant.
+#[test]
+fn what_is_written_is_the_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("today.safetensors");
+    small_model(4).checkpoint().with_note("epoch", "3").write(&file).unwrap();
+    if std::env::var_os("KOALA_WRITE_CHECKPOINT").is_some() {
+        fs::copy(&file, sample()).unwrap();
+    }
+    let (today, sample) = (fs::read(&file).unwrap(), fs::read(sample()).unwrap());
+    assert_eq!(parts(&today), parts(&sample));
+}
+
+#[test]
+fn the_sample_loads_and_the_run_goes_on() {
+    let mut model = small_model(0);
+    let checkpoint = Checkpoint::read(sample()).unwrap();
+    checkpoint.restore(&mut model.optimizer, Loading::Exact).unwrap();
+    model.read_parameters(&checkpoint);
+    assert_eq!(checkpoint.note("epoch"), Some("3"));
+    model.step(4..7);
+    let whole = small_model(7);
+    assert_eq!(model.parameters(), whole.parameters());
+    assert_eq!(all(&model.optimizer), all(&whole.optimizer));
+}
+
+#[test]
+fn the_same_contents_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |checkpoint: &Checkpoint| {
+        checkpoint.write(folder.path().join("file")).unwrap();
+        fs::read(folder.path().join("file")).unwrap()
+    };
+    let model = small_model(3);
+    let notes = ["b", "a", "d", "c"];
+    let forwards = notes.iter().fold(model.checkpoint(), |checkpoint, note| checkpoint.with_note(note, *note));
+    let backwards = notes.iter().rev().fold(model.checkpoint(), |checkpoint, note| checkpoint.with_note(note, *note));
+    let bytes = written(&forwards);
+    assert_eq!(written(&backwards), bytes);
+    assert_eq!(written(&Checkpoint::read(folder.path().join("file")).unwrap()), bytes);
+}
+
+/// safetensors accept tensors at any place; readers that map the file want each where its type may lie.
+#[test]
+fn tensors_are_aligned() {
+    let bytes = fs::read(sample()).unwrap();
+    let (header, data) = parts(&bytes);
+    assert!((bytes.len() - data.len() - 8).is_multiple_of(8));
+    let mut types: Vec<&str> = Vec::new();
+    for (name, tensor) in header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__") {
+        let size = match tensor["dtype"].as_str().unwrap() {
+            "F64" => 8,
+            "F32" => 4,
+            "BF16" | "F16" => 2,
+            "U8" => 1,
+            other => panic!("{other}"),
+        };
+        types.push(tensor["dtype"].as_str().unwrap());
+        assert!(tensor["data_offsets"][0].as_u64().unwrap().is_multiple_of(size), "{name}");
+    }
+    assert!(["F64", "F32", "BF16", "F16", "U8"].iter().all(|dtype| types.contains(dtype)), "{types:?}");
+}
