@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::kernel::{self, Buffers, Dots, Plan, Scalars, Step, TensorReport};
 use crate::methods::Method;
 use crate::passes::{Manner, step_with_report};
-use crate::tensor_state::Task;
+use crate::tasks::{Predict, Task};
 
 macro_rules! pairs_of_types {
     ($($variant:ident: $parameters:ty, $state:ty;)*) => {
@@ -224,18 +224,6 @@ impl Task for WholeStep<'_> {
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         let WholeStep { step, exchange, report } = self;
         step_with_report(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
-    }
-}
-
-struct Predict<'a> {
-    step: &'a Step,
-}
-
-impl Task for Predict<'_> {
-    type Output = Result<f64, Error>;
-
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
-        kernel::predict(self.step, buffers)
     }
 }
 

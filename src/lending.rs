@@ -5,7 +5,7 @@ use crate::batches::{self, List};
 use crate::error::{Error, check_lengths};
 use crate::kernel::{Plan, Scalars, Step};
 use crate::passes::Manner;
-use crate::tensor_state::{ApplyPlan, PlanTensor};
+use crate::tasks::{ApplyPlan, PlanTensor};
 
 /// What a tensor lends for as long as one pass needs it.
 ///

@@ -57,6 +57,7 @@ mod rows;
 mod settings;
 mod staging;
 mod storage;
+mod tasks;
 mod tensor_state;
 mod tensors;
 mod threads;

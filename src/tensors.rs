@@ -10,7 +10,8 @@ use crate::kernel::{HalfCopy, Plan, Step, TensorReport};
 use crate::passes::Manner;
 use crate::staging::Products;
 use crate::storage::Storage;
-use crate::tensor_state::{ApplyPlan, PlanClipped, PlanTensor, PredictTensor, TakeProducts, Task, TensorState};
+use crate::tasks::{ApplyPlan, PlanClipped, PlanTensor, PredictTensor, TakeProducts, Task};
+use crate::tensor_state::TensorState;
 
 /// The parameters and the gradient of one tensor, for one step.
 ///
