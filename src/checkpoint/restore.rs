@@ -35,7 +35,7 @@ struct Fitting {
 }
 
 impl Checkpoint<'_> {
-    /// Makes the optimizer [what it was](self#what-is-restored) when the checkpoint was made. It needs to have been made
+    /// Makes the optimizer [what it was](super#what-is-restored) when the checkpoint was made. It needs to have been made
     /// with the same tensors in the same groups.
     ///
     /// # Errors
