@@ -159,7 +159,7 @@ impl TensorState {
     }
 
     /// KOALA-M's prediction, which each of its steps needs before the gradient is taken: moves the parameters by their
-    /// velocities. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; see [`kernel::predict`].
+    /// velocities. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; see [`kernel::predict`](crate::kernel::predict).
     ///
     /// # Errors
     /// As [`step`](Self::step).
