@@ -36,11 +36,7 @@ struct Fitting {
 }
 
 impl Checkpoint<'_> {
-<<<<<<< HEAD
-    /// Makes the optimizer [what it was](crate::checkpoint#what-is-restored) when the checkpoint was made. It needs to have been made
-=======
     /// Makes the optimizer [what it was](super#what-is-restored) when the checkpoint was made. It needs to have been made
->>>>>>> checkpoint
     /// with the same tensors in the same groups.
     ///
     /// # Errors
