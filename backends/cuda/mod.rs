@@ -58,6 +58,7 @@ mod driver;
 mod error;
 mod loss;
 mod optimizer;
+mod state;
 mod tables;
 mod tensor;
 
@@ -66,4 +67,5 @@ pub use driver::{Driver, Kernel, Stream};
 pub use error::Error;
 pub use loss::{DeviceLoss, StepLoss};
 pub use optimizer::{Config, Counts, Optimizer, State};
+pub use state::StateBuffers;
 pub use tensor::Tensor;

@@ -1,7 +1,7 @@
 // A CUDA driver whose devices are this processor, for tests of device.rs: the functions that it calls, as NVIDIA's manual
 // describes them, over the shim. What a real driver would refuse is refused, or counted as a mistake.
 //
-// Built by tests/cuda_driver.rs, with the shared object's name libcuda.so, so that it is found where the real one would be.
+// Built by tests, with the shared object's name libcuda.so, so that it is found where the real one would be.
 
 #include <cstdlib>
 #include <cstring>
@@ -25,6 +25,7 @@ struct Stream { Context *context; };
 struct {
     int devices = 2, version = 12000, major = 8;
     std::size_t memory = 1 << 20;
+    bool host_is_device = false;
     int modules = 0, mistakes = 0, synchronizations = 0;
 } machine;
 
@@ -72,6 +73,8 @@ void stub_set(int devices, int version, int major, std::size_t memory) {
     machine.major = major;
     machine.memory = memory;
 }
+// From now on the memory of the process passes for the devices'.
+void stub_take_host_memory() { machine.host_is_device = true; }
 int stub_mistakes() { return machine.mistakes; }
 int stub_held() {
     return machine.modules + static_cast<int>(allocations.size() + stack.size()) + contexts[0].retained +
@@ -217,7 +220,7 @@ int cuStreamGetCtx(void *stream, Context **context) {
 
 int cuPointerGetAttribute(void *value, int attribute, unsigned long long address) {
     if (!ready()) return mistake(INVALID_CONTEXT);
-    if (!allocation_at(address)) return INVALID_VALUE;
+    if (!machine.host_is_device && !allocation_at(address)) return INVALID_VALUE;
     if (attribute == MEMORY_TYPE) *static_cast<unsigned *>(value) = 2;  // a device's
     // One byte, whatever room there is.
     else if (attribute == IS_MANAGED) *static_cast<bool *>(value) = false;
