@@ -15,6 +15,7 @@ static int (*allocate)(device_pointer *memory, size_t bytes);
 static int (*upload)(device_pointer to, const void *from, size_t bytes, void *stream);
 static int (*download)(void *to, device_pointer from, size_t bytes, void *stream);
 static int (*synchronize)(void *stream);
+static int (*give_back)(device_pointer memory);
 
 static int failed(const char *what) {
   char error[256];
@@ -39,6 +40,7 @@ int main(void) {
   *(void **)&upload = dlsym(driver, "cuMemcpyHtoDAsync_v2");
   *(void **)&download = dlsym(driver, "cuMemcpyDtoHAsync_v2");
   *(void **)&synchronize = dlsym(driver, "cuStreamSynchronize");
+  *(void **)&give_back = dlsym(driver, "cuMemFree_v2");
 
   float weight[3] = {1, -2, 3}, gradient[3] = {0.1f, 0.2f, -0.3f};
   device_pointer on_device[2];
@@ -60,6 +62,7 @@ int main(void) {
     return failed("the step");
   }
   if (download(weight, on_device[0], sizeof weight, stream) != 0 || synchronize(stream) != 0) return failed("the driver");
+  if (give_back(on_device[0]) != 0 || give_back(on_device[1]) != 0) return failed("the driver");
   printf("cuda: %g %g %g\n", weight[0], weight[1], weight[2]);
   return koala_cuda_destroy(optimizer);
 }
