@@ -4,7 +4,7 @@
  * KOALA++ trains a network by a Kalman filter over its parameters. Three levels call it:
  *   - koala_step_tensor, koala_step_tensors: whole steps of tensors whose buffers and state the caller owns;
  *   - koala_dots_tensor(s), then koala_apply_tensor(s): the same in two halves, for tensors split over processes;
- *   - koala_optimizer: named tensors in groups, their state, the noise, reports.
+ *   - koala_optimizer: named tensors in groups, their state, the noise, reports; koala_cuda is the same on an NVIDIA GPU.
  * For the same input, all of them give the same bits, on every processor, backend and number of threads.
  *
  * What holds for every function:
@@ -149,13 +149,25 @@ enum koala_status
   KOALA_STATUS_VERSION = 20,
   /**
    * There is a mistake in the library, and the call was given up: what it was to write may be half-written. Please
-   * report it. A koala_optimizer is poisoned by it.
+   * report it. A koala_optimizer or koala_cuda is poisoned by it.
    */
   KOALA_STATUS_PANIC = 21,
   /**
-   * An earlier call on this koala_optimizer ended with KOALA_STATUS_PANIC. It can only be destroyed.
+   * An earlier call on this koala_optimizer or koala_cuda ended with KOALA_STATUS_PANIC. It can only be destroyed.
    */
   KOALA_STATUS_POISONED = 22,
+  /**
+   * There is no CUDA driver, no device of that number, or one of them is too old.
+   */
+  KOALA_STATUS_ABSENT_DEVICE = 23,
+  /**
+   * A buffer or a stream is not the device's.
+   */
+  KOALA_STATUS_FOREIGN_DEVICE = 24,
+  /**
+   * A call of the CUDA driver failed: after this, what was put on the stream may have run in part.
+   */
+  KOALA_STATUS_DRIVER = 25,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -456,6 +468,21 @@ typedef int32_t koala_noise;
 #endif // __cplusplus
 
 /**
+ * KOALA++ over a model on an NVIDIA GPU: what koala_optimizer is on the processor, with the same bits. Made by
+ * koala_cuda_create, ended by koala_cuda_destroy.
+ *
+ * It needs the driver (of CUDA 12.0 or later) and a GPU of compute capability 8.0 or later, and no library of CUDA; it
+ * works in the device's primary context, as the CUDA runtime and the frameworks do. Parameters, gradients and states are
+ * addresses on the device. `stream` is a CUstream or cudaStream_t, and NULL is the default stream; work that is put on
+ * several streams has to be ordered among them. A step only puts kernels on the stream: the host does not wait, unless
+ * a function says so. What a step is given has to live, and stay as it is, until the step has run.
+ *
+ * Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
+ * does not.
+ */
+typedef struct koala_cuda koala_cuda;
+
+/**
  * KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by
  * koala_optimizer_create, ended by koala_optimizer_destroy.
  *
@@ -733,7 +760,7 @@ typedef struct koala_report {
    */
   size_t size;
   /**
-   * The backend that ran: never KOALA_BACKEND_FASTEST.
+   * The backend that ran; KOALA_BACKEND_FASTEST only from koala_cuda_report, as it was none of them.
    */
   koala_backend backend;
   /**
@@ -899,6 +926,54 @@ typedef struct koala_parameters {
    */
   void *copy;
 } koala_parameters;
+
+/**
+ * Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for as
+ * long as the tensor is stepped, restarted or read; between two steps it may be copied, and be written with what was
+ * copied before.
+ */
+typedef struct koala_cuda_state {
+  /**
+   * sizeof(koala_cuda_state).
+   */
+  size_t size;
+  /**
+   * v: as many elements of the state's type as the tensor has. It need not be initialized before the first step.
+   */
+  void *v;
+  /**
+   * h: likewise.
+   */
+  void *h;
+  /**
+   * The scalars: all zero before the first step.
+   */
+  struct koala_scalars *scalars;
+} koala_cuda_state;
+
+/**
+ * What an optimizer has asked of its device until now. Set `size` before the call.
+ */
+typedef struct koala_cuda_counts {
+  /**
+   * sizeof(koala_cuda_counts).
+   */
+  size_t size;
+  /**
+   * Steps put on a stream.
+   */
+  uint64_t steps;
+  /**
+   * Kernels put on a stream: three for each group of a step's tensors, and one for every 255 words that change before
+   * it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved.
+   */
+  uint64_t launches;
+  /**
+   * Calls for which the host waited for the device: to allocate, to describe tensors that are not those of the step
+   * before, and to read.
+   */
+  uint64_t waits;
+} koala_cuda_counts;
 
 #ifdef __cplusplus
 extern "C" {
@@ -1211,6 +1286,134 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
                                   size_t count,
                                   struct koala_tensor_report *reports,
                                   struct koala_report *report);
+
+/**
+ * Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults; its
+ * `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states are
+ * worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
+ *
+ * Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
+ * KOALA_STATUS_SETTING also for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
+ * KOALA_ON_BREAKDOWN_ERROR.
+ */
+koala_status koala_cuda_create(const struct koala_config *config,
+                               uint32_t device,
+                               size_t group_bytes,
+                               struct koala_cuda **optimizer);
+
+/**
+ * Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no
+ * use afterwards, nor is a graph in which a step was captured.
+ */
+koala_status koala_cuda_destroy(struct koala_cuda *optimizer);
+
+/**
+ * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
+ * 0 on, in the order in which they are made. The host waits.
+ */
+koala_status koala_cuda_add_group(struct koala_cuda *optimizer,
+                                  const struct koala_settings *settings,
+                                  uint32_t *group);
+
+/**
+ * Changes the settings of a group from the next step on, which writes them on its stream.
+ */
+koala_status koala_cuda_set_settings(struct koala_cuda *optimizer,
+                                     uint32_t group,
+                                     const struct koala_settings *settings);
+
+/**
+ * Changes the learning rate of a group from the next step on, which writes it on its stream.
+ */
+koala_status koala_cuda_set_learning_rate(struct koala_cuda *optimizer, uint32_t group, double learning_rate);
+
+/**
+ * Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says
+ * where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in the order
+ * in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time.
+ */
+koala_status koala_cuda_add_tensor(struct koala_cuda *optimizer,
+                                   const char *name,
+                                   size_t length,
+                                   koala_element_type type,
+                                   koala_state_type state_type,
+                                   uint32_t group,
+                                   const struct koala_cuda_state *state,
+                                   size_t *number);
+
+/**
+ * Restarts the filter of a tensor: its next step will be a first step.
+ */
+koala_status koala_cuda_restart(struct koala_cuda *optimizer, size_t tensor);
+
+/**
+ * Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
+ * are on the device, and overlap nothing else that the step writes; that they are on it and aligned is looked at. The
+ * host does not wait if these are the tensors of the step before, whose gradients and learning rates may be others.
+ *
+ * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and KOALA_STATUS_FOREIGN_DEVICE for a stream or a
+ * buffer elsewhere.
+ */
+koala_status koala_cuda_step(struct koala_cuda *optimizer,
+                             void *stream,
+                             const struct koala_loss *loss,
+                             const struct koala_parameters *tensors,
+                             size_t count);
+
+/**
+ * The same with a loss that only the device knows: `mean` and `second_moment` are addresses there, of an element of
+ * `type` each. `second_moment` may be NULL with KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not
+ * finite. Such a step may be captured in a graph, once a step has been taken with the same tensors.
+ */
+koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
+                                         void *stream,
+                                         koala_element_type type,
+                                         const void *mean,
+                                         const void *second_moment,
+                                         const struct koala_parameters *tensors,
+                                         size_t count);
+
+/**
+ * Puts settings that have changed, and restarts, on the stream without a step. A step does it first. A step that was
+ * captured in a graph does what it did then each time the graph is launched, so this comes before a capture, and before
+ * a launch for which settings have changed.
+ */
+koala_status koala_cuda_write_changes(struct koala_cuda *optimizer, void *stream);
+
+/**
+ * What the last step on the stream did. Set `report->size` before the call. The host waits for it.
+ */
+koala_status koala_cuda_report(const struct koala_cuda *optimizer, void *stream, struct koala_report *report);
+
+/**
+ * What the last step on the stream did with each of its `count` tensors, in the order in which they were given. The host
+ * waits for it.
+ *
+ * Returns KOALA_STATUS_LENGTH if it had another number of tensors.
+ */
+koala_status koala_cuda_details(const struct koala_cuda *optimizer,
+                                void *stream,
+                                struct koala_tensor_report *reports,
+                                size_t count);
+
+/**
+ * Copies the filter of a tensor to the host, as it is stored: v and h each to a buffer of exactly `bytes` bytes, the
+ * tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host waits.
+ *
+ * Returns KOALA_STATUS_LENGTH if `bytes` is another number.
+ */
+koala_status koala_cuda_read_state(struct koala_cuda *optimizer,
+                                   void *stream,
+                                   size_t tensor,
+                                   void *v,
+                                   void *h,
+                                   size_t bytes,
+                                   struct koala_scalars *scalars);
+
+/**
+ * What has been asked of the device until now. Does not wait.
+ */
+koala_status koala_cuda_count(const struct koala_cuda *optimizer, struct koala_cuda_counts *counts);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -68,6 +68,8 @@ struct BreakdownError : Error { using Error::Error; };
 struct TensorError : Error { using Error::Error; };
 /// There is no such backend, or this processor lacks it.
 struct BackendError : Error { using Error::Error; };
+/// There is no CUDA driver or device, a buffer or stream is not the device's, or a call of the driver failed.
+struct DeviceError : Error { using Error::Error; };
 /// There is not enough memory.
 struct MemoryError : Error { using Error::Error; };
 /// The threads could not be had.
@@ -89,6 +91,8 @@ namespace detail {
     case KOALA_STATUS_UNKNOWN_TENSOR: case KOALA_STATUS_DUPLICATE_TENSOR:
     case KOALA_STATUS_UNKNOWN_GROUP: throw TensorError(status, text);
     case KOALA_STATUS_UNKNOWN_BACKEND: case KOALA_STATUS_ABSENT_BACKEND: throw BackendError(status, text);
+    case KOALA_STATUS_ABSENT_DEVICE: case KOALA_STATUS_FOREIGN_DEVICE:
+    case KOALA_STATUS_DRIVER: throw DeviceError(status, text);
     case KOALA_STATUS_MEMORY: throw MemoryError(status, text);
     case KOALA_STATUS_THREADS: throw ThreadsError(status, text);
     case KOALA_STATUS_VERSION: throw VersionError(status, text);

@@ -7,7 +7,7 @@ mod compiled;
 
 use std::ffi::c_void;
 
-use compiled::compiled;
+use compiled::{DRIVER, compiled};
 use koala_optim::cuda::{Config, Device, Driver, Error, Optimizer, Stream, Tensor};
 use koala_optim::{
     Config as CpuConfig, ElementType, Loss, Optimizer as CpuOptimizer, Settings, StateType, Tensor as CpuTensor,
@@ -19,8 +19,7 @@ struct Stub(libloading::Library);
 impl Stub {
     /// `None`, with a line that says so, where there is no g++.
     fn load() -> Option<Self> {
-        let files = ["shim.cpp", "libcuda.cpp", "libcuda_streams.cpp"];
-        compiled("koala-driver", &files, &["-Wl,-soname,libcuda.so"]).map(Stub)
+        compiled("koala-driver", &DRIVER, &["-Wl,-soname,libcuda.so"]).map(Stub)
     }
 
     fn set(&self, devices: i32, version: i32, major: i32, memory: usize) {

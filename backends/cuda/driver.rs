@@ -181,6 +181,20 @@ impl Counted {
         unsafe { self.driver.launch(stream, kernel, blocks, bytemuck::bytes_of(argument)) }
     }
 
+    /// Copies elements from that address.
+    ///
+    /// # Safety
+    /// So many are there, and what writes them is on the stream.
+    pub unsafe fn read<T: Pod>(&self, stream: Stream, from: u64, count: usize) -> Result<Vec<T>, Error> {
+        let mut elements = vec![T::zeroed(); count];
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
+        if !bytes.is_empty() {
+            // SAFETY: the caller's promise.
+            unsafe { self.wait().download(stream, from, bytes)? };
+        }
+        Ok(elements)
+    }
+
     fn wait(&self) -> &dyn Driver {
         self.waits.fetch_add(1, Relaxed);
         &*self.driver
@@ -221,17 +235,12 @@ impl Memory {
         unsafe { self.counted.wait().upload(stream, bytes, self.address) }
     }
 
-    /// Copies elements from that many bytes after the beginning: as many as are there; the others are zero.
-    pub fn read<T: Pod>(&self, stream: Stream, offset: usize, count: usize) -> Result<Vec<T>, Error> {
-        let mut elements = vec![T::zeroed(); count];
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
-        let length = bytes.len().min(self.bytes.saturating_sub(offset));
-        if length > 0 {
-            // SAFETY: so many bytes are there; kernels that write them are on the stream.
-            unsafe {
-                self.counted.wait().download(stream, self.address + offset as u64, &mut bytes[..length])?;
-            }
-        }
+    /// Copies elements from the beginning: as many as are there; the others are zero.
+    pub fn read<T: Pod>(&self, stream: Stream, count: usize) -> Result<Vec<T>, Error> {
+        let there = count.min(self.bytes / size_of::<T>().max(1));
+        // SAFETY: so many are there; kernels that write them are on the stream.
+        let mut elements = unsafe { self.counted.read(stream, self.address, there)? };
+        elements.resize(count, T::zeroed());
         Ok(elements)
     }
 }

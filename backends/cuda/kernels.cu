@@ -33,9 +33,9 @@ struct Settings {
     unsigned vanilla, frozen;
 };
 
+// As C has them, koala_scalars: they may be in the caller's memory.
 struct Scalars {
-    double h_h, h_v, innovation_variance;
-    unsigned long long steps;
+    double h_h, h_v, innovation_variance, steps;
 };
 
 struct Tensor {
@@ -404,7 +404,7 @@ __device__ Decision examined(const Decision &decision) {
 
 // The filter before its first step, seen with h = H and v = σ·H.
 __device__ Decision first_step(const Tensor &tensor, const Settings &settings, const Progress &progress,
-                               Outcome outcome, Dots dots, unsigned long long steps) {
+                               Outcome outcome, Dots dots, double steps) {
     const Double x = dots.c;
     const Double y = Double{settings.initial_variance} * x;
     const Double s = (y + Double{settings.process_noise} * x) + Double{progress.next_noise};

@@ -49,8 +49,9 @@
 //!
 //! A step is launches on the caller's stream and nothing else once the optimizer has seen its tensors: it allocates
 //! nothing and waits for nothing. So take one step, then capture another with the same tensors; the loss should then be
-//! on the device. Settings that change between replays are written by [`Optimizer::write_changes`]; gradients are where
-//! they were when the step was captured.
+//! on the device. Settings that change between replays are written by [`Optimizer::write_changes`], which belongs before the
+//! capture, too: what a captured step writes of them, each replay writes again. Gradients are where they were when the step
+//! was captured.
 
 mod description;
 mod device;
@@ -58,6 +59,7 @@ mod driver;
 mod error;
 mod loss;
 mod optimizer;
+mod state;
 mod tables;
 mod tensor;
 
@@ -66,4 +68,5 @@ pub use driver::{Driver, Kernel, Stream};
 pub use error::Error;
 pub use loss::{DeviceLoss, StepLoss};
 pub use optimizer::{Config, Counts, Optimizer, State};
+pub use state::StateBuffers;
 pub use tensor::Tensor;

@@ -9,6 +9,7 @@ use super::description::Tables;
 use super::driver::{Counted, Driver, Kernel, Memory, Stream};
 use super::error::Error;
 use super::loss::StepLoss;
+use super::state::StateBuffers;
 use super::tables::{
     self, CHANGES, Change, Changes, LONGEST, Launch, ProgressRow, ScalarsRow, SettingsRow, TensorRow, type_number,
 };
@@ -75,26 +76,14 @@ struct Entry {
     group: usize,
     given_in_call: u64,
     restarted: bool,
-    /// v, h and the scalars, each where an [`Entry`] says.
-    state: Memory,
+    buffers: StateBuffers,
+    /// Where these are, unless that is the caller's.
+    memory: Memory,
 }
 
 impl Entry {
     fn state_bytes(&self) -> usize {
         self.length * self.state_type.size()
-    }
-
-    /// Where h begins: at the next multiple of what large loads want.
-    fn h_offset(&self) -> usize {
-        self.state_bytes().next_multiple_of(256)
-    }
-
-    fn scalars_offset(&self) -> usize {
-        2 * self.h_offset()
-    }
-
-    fn scalars_address(&self) -> u64 {
-        self.state.address() + self.scalars_offset() as u64
     }
 }
 
@@ -218,6 +207,63 @@ impl Optimizer {
         state: StateType,
         group: GroupId,
     ) -> Result<(), Error> {
+        let mut entry = self.new_entry(name, length, parameters, state, group)?;
+        // h begins at a multiple of what large loads want.
+        let h_offset = entry.state_bytes().next_multiple_of(256) as u64;
+        entry.memory = Memory::zeroed(&self.counted, 2 * h_offset as usize + size_of::<ScalarsRow>())?;
+        let v = entry.memory.address();
+        entry.buffers = StateBuffers { v, h: v + h_offset, scalars: v + 2 * h_offset };
+        self.enter(entry);
+        Ok(())
+    }
+
+    /// The same with the state in the caller's memory, where it may be saved, and another be loaded, between two steps.
+    /// Before a first step its scalars are zero.
+    ///
+    /// # Errors
+    /// As [`add_tensor`](Self::add_tensor), and [`Error::NotOnDevice`], [`Error::Misaligned`].
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// # fn buffers() -> (u64, u64, u64) { (0, 0, 0) }
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// let (v, h, scalars) = buffers();
+    /// // SAFETY: the buffers are the device's, of ten elements each and of four numbers.
+    /// let state = unsafe { StateBuffers::new(v, h, scalars) };
+    /// optimizer.add_tensor_with_state("bias", 10, ElementType::F32, StateType::Same, group, state)?;
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
+    pub fn add_tensor_with_state(
+        &mut self,
+        name: &str,
+        length: usize,
+        parameters: ElementType,
+        state: StateType,
+        group: GroupId,
+        buffers: StateBuffers,
+    ) -> Result<(), Error> {
+        let entry = self.new_entry(name, length, parameters, state, group)?;
+        let vectors = [("v", entry.state_type, buffers.v), ("h", entry.state_type, buffers.h)];
+        // Of no elements, they may be anywhere.
+        let vectors = vectors.into_iter().filter(|_| length > 0);
+        for (buffer, element_type, address) in vectors.chain([("scalars", ElementType::F64, buffers.scalars)]) {
+            check_address(name, buffer, element_type, address, |address| self.counted.driver.is_on_device(address))?;
+        }
+        self.enter(Entry { buffers, ..entry });
+        Ok(())
+    }
+
+    /// One without memory.
+    fn new_entry(
+        &self,
+        name: &str,
+        length: usize,
+        parameters: ElementType,
+        state: StateType,
+        group: GroupId,
+    ) -> Result<Entry, Error> {
         if self.by_name.contains_key(name) {
             return Err(CallError::DuplicateTensor { tensor: name.into() }.into());
         }
@@ -225,7 +271,7 @@ impl Optimizer {
         if length > LONGEST {
             return Err(Error::TooLong { tensor: name.into(), length, longest: LONGEST });
         }
-        let mut entry = Entry {
+        Ok(Entry {
             name: name.into(),
             length,
             element_type: parameters,
@@ -233,12 +279,14 @@ impl Optimizer {
             group: group.0,
             given_in_call: 0,
             restarted: false,
-            state: Memory::zeroed(&self.counted, 0)?,
-        };
-        entry.state = Memory::zeroed(&self.counted, entry.scalars_offset() + size_of::<ScalarsRow>())?;
-        self.by_name.insert(name.into(), self.entries.len());
+            buffers: StateBuffers { v: 0, h: 0, scalars: 0 },
+            memory: Memory::zeroed(&self.counted, 0)?,
+        })
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        self.by_name.insert(entry.name.clone(), self.entries.len());
         self.entries.push(entry);
-        Ok(())
     }
 
     /// Restarts the filter of a tensor: its next step will be a first step.
@@ -324,7 +372,7 @@ impl Optimizer {
             self.changes.extend(tables::words(group.memory.address(), &SettingsRow::from(group.settings)));
         }
         for entry in self.entries.iter().filter(|entry| entry.restarted) {
-            self.changes.extend(tables::words(entry.scalars_address(), &ScalarsRow::default()));
+            self.changes.extend(tables::words(entry.buffers.scalars, &ScalarsRow::default()));
         }
         for changes in self.changes.chunks(CHANGES) {
             // SAFETY: the places are memory of the optimizer, of whole words.
@@ -360,11 +408,11 @@ impl Optimizer {
             self.rows.push(TensorRow {
                 parameters,
                 gradient,
-                v: entry.state.address(),
-                h: entry.state.address() + entry.h_offset() as u64,
+                v: entry.buffers.v,
+                h: entry.buffers.h,
                 copy: copy.map_or(0, |(_, address)| address),
                 settings: self.groups[entry.group].memory.address(),
-                scalars: entry.scalars_address(),
+                scalars: entry.buffers.scalars,
                 length: length as u64,
                 parameters_type: type_number(Some(element_type)),
                 state_type: type_number(Some(entry.state_type)),

@@ -75,13 +75,14 @@ impl From<Settings> for SettingsRow {
     }
 }
 
+/// A filter's scalars, as C has them: four doubles.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct ScalarsRow {
     pub h_h: f64,
     pub h_v: f64,
     pub innovation_variance: f64,
-    pub steps: u64,
+    pub steps: f64,
 }
 
 /// The bytes of a plan, which the host never looks at.

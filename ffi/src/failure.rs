@@ -103,6 +103,29 @@ impl From<koala_optim::Error> for Failure {
     }
 }
 
+impl From<koala_optim::cuda::Error> for Failure {
+    #[cold]
+    fn from(error: koala_optim::cuda::Error) -> Self {
+        use koala_optim::cuda::Error;
+        let status = match error {
+            Error::Call(error) => return error.into(),
+            Error::NoDriver | Error::NoDevice { .. } | Error::OldDriver { .. } | Error::OldDevice { .. } => {
+                koala_status::AbsentDevice
+            }
+            Error::ForeignStream | Error::NotOnDevice { .. } => koala_status::ForeignDevice,
+            Error::Driver { .. } => koala_status::Driver,
+            Error::Memory { .. } => koala_status::Memory,
+            Error::Misaligned { .. } => koala_status::Misaligned,
+            Error::TooLong { .. } => koala_status::Length,
+            Error::Policy { .. } => koala_status::Setting,
+            Error::NoSecondMoment => koala_status::NullPointer,
+            // As above.
+            _ => koala_status::Panic,
+        };
+        fail(status, format_args!("{error}"))
+    }
+}
+
 /// A text in memory of the thread's own, so that a failure allocates nothing.
 struct Text {
     bytes: [u8; 512],

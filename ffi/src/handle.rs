@@ -16,9 +16,22 @@ use crate::threads::Started;
 ///
 /// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
 /// does not; those that do not, by one thread at a time, which need not be the one that made it.
-pub struct koala_optimizer {
-    poisoned: bool,
-    pub(crate) inner: Inner,
+pub struct koala_optimizer(Guarded<Inner>);
+
+impl Handle for koala_optimizer {
+    type Inner = Inner;
+
+    fn new(inner: Inner) -> Self {
+        koala_optimizer(Guarded::new(inner))
+    }
+
+    fn guarded(&self) -> &Guarded<Inner> {
+        &self.0
+    }
+
+    fn guarded_mut(&mut self) -> &mut Guarded<Inner> {
+        &mut self.0
+    }
 }
 
 /// All of it but the poison.
@@ -43,40 +56,15 @@ pub(crate) struct Log {
     pub context: *mut c_void,
 }
 
-impl koala_optimizer {
-    pub(crate) fn new(inner: Inner) -> Box<Self> {
-        Box::new(koala_optimizer { poisoned: false, inner })
-    }
+/// An object, and whether a panic has left it half-changed.
+pub(crate) struct Guarded<T> {
+    poisoned: bool,
+    inner: T,
+}
 
-    /// Lends it to what only reads.
-    ///
-    /// # Safety
-    /// `pointer` is NULL or from `koala_optimizer_create`, not destroyed, and nobody changes it at the same time.
-    pub(crate) unsafe fn shared<'a>(pointer: *const koala_optimizer) -> Result<&'a Inner, Failure> {
-        check(pointer, "optimizer")?;
-        // SAFETY: not NULL, aligned, and the caller's promise.
-        let optimizer = unsafe { &*pointer };
-        optimizer.sound()?;
-        Ok(&optimizer.inner)
-    }
-
-    /// Lends it to `body`; if that panics, it is of no use any more.
-    ///
-    /// # Safety
-    /// `pointer` is NULL or from `koala_optimizer_create`, not destroyed, and nobody uses it at the same time.
-    pub(crate) unsafe fn changed<T>(
-        pointer: *mut koala_optimizer,
-        body: impl FnOnce(&mut Inner) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        check(pointer, "optimizer")?;
-        // SAFETY: not NULL, aligned, and the caller's promise.
-        let optimizer = unsafe { &mut *pointer };
-        optimizer.sound()?;
-        // A panic leaves it so.
-        optimizer.poisoned = true;
-        let result = body(&mut optimizer.inner);
-        optimizer.poisoned = false;
-        result
+impl<T> Guarded<T> {
+    pub fn new(inner: T) -> Self {
+        Guarded { poisoned: false, inner }
     }
 
     fn sound(&self) -> Result<(), Failure> {
@@ -92,8 +80,74 @@ impl koala_optimizer {
     }
 }
 
+/// What C has a pointer to.
+pub(crate) trait Handle: Sized {
+    /// All of it but the poison.
+    type Inner;
+
+    fn new(inner: Self::Inner) -> Self;
+    fn guarded(&self) -> &Guarded<Self::Inner>;
+    fn guarded_mut(&mut self) -> &mut Guarded<Self::Inner>;
+
+    /// Gives C one to destroy.
+    ///
+    /// # Safety
+    /// `place` may be written.
+    unsafe fn give(inner: Self::Inner, place: *mut *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe { place.write(Box::into_raw(Box::new(Self::new(inner)))) };
+    }
+
+    /// # Safety
+    /// `pointer` is NULL or from [`give`](Self::give), not destroyed, and nobody uses it.
+    unsafe fn destroy(pointer: *mut Self) -> Result<(), Failure> {
+        if pointer.is_null() {
+            return Ok(());
+        }
+        check(pointer, "optimizer")?;
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(pointer) });
+        Ok(())
+    }
+
+    /// Lends it to what only reads.
+    ///
+    /// # Safety
+    /// `pointer` is NULL or from [`give`](Self::give), not destroyed, and nobody changes it at the same time.
+    unsafe fn shared<'a>(pointer: *const Self) -> Result<&'a Self::Inner, Failure>
+    where
+        Self: 'a,
+    {
+        check(pointer, "optimizer")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let guarded = unsafe { &*pointer }.guarded();
+        guarded.sound()?;
+        Ok(&guarded.inner)
+    }
+
+    /// Lends it to `body`; if that panics, it is of no use any more.
+    ///
+    /// # Safety
+    /// `pointer` is NULL or from [`give`](Self::give), not destroyed, and nobody uses it at the same time.
+    unsafe fn changed<T>(
+        pointer: *mut Self,
+        body: impl FnOnce(&mut Self::Inner) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        check(pointer, "optimizer")?;
+        // SAFETY: not NULL, aligned, and the caller's promise.
+        let guarded = unsafe { &mut *pointer }.guarded_mut();
+        guarded.sound()?;
+        // A panic leaves it so.
+        guarded.poisoned = true;
+        let result = body(&mut guarded.inner);
+        guarded.poisoned = false;
+        result
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::Handle;
     use crate::guard::guarded;
     use crate::*;
 

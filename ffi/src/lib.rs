@@ -12,6 +12,9 @@
 mod apart;
 mod backends;
 mod call;
+mod cuda;
+mod cuda_reading;
+mod cuda_step;
 mod failure;
 mod growing;
 mod guard;
@@ -32,6 +35,9 @@ mod values;
 mod version;
 
 pub use backends::*;
+pub use cuda::*;
+pub use cuda_reading::*;
+pub use cuda_step::*;
 pub use failure::koala_last_error;
 pub use halves::*;
 pub use handle::koala_optimizer;

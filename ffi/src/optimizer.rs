@@ -11,7 +11,7 @@ use crate::call::check_apart;
 use crate::failure::{Failure, copy_text, fail};
 use crate::growing::{Growing, Output, copy_or_default, initialize, look};
 use crate::guard::guarded;
-use crate::handle::{Inner, Log, koala_optimizer};
+use crate::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::pointers::{check, check_array, flag, known, range_of, text};
 use crate::settings::{
     from_c, koala_element_type, koala_noise, koala_on_breakdown, koala_on_non_finite, koala_settings, koala_state_type,
@@ -90,7 +90,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
         let details = flag(config.norms, "norms")?;
         let (started, threads) = start(config.threads)?;
         let made = Optimizer::new(Config { noise, policy, backend, threads, details, ..Config::default() })?;
-        let handle = koala_optimizer::new(Inner {
+        let inner = Inner {
             optimizer: made,
             backend: number(backend),
             groups: Vec::new(),
@@ -99,9 +99,9 @@ pub unsafe extern "C" fn koala_optimizer_create(
             log: None,
             given: Vec::new(),
             sorted: Default::default(),
-        });
+        };
         // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { optimizer.write(Box::into_raw(handle)) };
+        unsafe { koala_optimizer::give(inner, optimizer) };
         Ok(())
     })
 }
@@ -109,15 +109,8 @@ pub unsafe extern "C" fn koala_optimizer_create(
 /// Ends an optimizer, frees its memory, and joins its threads. NULL does nothing. The pointer is of no use afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_destroy(optimizer: *mut koala_optimizer) -> koala_status {
-    guarded(|| {
-        if optimizer.is_null() {
-            return Ok(());
-        }
-        check(optimizer, "optimizer")?;
-        // SAFETY: from `koala_optimizer_create`, and not destroyed before, by the caller's promise.
-        drop(unsafe { Box::from_raw(optimizer) });
-        Ok(())
-    })
+    // SAFETY: from `koala_optimizer_create`, and not destroyed before, by the caller's promise.
+    guarded(|| unsafe { koala_optimizer::destroy(optimizer) })
 }
 
 /// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from

@@ -10,7 +10,7 @@ use crate::call::{Named, check_apart};
 use crate::failure::{Failure, fail, prefix};
 use crate::growing::{Array, Growing, Output};
 use crate::guard::guarded;
-use crate::handle::{Inner, Log, koala_optimizer};
+use crate::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::pointers::{Range, bytes_at, check, check_array, known, range_of};
 use crate::report::{koala_report, koala_tensor_report};
 use crate::settings::{koala_copy_type, koala_element_type, koala_loss};

@@ -86,7 +86,7 @@ impl From<TensorReport> for koala_tensor_report {
 pub struct koala_report {
     /// sizeof(koala_report).
     pub size: usize,
-    /// The backend that ran: never KOALA_BACKEND_FASTEST.
+    /// The backend that ran; KOALA_BACKEND_FASTEST only from koala_cuda_report, as it was none of them.
     pub backend: MaybeUninit<koala_backend>,
     /// Zero.
     pub reserved: u32,

@@ -54,10 +54,16 @@ pub enum koala_status {
     /// The header and the library do not fit.
     Version = 20,
     /// There is a mistake in the library, and the call was given up: what it was to write may be half-written. Please
-    /// report it. A koala_optimizer is poisoned by it.
+    /// report it. A koala_optimizer or koala_cuda is poisoned by it.
     Panic = 21,
-    /// An earlier call on this koala_optimizer ended with KOALA_STATUS_PANIC. It can only be destroyed.
+    /// An earlier call on this koala_optimizer or koala_cuda ended with KOALA_STATUS_PANIC. It can only be destroyed.
     Poisoned = 22,
+    /// There is no CUDA driver, no device of that number, or one of them is too old.
+    AbsentDevice = 23,
+    /// A buffer or a stream is not the device's.
+    ForeignDevice = 24,
+    /// A call of the CUDA driver failed: after this, what was put on the stream may have run in part.
+    Driver = 25,
 }
 
 impl FromC for koala_status {
@@ -86,6 +92,9 @@ impl FromC for koala_status {
         Self::Version,
         Self::Panic,
         Self::Poisoned,
+        Self::AbsentDevice,
+        Self::ForeignDevice,
+        Self::Driver,
     ];
 }
 
@@ -116,6 +125,9 @@ pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *con
         Some(koala_status::Version) => c"header and library do not fit",
         Some(koala_status::Panic) => c"a mistake in the library",
         Some(koala_status::Poisoned) => c"the optimizer is poisoned",
+        Some(koala_status::AbsentDevice) => c"there is no such device",
+        Some(koala_status::ForeignDevice) => c"a buffer or a stream is not the device's",
+        Some(koala_status::Driver) => c"a call of the CUDA driver failed",
         None => c"an unknown status",
     };
     text.as_ptr()

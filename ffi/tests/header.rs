@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// In the order in which a reader wants them.
-const FILES: [&str; 13] = [
+const FILES: [&str; 16] = [
     "version",
     "status",
     "failure",
@@ -17,6 +17,9 @@ const FILES: [&str; 13] = [
     "handle",
     "optimizer",
     "optimizer_step",
+    "cuda",
+    "cuda_step",
+    "cuda_reading",
 ];
 
 const INTRODUCTION: &str = include_str!("../src/header.txt");

@@ -49,6 +49,8 @@ fn structs_and_enums_have_the_same_layout_in_c() {
         koala_config {
             size initial_noise noise_decay noise backend on_non_finite on_breakdown threads norms
         }
+        koala_cuda_state { size v h scalars }
+        koala_cuda_counts { size steps launches waits }
         koala_parameters { size tensor length r#type copy_type parameters gradient copy }
     };
     lines.extend(enums! {

@@ -1,6 +1,10 @@
 //! The tests that are written in C and C++, against the shared library.
 
 mod common;
+#[path = "../../tests/common/compiled.rs"]
+mod compiled;
+
+use std::path::{Path, PathBuf};
 
 use common::{compile, digits, run};
 
@@ -28,19 +32,20 @@ fn threads_of_the_program() {
     run(&compile(source, &["-fopenmp"]), &[], &[]);
 }
 
-/// The names of the functions that the header declares, a line each.
-fn functions() -> String {
+/// The names of the functions that the header declares, a line each: those of CUDA, or all others.
+fn functions(of_cuda: bool) -> String {
     let header = std::fs::read_to_string(common::here().join("../include/koala.h")).unwrap();
     let names = header.lines().filter(|line| !line.starts_with(" *")).filter_map(|line| {
         let name = line.split_once('(')?.0.rsplit([' ', '*']).next()?;
-        name.starts_with("koala_").then(|| format!("{name}\n"))
+        let wanted = name.starts_with("koala_") && name.starts_with("koala_cuda_") == of_cuda;
+        wanted.then(|| format!("{name}\n"))
     });
     names.collect()
 }
 
 #[test]
 fn misuse() {
-    run(&compile("c/tests/misuse.c", &[]), &[], functions().as_bytes());
+    run(&compile("c/tests/misuse.c", &[]), &[], functions(false).as_bytes());
 }
 
 #[test]
@@ -51,6 +56,36 @@ fn misuse_together() {
 #[test]
 fn misuse_policies() {
     run(&compile("c/tests/misuse_policies.c", &[]), &[], &[]);
+}
+
+#[test]
+fn misuse_of_cuda() {
+    let program = compile("c/tests/misuse_cuda.c", &[]);
+    run(&program, &[], functions(true).as_bytes());
+    if let Some(driver) = driver(&program) {
+        run(&program, &[driver.to_str().unwrap()], functions(true).as_bytes());
+    }
+}
+
+#[test]
+fn a_step_on_a_gpu() {
+    let program = compile("c/examples/cuda.c", &[]);
+    let printed = String::from_utf8(run(&program, &[], &[])).unwrap();
+    assert!(printed.starts_with("cuda: ") || printed.contains("there is no CUDA d"), "{printed}");
+    if let Some(driver) = driver(&program) {
+        let path = format!("LD_LIBRARY_PATH={}", driver.parent().unwrap().display());
+        let printed = run(Path::new("/usr/bin/env"), &[&path, program.to_str().unwrap()], &[]);
+        let on_cpu = String::from_utf8(run(&compile("c/examples/five_lines.c", &[]), &[], &[])).unwrap();
+        let (_, numbers) = on_cpu.split_once(": ").unwrap();
+        assert_eq!(String::from_utf8(printed).unwrap(), format!("cuda: {numbers}"));
+    }
+}
+
+/// A driver of our own beside a program, by the name of NVIDIA's; `None` where there is no g++.
+fn driver(program: &Path) -> Option<PathBuf> {
+    let driver = program.with_file_name("libcuda.so.1");
+    let built = compiled::build(&driver, &compiled::DRIVER, &["-Wl,-soname,libcuda.so.1"]);
+    built.then_some(driver)
 }
 
 #[test]

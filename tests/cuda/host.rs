@@ -1,6 +1,6 @@
 //! The host's side: what is launched, what is waited for, what is refused, and that nothing is written then.
 
-use koala_optim::cuda::{Config, Device, DeviceLoss, Error, Kernel, Optimizer, StepLoss, Stream, Tensor};
+use koala_optim::cuda::{Config, Device, DeviceLoss, Error, Kernel, Optimizer, StateBuffers, StepLoss, Stream, Tensor};
 use koala_optim::{
     Config as CpuConfig, ElementType, Error as CallError, GroupId, Loss, Noise, OnBreakdown, OnNonFinite,
     Optimizer as CpuOptimizer, Outcome, Policy, Report, Settings, StateType, Tensor as CpuTensor, bf16, f16,
@@ -203,6 +203,82 @@ fn gradients_that_move_are_one_launch_more_and_no_wait() {
     device.step();
     cpu.step(&[0, 1, 2], LOSS);
     assert_same(&mut device, &cpu);
+}
+
+/// What is copied out of the caller's buffers after a step goes on in another optimizer's, to the bit.
+#[test]
+fn state_in_memory_of_the_caller() {
+    let Some(fake) = Fake::new(GROUP_BYTES, 1 << 20) else { return };
+    let noise = |initial| Config { noise: Noise::Averaged { decay: 0.9, initial }, ..Config::default() };
+    let with_state = |initial, state: &[Vec<u8>; 3]| {
+        let mut device = OnDevice::on(fake.clone(), noise(initial));
+        let addresses = state.each_ref().map(|bytes| fake.buffer(bytes));
+        let [v, h, scalars] = addresses;
+        // SAFETY: the buffers are the fake device's, of these lengths, and never given back.
+        let buffers = unsafe { StateBuffers::new(v, h, scalars) };
+        let (group, allocations) = (device.group, fake.allocations());
+        device.optimizer.add_tensor_with_state("own", N, ElementType::F32, StateType::Same, group, buffers).unwrap();
+        assert_eq!(fake.allocations(), allocations);
+        (device, addresses)
+    };
+    // SAFETY: the buffers are the fake device's, of that length, and never given back.
+    let tensor = |device: &OnDevice| unsafe {
+        Tensor::new("own", ElementType::F32, N, device.parameters[0], device.gradients[0])
+    };
+    // v and h need not be initialized before the first step.
+    let (mut device, addresses) = with_state(1.0, &[vec![0xff; 4 * N], vec![0xff; 4 * N], vec![0; 32]]);
+    let mut cpu = OnCpu::new();
+    device.optimizer.step(Stream::DEFAULT, LOSS, &[tensor(&device)]).unwrap();
+    let report = cpu.step(&[0], LOSS);
+    let parameters = device.parameters(0);
+    assert_eq!(parameters, cpu.bytes(0));
+    let saved = [0, 1, 2].map(|i| fake.get(addresses[i], [4 * N, 4 * N, 32][i]));
+    let state = device.optimizer.state(Stream::DEFAULT, "own").unwrap();
+    assert_eq!([&saved[0], &saved[1]], [&state.v, &state.h]);
+    let scalars = cpu.optimizer.state("first").unwrap().scalars();
+    assert_eq!(scalar_bits(&state.scalars), scalar_bits(&scalars));
+    let doubles = [scalars.h_h, scalars.h_v, scalars.innovation_variance, scalars.steps as f64];
+    assert_eq!(saved[2], bytemuck::cast_slice::<f64, u8>(&doubles));
+
+    let (mut resumed, _) = with_state(report.noise, &saved);
+    fake.set(resumed.parameters[0], &parameters);
+    resumed.optimizer.step(Stream::DEFAULT, LOSS, &[tensor(&resumed)]).unwrap();
+    let report = cpu.step(&[0], LOSS);
+    assert_eq!(resumed.report(), Report { step: 1, ..report });
+    assert_eq!(resumed.parameters(0), cpu.bytes(0));
+    resumed.optimizer.restart("own").unwrap();
+    cpu.optimizer.restart("first").unwrap();
+    resumed.optimizer.step(Stream::DEFAULT, LOSS, &[tensor(&resumed)]).unwrap();
+    assert_eq!(resumed.report(), Report { step: 2, ..cpu.step(&[0], LOSS) });
+    assert_eq!(resumed.parameters(0), cpu.bytes(0));
+}
+
+#[test]
+fn state_that_is_refused() {
+    let Some(mut device) = OnDevice::new(Config::default()) else { return };
+    let on_host = vector(3);
+    let [place, host] = [device.parameters[0], on_host.as_ptr().expose_provenance() as u64];
+    let group = device.group;
+    let mut add = |name, length, [v, h, scalars]: [u64; 3]| {
+        // SAFETY: it is refused, or never stepped.
+        let buffers = unsafe { StateBuffers::new(v, h, scalars) };
+        device.optimizer.add_tensor_with_state(name, length, ElementType::F32, StateType::Same, group, buffers)
+    };
+    let tensor = || "own".to_string();
+    for (buffer, places) in
+        [("v", [host, place, place]), ("h", [place, host, place]), ("scalars", [place, place, host])]
+    {
+        assert_eq!(add("own", N, places), Err(Error::NotOnDevice { tensor: tensor(), buffer, address: host }));
+    }
+    for (buffer, address, places) in
+        [("h", place + 2, [place, place + 2, place]), ("scalars", place + 4, [place, place, place + 4])]
+    {
+        assert_eq!(add("own", N, places), Err(Error::Misaligned { tensor: tensor(), buffer, address }));
+    }
+    let known = CallError::DuplicateTensor { tensor: "first".into() };
+    assert_eq!(add("first", N, [place; 3]), Err(known.into()));
+    assert!(matches!(add("own", (1 << 32) + 1, [place; 3]), Err(Error::TooLong { .. })));
+    assert_eq!(add("own", 0, [0, 0, place]), Ok(()));
 }
 
 /// More words than one launch takes.

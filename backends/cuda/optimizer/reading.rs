@@ -2,7 +2,7 @@
 
 use super::Optimizer;
 use crate::cuda::tables::{ProgressRow, ReportRow, ScalarsRow};
-use crate::cuda::{Error, Stream};
+use crate::cuda::{Error, StateBuffers, Stream};
 use crate::kernel::{Norms, Outcome, Scalars, TensorReport};
 use crate::{ElementType, Report};
 
@@ -60,7 +60,7 @@ impl Optimizer {
 
     fn progress(&self, stream: Stream) -> Result<ProgressRow, Error> {
         self.counted.driver.check_stream(stream)?;
-        Ok(self.progress.read(stream, 0, 1)?[0])
+        Ok(self.progress.read(stream, 1)?[0])
     }
 
     /// The reports on the tensors of the last step, in the order in which they were given; with norms if
@@ -81,7 +81,7 @@ impl Optimizer {
     pub fn details(&self, stream: Stream) -> Result<Vec<TensorReport>, Error> {
         self.counted.driver.check_stream(stream)?;
         let count = if self.steps == 0 { 0 } else { self.tables.rows.len() };
-        let rows: Vec<ReportRow> = self.tables.reports.read(stream, 0, count)?;
+        let rows: Vec<ReportRow> = self.tables.reports.read(stream, count)?;
         Ok(rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect())
     }
 
@@ -103,14 +103,16 @@ impl Optimizer {
         let index = self.index_of(name)?;
         self.write_changes(stream)?;
         let entry = &self.entries[index];
-        let ScalarsRow { h_h, h_v, innovation_variance, steps } =
-            entry.state.read(stream, entry.scalars_offset(), 1)?[0];
-        Ok(State {
-            element_type: entry.state_type,
-            v: entry.state.read(stream, 0, entry.state_bytes())?,
-            h: entry.state.read(stream, entry.h_offset(), entry.state_bytes())?,
-            scalars: Scalars { h_h, h_v, innovation_variance, steps },
-        })
+        let (StateBuffers { v, h, scalars }, bytes) = (entry.buffers, entry.state_bytes());
+        // SAFETY: `add_tensor` allocated them, or its caller has promised that they are there; kernels that write them
+        // are on the stream.
+        let (v, h, scalars) = unsafe {
+            let scalars: Vec<ScalarsRow> = self.counted.read(stream, scalars, 1)?;
+            (self.counted.read(stream, v, bytes)?, self.counted.read(stream, h, bytes)?, scalars[0])
+        };
+        let ScalarsRow { h_h, h_v, innovation_variance, steps } = scalars;
+        let scalars = Scalars { h_h, h_v, innovation_variance, steps: steps as u64 };
+        Ok(State { element_type: entry.state_type, v, h, scalars })
     }
 
     /// What has been asked of the device until now.

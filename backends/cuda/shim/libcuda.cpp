@@ -1,8 +1,8 @@
 // A CUDA driver whose devices are this processor, for tests of device.rs: the functions that it calls, as NVIDIA's manual
 // describes them, over the shim. What a real driver would refuse is refused, or counted as a mistake.
 //
-// Built by tests/cuda_driver.rs and bundle.sh, with the shared object's name libcuda.so, so that it is found where the real
-// one would be.
+// Built by tests and by bundle.sh, with the shared object's name libcuda.so, so that it is found where the real one would
+// be.
 
 #include <cstdlib>
 #include <cstring>
@@ -46,13 +46,18 @@ void stub_set(int devices, int version, int major, std::size_t memory) {
     machine.major = major;
     machine.memory = memory;
 }
+// From now on the memory of the process passes for the devices'.
+void stub_take_host_memory() { machine.host_is_device = true; }
 int stub_mistakes() { return machine.mistakes; }
 int stub_held() {
     return machine.modules + static_cast<int>(allocations.size() + stack.size()) + contexts[0].retained +
            contexts[1].retained;
 }
 int stub_synchronizations() { return machine.synchronizations; }
-void *stub_stream(int device) { return new Stream{&contexts[device], nullptr}; }
+void *stub_stream(int device) {
+    static Stream streams[] = {{&contexts[0], nullptr}, {&contexts[1], nullptr}};
+    return &streams[device];
+}
 
 int cuInit(unsigned flags) {
     if (machine.devices == 0) return NO_DEVICE;
@@ -203,7 +208,7 @@ int cuStreamGetCtx(void *stream, Context **context) {
 
 int cuPointerGetAttribute(void *value, int attribute, unsigned long long address) {
     if (!ready()) return mistake(INVALID_CONTEXT);
-    if (!allocation_at(address)) return INVALID_VALUE;
+    if (!machine.host_is_device && !allocation_at(address)) return INVALID_VALUE;
     if (attribute == MEMORY_TYPE) *static_cast<unsigned *>(value) = 2;  // a device's
     // One byte, whatever room there is.
     else if (attribute == IS_MANAGED) *static_cast<bool *>(value) = false;

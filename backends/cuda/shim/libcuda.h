@@ -29,6 +29,7 @@ struct Stream {
 struct Machine {
     int devices = 2, version = 12000, major = 8;
     std::size_t memory = std::size_t{1} << 30;
+    bool host_is_device = false;
     int modules = 0, mistakes = 0, synchronizations = 0;
 };
 

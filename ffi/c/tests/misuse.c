@@ -1,6 +1,7 @@
 /* Every function of koala.h, called with everything that can be wrong with it by itself: pointers, sizes of structs,
  * enums, flags, numbers, lengths, names. Each wrong call has to fail as the table says and to leave everything as it was,
  * and each right one beside it has to succeed. misuse_together.c has what is wrong only together with something else.
+ * Those of koala_cuda are in misuse_cuda.c.
  * stdin names the functions that there are, one a line. */
 #define _POSIX_C_SOURCE 200112L
 #include "changes.h"
@@ -191,11 +192,11 @@ static void try_others(void) {
   char text[64] = "untouched", whole[512];
   size_t numbers[2] = {0, 0}, length = 0;
   expect(koala_version() == KOALA_VERSION, "koala_version is not the header's");
-  for (int i = 0; i <= KOALA_STATUS_POISONED; i++) {
+  for (int i = 0; i <= KOALA_STATUS_DRIVER; i++) {
     expect(strcmp(koala_status_string(i), "an unknown status") != 0, "a status has no text");
   }
   expect(strcmp(koala_status_string(-1), "an unknown status") == 0, "-1 is a status");
-  expect(strcmp(koala_status_string(KOALA_STATUS_POISONED + 1), "an unknown status") == 0, "23 is a status");
+  expect(strcmp(koala_status_string(KOALA_STATUS_DRIVER + 1), "an unknown status") == 0, "26 is a status");
   for (int i = 0; i <= KOALA_BACKEND_AVX512; i++) expect(koala_backend_name(i) != NULL, "a backend has no name");
   expect(koala_backend_name(-1) == NULL && koala_backend_name(6) == NULL, "no backend has a name");
 

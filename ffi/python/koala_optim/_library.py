@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from . import _koala
 
@@ -51,6 +52,10 @@ class BackendError(KoalaError, RuntimeError):
     """There is no such backend, or it cannot run on this processor."""
 
 
+class DeviceError(KoalaError, RuntimeError):
+    """There is no CUDA driver or device, or its driver does not do as it should."""
+
+
 class OutOfMemoryError(KoalaError, MemoryError):
     """There is not enough memory."""
 
@@ -64,6 +69,8 @@ _CLASSES: dict[int, type[KoalaError]] = {
     lib.KOALA_STATUS_BREAKDOWN: BreakdownError,
     lib.KOALA_STATUS_UNKNOWN_BACKEND: BackendError,
     lib.KOALA_STATUS_ABSENT_BACKEND: BackendError,
+    lib.KOALA_STATUS_ABSENT_DEVICE: DeviceError,
+    lib.KOALA_STATUS_DRIVER: DeviceError,
     lib.KOALA_STATUS_MEMORY: OutOfMemoryError,
     lib.KOALA_STATUS_THREADS: LibraryError,
     lib.KOALA_STATUS_VERSION: LibraryError,
@@ -72,9 +79,12 @@ _CLASSES: dict[int, type[KoalaError]] = {
 }
 
 
-def check(status: int) -> None:
-    """Raises what a status other than success stands for."""
+def check(status: int, name_of: Callable[[int], str] | None = None) -> None:
+    """Raises what a status other than success stands for; `name_of` is what texts call a tensor of that number."""
     if status != lib.KOALA_STATUS_OK:
         text = ffi.new("char[]", 512)
         lib.koala_last_error(text, 512, ffi.NULL)
-        raise _CLASSES.get(status, ArgumentError)(status, ffi.string(text).decode())
+        said = ffi.string(text).decode()
+        if name_of is not None:
+            said = re.sub(r'tensor "(\d+)"', lambda match: name_of(int(match[1])), said)
+        raise _CLASSES.get(status, ArgumentError)(status, said)

@@ -14,6 +14,12 @@
 //! are declared as aliases; else they are copied first.
 //!
 //! One call does what one step of koala_optimizer does, the noise included, with the same bits, on the calling thread.
+//!
+//! There is no handler for CUDA. XLA would give it the stream, and addresses on the device for all operands and results;
+//! but koala_cuda keeps R, the settings and the table of tensors in memory of its own, and writes that table with a wait
+//! whenever parameters, v or h are elsewhere than in the step before, as XLA's buffers may be in every call. So what lacks
+//! is a kernel before the step, which makes that table, the settings and R of the operands, and one after it, which
+//! writes noise and outcomes where XLA wants them; and all of that in memory that belongs to the call.
 
 mod c_api;
 mod call;

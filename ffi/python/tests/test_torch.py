@@ -585,7 +585,6 @@ def test_other_devices() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
-@pytest.mark.filterwarnings("ignore:libkoala has no kernel")
 def test_cuda() -> None:
     model, other = perceptron(torch.float64), perceptron(torch.float64).cuda()
     optimizer, far = KoalaPlusPlus(model.parameters()), KoalaPlusPlus(other.parameters())

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Union
 
+import torch
 from torch import Tensor
 
 from .._library import check, ffi, lib
 from ._places import TYPES
 
 Number = Union[float, Tensor]
+
+# L and m: numbers, or two float64 on a device.
+Measurement = Union[tuple[float, float], Tensor]
 
 
 def measure(loss: Number, second_moment: Number | None) -> tuple[float, float]:
@@ -34,15 +38,38 @@ def measure(loss: Number, second_moment: Number | None) -> tuple[float, float]:
     return mean, moment if second_moment is None else _number(second_moment)
 
 
+def measure_there(loss: Tensor, second_moment: Number | None) -> Tensor:
+    """The same of a loss on another device, as two float64 there, which nothing waits for.
+
+    Raises:
+        ValueError, TypeError: As `measure`.
+    """
+    losses = loss.detach()
+    if losses.dim() > 1:
+        raise ValueError(f"the loss is of shape {tuple(losses.shape)}, expected a scalar or one loss for each sample")
+    _check_samples(losses)
+    losses = losses.double()
+    moment = losses.square().mean()
+    if isinstance(second_moment, Tensor):
+        moment = second_moment.detach().to(moment)
+    elif second_moment is not None:
+        moment = torch.full_like(moment, second_moment)
+    return torch.stack([losses.mean(), moment.reshape(())])
+
+
 def _number(given: Number) -> float:
     return float(given.item() if isinstance(given, Tensor) else given)
 
 
-def _of_samples(losses: Tensor) -> tuple[float, float]:
+def _check_samples(losses: Tensor) -> None:
     if losses.numel() == 0:
         raise ValueError("the loss has no samples")
     if losses.dtype not in TYPES:
         raise TypeError(f"the losses are of {losses.dtype}, expected one of {', '.join(map(str, TYPES))}")
+
+
+def _of_samples(losses: Tensor) -> tuple[float, float]:
+    _check_samples(losses)
     if losses.device.type != "cpu":
         # One transfer instead of one for each number.
         losses = losses.cpu()

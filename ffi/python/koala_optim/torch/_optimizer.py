@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Literal
@@ -14,6 +15,7 @@ from torch.optim.optimizer import ParamsT
 
 from .._library import NonFiniteError, check, ffi, lib
 from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
+from ._cuda import CudaTable, measure_on_cuda, new_tables
 from ._loss import Number, measure
 from ._operations import Operations
 from ._places import has_kernel, places_of
@@ -58,6 +60,11 @@ class _Configuration:
         """Whether trouble with one parameter may keep all of them."""
         return self.on_non_finite != "keep_tensor" or self.on_breakdown == "error"
 
+    @property
+    def raises(self) -> bool:
+        """Whether trouble with a parameter may be an error, so that a step has to wait for its device."""
+        return "error" in (self.on_non_finite, self.on_breakdown)
+
 
 class KoalaPlusPlus(torch.optim.Optimizer):
     """KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432): a Kalman filter over a network's parameters.
@@ -93,6 +100,13 @@ class KoalaPlusPlus(torch.optim.Optimizer):
     and the number of steps. A filter restarts if its scalars are set to zero; the tensors themselves must not be
     replaced but by `load_state_dict`. R is in each group, as "measurement_noise".
 
+    On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
+    of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
+    on one GPU or several, and no policy is "error". Nothing waits for the GPU if `lr` is a number and the loss is a
+    tensor there, which is then averaged there; `report()`, `noise` and `state_dict()` wait. Such a step can be captured
+    in a CUDA graph once a step has been taken: call `write_changes()` before the capture, and before a replay if `lr`
+    or other settings have changed; loss and gradients are read where they were. None of this has run on a GPU yet.
+
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     are divided by the scale in place; in float16, small ones may be lost by that.
 
@@ -119,7 +133,7 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same;
             with 1, none is started. Policies that may keep all parameters use one thread. An error that libkoala finds
             in one thread's parameters (memory that overlaps, say) does not keep the others from their step.
-        fallback: For parameters on a device that libkoala has no kernel for: "torch", the same mathematics in
+        fallback: For parameters that libkoala has no kernel for: "torch", the same mathematics in
             operations of PyTorch, announced by one warning; or "error".
 
     Raises:
@@ -174,6 +188,7 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         Raises:
             TypeError, ValueError: See the class.
         """
+        self._read_noise()
         noise = self.noise if self.param_groups else self.defaults["measurement_noise"]
         super().add_param_group(param_group)
         try:
@@ -190,7 +205,11 @@ class KoalaPlusPlus(torch.optim.Optimizer):
 
     @property
     def noise(self) -> float:
-        """R of the last step, in squared units of the loss; before the first step, what it starts from."""
+        """R of the last step, in squared units of the loss; before the first step, what it starts from. Waits for a GPU
+        that the step ran on.
+        """
+        for table in self._tables_on_cuda():
+            return table.noise()
         return float(self.param_groups[0]["measurement_noise"])
 
     def predict(self) -> None:
@@ -236,6 +255,13 @@ class KoalaPlusPlus(torch.optim.Optimizer):
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
         if not self._unscale():
             return returned
+        steppers = self._current_steppers()
+        tables = self._tables_on_cuda()
+        if tables:
+            measurement = measure_on_cuda(loss, second_moment)
+            for table in tables:
+                table.put(measurement)
+            return returned
         mean, moment = measure(loss, second_moment)
         configuration, noise = self._configuration, self.noise
         decay = configuration.noise_decay
@@ -248,11 +274,18 @@ class KoalaPlusPlus(torch.optim.Optimizer):
                 raise NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
             mean = math.nan
         # Not `all`: each one is to step.
-        goes_on = [stepper.step(mean, noise) for stepper in self._current_steppers()]
+        goes_on = [stepper.step(mean, noise) for stepper in steppers]
         if is_finite and all(goes_on):
             for group in self.param_groups:
                 group["measurement_noise"] = noise
         return returned
+
+    def write_changes(self) -> None:
+        """Puts settings that have changed on the current stream, before a step is captured in a CUDA graph, and before
+        it is replayed. A step that is not captured does this itself; on other devices there is nothing to do.
+        """
+        for table in self._tables_on_cuda():
+            table.write_changes()
 
     def report(self) -> Report:
         """What the last step did. Waits for the devices that it ran on."""
@@ -260,6 +293,7 @@ class KoalaPlusPlus(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """The groups and the state, with which a run goes on to the bit. The tensors are not copied."""
+        self._read_noise()
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -288,6 +322,7 @@ class KoalaPlusPlus(torch.optim.Optimizer):
             after.remove()
 
     def __getstate__(self) -> dict[str, Any]:
+        self._read_noise()
         state = super().__getstate__()
         return {**state, "configuration": self._configuration}
 
@@ -297,29 +332,39 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         super().__setstate__({name: value for name, value in state.items() if name != "configuration"})
         self._reset()
 
+    def _read_noise(self) -> None:
+        """Has the groups know R, which a step on a GPU does not tell."""
+        noise = self.noise if self._steppers else None
+        for group in self.param_groups if noise is not None else ():
+            group["measurement_noise"] = noise
+
     def _reset(self) -> None:
         """The next step looks at the parameters anew."""
-        self._steppers: list[Table | Operations] = []
+        self._steppers: Sequence[Table | Operations] = []
         self._count = -1
 
-    def _current_steppers(self) -> list[Table | Operations]:
+    def _current_steppers(self) -> Sequence[Table | Operations]:
         count = sum([len(group["params"]) for group in self.param_groups])
         if count != self._count:
+            self._read_noise()
             self._steppers = self._new_steppers()
             self._count = count
         return self._steppers
 
-    def _new_steppers(self) -> list[Table | Operations]:
+    def _new_steppers(self) -> Sequence[Table | Operations]:
         configuration = self._configuration
         places = places_of(self.param_groups)
         kernel = [has_kernel(place) and configuration.backend != "torch" for place in places]
         others = [place for place, has in zip(places, kernel) if not has]
         if others and configuration.backend != "torch":
+            tables, why_not = new_tables(places, self.param_groups, self.state, configuration, self.noise)
+            if tables:
+                return tables
             device = others[0].parameter.device
             if configuration.fallback == "error":
-                raise TypeError(f"{others[0]} is on {device}, where libkoala has no kernel")
-            text = f"libkoala has no kernel for {device}: {len(others)} parameters are stepped by operations of PyTorch"
-            warnings.warn(text, stacklevel=5)
+                raise TypeError(f"{others[0]} is on {device}, where libkoala has no kernel{why_not}")
+            stepped = f"{len(others)} parameters are stepped by operations of PyTorch"
+            warnings.warn(f"libkoala has no kernel for {device}{why_not}: {stepped}", stacklevel=5)
         if others and configuration.is_atomic:
             # Only one of them can tell whether all are well.
             others, kernel = places, [False] * len(places)
@@ -333,6 +378,10 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         if others:
             steppers.append(Operations(others, self.param_groups, self.state, step))
         return steppers
+
+    def _tables_on_cuda(self) -> list[CudaTable]:
+        """Those there are; if there are some, there are no other steppers."""
+        return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
 
     def _unscale(self) -> bool:
         """What a GradScaler asks for. Returns whether to step."""

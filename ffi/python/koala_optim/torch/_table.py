@@ -6,9 +6,8 @@ writes where the gradients are, and calls.
 
 from __future__ import annotations
 
-import re
 from array import array
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Executor
 from itertools import compress
 from operator import attrgetter
@@ -17,16 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._library import KoalaError, check, ffi, lib
+from .._library import check, ffi, lib
 from .._settings import STATE_TYPES, VARIANTS, number
 from ._layouts import Layouts, layouts_of
 from ._places import TYPES, Place, check_gradient, empty_like, in_order_of, layout_of
 from ._state import State, state_of
 
 _gradient = attrgetter("grad")
-
-_WORDS = ffi.sizeof("koala_tensor") // 8
-_GRADIENT = ffi.offsetof("koala_tensor", "gradient") // 8
 
 
 class _Row(NamedTuple):
@@ -40,7 +36,7 @@ class _Row(NamedTuple):
 
 
 class Table:
-    """The parameters of an optimizer that libkoala steps.
+    """The parameters of an optimizer that libkoala steps on the CPU.
 
     Args:
         places: The parameters.
@@ -51,6 +47,10 @@ class Table:
         executor: Runs all of them but the calling one.
     """
 
+    # The struct that libkoala takes of each.
+    _struct_name = "koala_tensor"
+    _where = "the CPU"
+
     def __init__(
         self,
         places: Sequence[Place],
@@ -60,6 +60,10 @@ class Table:
         threads: int,
         executor: Executor | None,
     ) -> None:
+        # Where in the table a gradient's address is, and the next one's, in words of 8 bytes.
+        self._gradient_words = slice(
+            ffi.offsetof(self._struct_name, "gradient") // 8, None, ffi.sizeof(self._struct_name) // 8
+        )
         parts = _divide(places, threads)
         self._places = [place for part in parts for place in part]
         # Where in the places each part ends.
@@ -100,21 +104,26 @@ class Table:
                 written.
             NonFiniteError, BreakdownError: As the policies say.
         """
-        addresses, _kept = self._gradients()
-        self._update_settings()
-        self._words[_GRADIENT::_WORDS] = memoryview(addresses)
         step = self._step
         step.loss, step.noise = loss, noise
+        self._take_step(self._call)
+        if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
+            return True
+        return not any(call[-1].non_finite for call in self._calls)
+
+    def _take_step(self, call: Callable[[], None]) -> None:
+        """Has `call` step what the table says by then."""
+        addresses, _kept = self._gradients()
+        for index in self._changed_settings():
+            self._change_settings(index)
+        self._words[self._gradient_words] = memoryview(addresses)
         for parameter, work in self._works:
             work.copy_(parameter.detach())
-        self._call()
+        call()
         for parameter, work in self._works:
             parameter.detach().copy_(work)
         # What autograd has saved of a parameter is not what it was.
         _increment_version(self._active_parameters)
-        if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
-            return True
-        return not any(call[-1].non_finite for call in self._calls)
 
     def outcomes(self) -> Iterator[tuple[str, int]]:
         """What the last step did with each parameter that had a gradient, by its name."""
@@ -161,9 +170,12 @@ class Table:
         self._present, self._all_present = present, all(present)
         return lent
 
+    def _is_here(self, parameter: Tensor) -> bool:
+        return parameter.device.type == "cpu"
+
     def _fill(self, rows: list[_Row], present: list[bool]) -> None:
         count = len(rows)
-        self._table = ffi.new("koala_tensor[]", count)
+        self._table = ffi.new(f"{self._struct_name}[]", count)
         for index, row in enumerate(rows):
             self._table[index] = row.struct[0]
         self._words = memoryview(ffi.buffer(self._table)).cast("B").cast("Q")
@@ -182,23 +194,30 @@ class Table:
         if known is not None and known.pointer == parameter.data_ptr() and _same(known.state, state):
             if known.struct.length == parameter.numel() and known.struct.type == TYPES[parameter.dtype]:
                 return known
-        if parameter.device.type != "cpu":
-            raise ValueError(f"{place} is on {parameter.device}, but was on the CPU before")
-        struct = ffi.new("koala_tensor *")
-        struct.size = ffi.sizeof("koala_tensor")
+        if not self._is_here(parameter):
+            raise ValueError(f"{place} is on {parameter.device}, but was on {self._where} before")
+        work = None if layout_of(parameter) == "dense" else empty_like(parameter, parameter.dtype)
+        struct = ffi.new(f"{self._struct_name} *")
+        struct.size = ffi.sizeof(self._struct_name)
         struct.length = parameter.numel()
         struct.type = TYPES[parameter.dtype]
-        state_type = "same" if state.v.dtype == parameter.dtype else str(state.v.dtype).replace("torch.", "")
-        struct.state_type = STATE_TYPES[state_type]
-        struct.group = place.group
-        work = None if layout_of(parameter) == "dense" else empty_like(parameter, parameter.dtype)
-        struct.parameters = _address(parameter if work is None else work)
-        struct.v, struct.h = _address(state.v), _address(state.h)
-        struct.scalars = ffi.cast("koala_scalars *", state.scalars.data_ptr())
+        struct.parameters = address_of(parameter if work is None else work)
+        self._describe_state(struct, index, state)
         row = self._rows[index] = _Row(struct, state, parameter.data_ptr(), work)
         return row
 
-    def _update_settings(self) -> None:
+    def _describe_state(self, struct: Any, index: int, state: State) -> None:
+        place = self._places[index]
+        struct.state_type = state_type_of(place, state)
+        struct.group = place.group
+        struct.v, struct.h = address_of(state.v), address_of(state.h)
+        struct.scalars = ffi.cast("koala_scalars *", state.scalars.data_ptr())
+
+    def _change_settings(self, index: int) -> None:
+        """What there is to do when the settings of a group are others: nothing, where a step is given all of them."""
+
+    def _changed_settings(self) -> Iterator[int]:
+        """The groups whose settings are not what they were."""
         for index, group in enumerate(self._groups):
             values = (
                 float(group["lr"]),
@@ -212,6 +231,7 @@ class Table:
                 settings.learning_rate, settings.weight_decay = values[:2]
                 settings.initial_variance, settings.process_noise = values[2:4]
                 settings.variant = number("variant", group["variant"], VARIANTS)
+                yield index
                 self._values[index] = values
 
     def _call(self) -> None:
@@ -230,15 +250,9 @@ class Table:
                 raise error
 
     def _call_library(self, table: Any, count: int, reports: Any, report: Any) -> None:
-        try:
-            check(lib.koala_step_tensors(self._step, table, count, reports, report))
-        except KoalaError as error:
-            first = table - self._table
-
-            def name(match: re.Match[str]) -> str:
-                return str(self._active[first + int(match[1])])[:-1]
-
-            raise type(error)(error.status, re.sub(r'tensor "(\d+)"', name, str(error))) from None
+        first = table - self._table
+        status = lib.koala_step_tensors(self._step, table, count, reports, report)
+        check(status, lambda place: str(self._active[first + place])[:-1])
 
 
 def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
@@ -252,8 +266,15 @@ def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
     return [[places[index] for index in sorted(part)] for part in parts]
 
 
-def _address(tensor: Tensor) -> Any:
+def address_of(tensor: Tensor) -> Any:
+    """A `void *`."""
     return ffi.cast("void *", tensor.data_ptr())
+
+
+def state_type_of(place: Place, state: State) -> int:
+    """The `koala_state_type` of a state."""
+    dtype = state.v.dtype
+    return STATE_TYPES["same" if dtype == place.parameter.dtype else str(dtype).replace("torch.", "")]
 
 
 def _increment_version(tensors: list[Tensor]) -> None:

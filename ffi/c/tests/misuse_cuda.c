@@ -1,0 +1,186 @@
+/* Every koala_cuda_* function, called with what can be wrong with it: each wrong call has to fail as the table says and to
+ * write nothing. stdin names the functions that there are, one a line. The argument, if there is one, is a CUDA driver to
+ * load: without it, as on most machines, there is no optimizer to be had, and only what needs none is tried. */
+#include <koala.h>
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { NO_DEVICE_HAS_THIS = 1000000, BYTES = 20, LENGTH = 5 };
+
+/* What calls are given; outputs hold a pattern that no wrong call may change. */
+static struct arena {
+  koala_cuda *optimizer, *created, *none;
+  uint32_t group;
+  size_t number;
+  koala_report report;
+  koala_tensor_report details;
+  koala_cuda_counts counts;
+  koala_scalars scalars;
+  _Alignas(8) unsigned char v[BYTES], h[BYTES], foreign_memory[BYTES];
+} arena;
+
+static const koala_loss loss = {.mean = 0.7, .second_moment = 0.6};
+static const koala_loss negative = {.mean = 0.7, .second_moment = -0.6};
+static const koala_config errors = {.size = sizeof errors, .on_non_finite = KOALA_ON_NON_FINITE_ERROR};
+static const koala_config unknown_noise = {.size = sizeof unknown_noise, .noise = 7};
+static const koala_config sizeless = {.size = 0};
+static const koala_settings below_zero = {.size = sizeof below_zero, .learning_rate = -1, .initial_variance = 0.1};
+static const koala_cuda_state sizeless_state = {.size = 8};
+static const koala_cuda_state on_host = {
+    .size = sizeof on_host, .v = arena.v, .h = arena.h, .scalars = &arena.scalars};
+#define TENSOR(...) {.size = sizeof(koala_parameters), __VA_ARGS__}
+static const koala_parameters buffers_on_host[] = {
+    TENSOR(.length = LENGTH, .parameters = arena.foreign_memory,
+           .gradient = arena.foreign_memory)};
+static const koala_parameters no_such_tensor[] = {TENSOR(.tensor = 9)};
+static const koala_parameters no_such_type[] = {TENSOR(.length = LENGTH, .type = 9)};
+static const koala_parameters no_such_copy[] = {TENSOR(.length = LENGTH, .copy_type = 9)};
+static const koala_parameters of_other_length[] = {TENSOR(.length = 6)};
+static const koala_parameters of_other_type[] = {TENSOR(.length = LENGTH, .type = KOALA_ELEMENT_TYPE_F64)};
+
+static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1); }
+
+/* Name, arguments, status, a word of the text. WITH needs an optimizer. */
+#define F32 KOALA_ELEMENT_TYPE_F32
+#define SAME KOALA_STATE_TYPE_SAME
+#define WITH arena.optimizer
+#define ROWS(ROW)                                                                                                     \
+  ROW(0, koala_cuda_create, (NULL, 0, 0, NULL), NULL_POINTER, "optimizer is NULL")                                    \
+  ROW(0, koala_cuda_create, (&sizeless, 0, 0, &arena.created), STRUCT_SIZE, "koala_config")                           \
+  ROW(0, koala_cuda_create, (&unknown_noise, 0, 0, &arena.created), UNKNOWN_VALUE, "koala_noise")                     \
+  ROW(0, koala_cuda_create, (NULL, NO_DEVICE_HAS_THIS, 0, &arena.created), ABSENT_DEVICE, "there is no CUDA d")       \
+  ROW(1, koala_cuda_create, (&errors, 0, 0, &arena.created), SETTING, "OnNonFinite::Error")                           \
+  ROW(0, koala_cuda_destroy, (odd()), MISALIGNED, "optimizer is at")                                                  \
+  ROW(0, koala_cuda_add_group, (NULL, NULL, &arena.group), NULL_POINTER, "optimizer is NULL")                         \
+  ROW(0, koala_cuda_add_group, (WITH, NULL, NULL), NULL_POINTER, "group is NULL")                                     \
+  ROW(1, koala_cuda_add_group, (WITH, &below_zero, &arena.group), SETTING, "learning rate")                           \
+  ROW(0, koala_cuda_set_settings, (WITH, 0, NULL), NULL_POINTER, "koala_settings is NULL")                            \
+  ROW(1, koala_cuda_set_settings, (WITH, 0, &below_zero), SETTING, "learning rate")                                   \
+  ROW(0, koala_cuda_set_learning_rate, (NULL, 0, 0.5), NULL_POINTER, "optimizer is NULL")                             \
+  ROW(1, koala_cuda_set_learning_rate, (WITH, 9, 0.5), UNKNOWN_GROUP, "9")                                            \
+  ROW(1, koala_cuda_set_learning_rate, (WITH, 0, -0.5), SETTING, "learning rate")                                     \
+  ROW(0, koala_cuda_add_tensor, (NULL, "a", 5, F32, SAME, 0, NULL, &arena.number), NULL_POINTER, "optimizer is")      \
+  ROW(0, koala_cuda_add_tensor, (WITH, NULL, 5, F32, SAME, 0, NULL, &arena.number), NULL_POINTER, "name is NULL")     \
+  ROW(0, koala_cuda_add_tensor, (WITH, "\xff", 5, F32, SAME, 0, NULL, NULL), ENCODING, "UTF-8")                       \
+  ROW(0, koala_cuda_add_tensor, (WITH, "a", 5, 9, SAME, 0, NULL, &arena.number), UNKNOWN_VALUE, "element_type")       \
+  ROW(0, koala_cuda_add_tensor, (WITH, "a", 5, F32, 9, 0, NULL, &arena.number), UNKNOWN_VALUE, "state_type")          \
+  ROW(0, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 0, &sizeless_state, NULL), STRUCT_SIZE, "cuda_state")       \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 9, NULL, &arena.number), UNKNOWN_GROUP, "9")                \
+  ROW(1, koala_cuda_add_tensor, (WITH, "known", 5, F32, SAME, 0, NULL, &arena.number), DUPLICATE_TENSOR, "known")     \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", SIZE_MAX, F32, SAME, 0, NULL, &arena.number), LENGTH, "4294967296")       \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", 1 << 20, F32, SAME, 0, NULL, &arena.number), MEMORY, "bytes of memory")   \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 0, &on_host, &arena.number), FOREIGN_DEVICE, "the v at")    \
+  ROW(0, koala_cuda_restart, (NULL, 0), NULL_POINTER, "optimizer is NULL")                                            \
+  ROW(1, koala_cuda_restart, (WITH, 9), UNKNOWN_TENSOR, "no tensor 9")                                                \
+  ROW(0, koala_cuda_step, (NULL, NULL, &loss, NULL, 0), NULL_POINTER, "optimizer is NULL")                            \
+  ROW(0, koala_cuda_step, (WITH, NULL, NULL, NULL, 0), NULL_POINTER, "loss is NULL")                                  \
+  ROW(0, koala_cuda_step, (WITH, NULL, &loss, NULL, 1), NULL_POINTER, "tensors is NULL")                              \
+  ROW(1, koala_cuda_step, (WITH, NULL, &negative, NULL, 0), SETTING, "second moment")                                 \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, no_such_tensor, 1), UNKNOWN_TENSOR, "no tensor 9")                      \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, no_such_type, 1), UNKNOWN_VALUE, "tensor \"known\"")                    \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, no_such_copy, 1), UNKNOWN_VALUE, "tensor \"known\"")                    \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, of_other_length, 1), LENGTH, "tensor \"known\"")                        \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, of_other_type, 1), TYPE, "tensor \"known\"")                            \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, buffers_on_host, 1), FOREIGN_DEVICE, "tensor \"known\"")                \
+  ROW(1, koala_cuda_step, (WITH, foreign(), &loss, NULL, 0), FOREIGN_DEVICE, "stream")                                \
+  ROW(0, koala_cuda_step_device_loss, (WITH, NULL, F32, NULL, NULL, NULL, 0), NULL_POINTER, "mean is NULL")           \
+  ROW(0, koala_cuda_step_device_loss, (WITH, NULL, 9, arena.v, arena.h, NULL, 0), UNKNOWN_VALUE, "element_type")      \
+  ROW(0, koala_cuda_step_device_loss, (NULL, NULL, F32, arena.v, arena.h, NULL, 0), NULL_POINTER, "optimizer is")     \
+  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, NULL, NULL, 0), NULL_POINTER, "second moment")       \
+  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, arena.h, NULL, 0), FOREIGN_DEVICE, "the mean at")    \
+  ROW(0, koala_cuda_write_changes, (NULL, NULL), NULL_POINTER, "optimizer is NULL")                                   \
+  ROW(1, koala_cuda_write_changes, (WITH, foreign()), FOREIGN_DEVICE, "stream")                                       \
+  ROW(0, koala_cuda_report, (WITH, NULL, NULL), NULL_POINTER, "koala_report is NULL")                                 \
+  ROW(0, koala_cuda_report, (NULL, NULL, &arena.report), NULL_POINTER, "optimizer is NULL")                           \
+  ROW(1, koala_cuda_report, (WITH, foreign(), &arena.report), FOREIGN_DEVICE, "stream")                               \
+  ROW(0, koala_cuda_details, (NULL, NULL, &arena.details, 1), NULL_POINTER, "optimizer is NULL")                      \
+  ROW(0, koala_cuda_details, (WITH, NULL, NULL, 1), NULL_POINTER, "reports is NULL")                                  \
+  ROW(1, koala_cuda_details, (WITH, NULL, &arena.details, 1), LENGTH, "the last step had 0")                          \
+  ROW(0, koala_cuda_read_state, (NULL, NULL, 0, NULL, NULL, 0, &arena.scalars), NULL_POINTER, "optimizer is NULL")    \
+  ROW(0, koala_cuda_read_state, (WITH, NULL, 0, arena.v, arena.v, BYTES, NULL), OVERLAP, "v and h overlap")           \
+  ROW(1, koala_cuda_read_state, (WITH, NULL, 9, NULL, NULL, 0, &arena.scalars), UNKNOWN_TENSOR, "no tensor 9")        \
+  ROW(1, koala_cuda_read_state, (WITH, NULL, 0, arena.v, arena.h, 19, &arena.scalars), LENGTH, "expected 20")         \
+  ROW(0, koala_cuda_count, (NULL, &arena.counts), NULL_POINTER, "optimizer is NULL")                                  \
+  ROW(0, koala_cuda_count, (WITH, NULL), NULL_POINTER, "koala_cuda_counts is NULL")
+
+static void *driver;
+
+/* A stream of another device. */
+static void *foreign(void) {
+  void *(*stub_stream)(int) = NULL;
+  *(void **)&stub_stream = dlsym(driver, "stub_stream");
+  return stub_stream(1);
+}
+
+static int cases, failures;
+
+static void expect(int right, const char *what, const char *text) {
+  cases++;
+  failures += !right;
+  if (!right) fprintf(stderr, "%s: %s\n", what, text);
+}
+
+static void must(koala_status status, const char *what) {
+  char text[512] = "";
+  if (status != KOALA_STATUS_OK) koala_last_error(text, sizeof text, NULL);
+  expect(status == KOALA_STATUS_OK, what, text);
+}
+
+#define TRY(needs, name, arguments, expected, word)                                           \
+  if (!(needs) || arena.optimizer != NULL) {                                                  \
+    struct arena before = arena;                                                              \
+    koala_status status = name arguments;                                                     \
+    char text[512];                                                                           \
+    koala_last_error(text, sizeof text, NULL);                                                \
+    expect(status == KOALA_STATUS_##expected, #name #arguments ": another status", text);     \
+    expect(strstr(text, word) != NULL, #name #arguments ": the text lacks " word, text);      \
+    expect(memcmp(&before, &arena, sizeof arena) == 0, #name #arguments, "memory was written"); \
+  }
+
+static const char *const named[] = {
+#define NAME(needs, name, arguments, expected, word) #name,
+    ROWS(NAME)};
+
+/* Whether every function that stdin names has a row. */
+static void compare_with_header(void) {
+  char name[128];
+  int listed = 0;
+  for (; scanf("%127s", name) == 1; listed++) {
+    int known = 0;
+    for (size_t i = 0; i < sizeof named / sizeof named[0]; i++) known |= strcmp(named[i], name) == 0;
+    expect(known, name, "is in koala.h, but has no row here");
+  }
+  expect(listed > 10, "stdin", "names too few functions");
+}
+
+int main(int count, char **arguments) {
+  if (count > 1 && (driver = dlopen(arguments[1], RTLD_NOW | RTLD_GLOBAL)) == NULL) {
+    fprintf(stderr, "%s\n", dlerror());
+    return 1;
+  }
+  memset(&arena, 0x5a, sizeof arena);
+  arena.optimizer = NULL;
+  arena.report.size = sizeof arena.report;
+  arena.counts.size = sizeof arena.counts;
+  if (driver != NULL) {
+    uint32_t group;
+    must(koala_cuda_create(NULL, 0, 0, &arena.optimizer), "create");
+    must(koala_cuda_add_group(arena.optimizer, NULL, &group), "group");
+    must(koala_cuda_add_tensor(arena.optimizer, "known", LENGTH, F32, SAME, group, NULL, NULL), "tensor");
+  }
+  ROWS(TRY)
+  if (driver != NULL) {
+    must(koala_cuda_step(arena.optimizer, NULL, &loss, NULL, 0), "a step of nothing");
+    must(koala_cuda_report(arena.optimizer, NULL, &arena.report), "report");
+    expect(arena.report.step == 1 && arena.report.stepped == 0, "the report", "is of another step");
+    must(koala_cuda_read_state(arena.optimizer, NULL, 0, arena.v, arena.h, BYTES, &arena.scalars), "state");
+    expect(arena.scalars.steps == 0, "the scalars", "are not those before the first step");
+  }
+  must(koala_cuda_destroy(arena.optimizer), "destroy");
+  must(koala_cuda_destroy(NULL), "destroy NULL");
+  compare_with_header();
+  printf("%d looks, %d of them not as they should be\n", cases, failures);
+  return failures != 0;
+}

@@ -1,0 +1,175 @@
+"""The parameters of one CUDA device that libkoala steps, on PyTorch's current stream and without waiting for it.
+
+A table as on the CPU, which koala_cuda_step is given. All that needs a GPU is `is_cuda` and `stream_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._library import DeviceError, check, ffi, lib
+from ._loss import Measurement, Number, measure, measure_there
+from ._places import TYPES, Place
+from ._state import State
+from ._table import Table, address_of, state_type_of
+
+
+def is_cuda(device: torch.device) -> bool:
+    """Whether koala_cuda is for that device: not for AMD's, which PyTorch calls so too."""
+    return device.type == "cuda" and torch.version.cuda is not None
+
+
+def stream_of(device: torch.device) -> int:
+    """The handle of the stream that PyTorch works on."""
+    return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def measure_on_cuda(loss: Number, second_moment: Number | None) -> Measurement:
+    """See `measure`. What only a device knows stays there."""
+    if isinstance(loss, Tensor) and is_cuda(loss.device):
+        return measure_there(loss, second_moment)
+    return measure(loss, second_moment)
+
+
+def new_tables(
+    places: list[Place],
+    groups: list[dict[str, Any]],
+    states: MutableMapping[Any, Any],
+    configuration: Any,
+    noise: float,
+) -> tuple[list[CudaTable], str]:
+    """Tables for a model that is on CUDA devices, one for each; if libkoala cannot step it there, none, and why not."""
+    devices = list(dict.fromkeys(place.parameter.device for place in places))
+    if not any(map(is_cuda, devices)):
+        return [], ""
+    if configuration.raises:
+        return [], ' if a policy is "error"'
+    if not all(map(is_cuda, devices)):
+        return [], " if a part of the model is elsewhere"
+    if configuration.is_atomic and len(devices) > 1:
+        return [], ' if "keep_all" is about several'
+    tables = []
+    for device in devices:
+        own = [place for place in places if place.parameter.device == device]
+        step = configuration.step()
+        step.noise = noise
+        try:
+            tables.append(CudaTable(own, groups, states, step, configuration.noise_decay))
+        except DeviceError as error:
+            return [], f" ({error})"
+    return tables, ""
+
+
+class CudaTable(Table):
+    """The parameters of an optimizer on one CUDA device.
+
+    Args:
+        places, groups, states: See `Table`.
+        step: A `koala_step *`, with the policies; its noise is the one before the next step.
+        noise_decay: None: the noise is fixed.
+
+    Raises:
+        DeviceError: There is no driver or device, or one that is too old.
+    """
+
+    _struct_name = "koala_parameters"
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        groups: list[dict[str, Any]],
+        states: MutableMapping[Any, Any],
+        step: Any,
+        noise_decay: float | None,
+    ) -> None:
+        super().__init__(places, groups, states, step, 1, None)
+        self._device = places[0].parameter.device
+        self._where = str(self._device)
+        config = ffi.new("koala_config *")
+        check(lib.koala_config_init(config, ffi.sizeof("koala_config")))
+        config.initial_noise, config.on_non_finite, config.on_breakdown = (
+            step.noise,
+            step.on_non_finite,
+            step.on_breakdown,
+        )
+        config.noise = lib.KOALA_NOISE_FIXED if noise_decay is None else lib.KOALA_NOISE_AVERAGED
+        config.noise_decay = noise_decay or 0.0
+        created = ffi.new("koala_cuda **")
+        check(lib.koala_cuda_create(config, self._device.index or 0, 0, created))
+        self._optimizer = ffi.gc(created[0], lib.koala_cuda_destroy)
+        group = ffi.new("uint32_t *")
+        for _ in groups:
+            check(lib.koala_cuda_add_group(self._optimizer, ffi.NULL, group))
+        # Of libkoala's tensors, which of the places each is.
+        self._numbers: list[int] = []
+        # What the last step was told of, which has to be there until it has run.
+        self._measurement: Measurement = (0.0, 0.0)
+
+    def put(self, measurement: Measurement) -> None:
+        """Puts a step of every parameter that has a gradient on the current stream.
+
+        Raises:
+            TypeError, ValueError: As `Table.step`.
+            DeviceError: The driver does not do as it should; a part of the step may have run.
+        """
+        if isinstance(measurement, Tensor):
+            measurement = measurement.to(self._device, non_blocking=True)
+        self._measurement = measurement
+        self._take_step(self._put)
+
+    def write_changes(self) -> None:
+        """Puts settings that are others on the current stream."""
+        for index in self._changed_settings():
+            self._change_settings(index)
+        self._check(lib.koala_cuda_write_changes(self._optimizer, self._stream()))
+
+    def noise(self) -> float:
+        """R of the last step. Waits for it."""
+        report = ffi.new("koala_report *", {"size": ffi.sizeof("koala_report")})
+        self._check(lib.koala_cuda_report(self._optimizer, self._stream(), report))
+        return float(report.noise)
+
+    def outcomes(self) -> Iterator[tuple[str, int]]:
+        """See `Table.outcomes`. Waits for the device."""
+        if self._active:
+            self._check(lib.koala_cuda_details(self._optimizer, self._stream(), self._reports, len(self._active)))
+        return super().outcomes()
+
+    def _stream(self) -> Any:
+        return ffi.cast("void *", stream_of(self._device))
+
+    def _put(self) -> None:
+        measurement, optimizer, stream, count = self._measurement, self._optimizer, self._stream(), len(self._active)
+        if isinstance(measurement, Tensor):
+            mean, moment = address_of(measurement), address_of(measurement[1])
+            double = TYPES[torch.float64]
+            self._check(lib.koala_cuda_step_device_loss(optimizer, stream, double, mean, moment, self._table, count))
+        else:
+            self._check(
+                lib.koala_cuda_step(optimizer, stream, ffi.new("koala_loss *", measurement), self._table, count)
+            )
+
+    def _check(self, status: int) -> None:
+        check(status, lambda number: str(self._places[self._numbers[number]])[:-1])
+
+    def _is_here(self, parameter: Tensor) -> bool:
+        return parameter.device == self._device
+
+    def _change_settings(self, index: int) -> None:
+        self._check(lib.koala_cuda_set_settings(self._optimizer, index, self._settings + index))
+
+    def _describe_state(self, struct: Any, index: int, state: State) -> None:
+        place, number, described = self._places[index], ffi.new("size_t *"), ffi.new("koala_cuda_state *")
+        described.size = ffi.sizeof("koala_cuda_state")
+        described.v, described.h = address_of(state.v), address_of(state.h)
+        described.scalars = ffi.cast("koala_scalars *", state.scalars.data_ptr())
+        name = str(len(self._numbers)).encode()
+        self._numbers.append(index)
+        types = struct.type, state_type_of(place, state)
+        status = lib.koala_cuda_add_tensor(self._optimizer, name, struct.length, *types, place.group, described, number)
+        self._check(status)
+        struct.tensor = number[0]

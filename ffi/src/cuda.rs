@@ -1,0 +1,259 @@
+//! An optimizer on a CUDA device for C: everything but its steps and what is read of it.
+
+use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
+
+use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers, Stream};
+use koala_optim::{Error, GroupId};
+
+use crate::failure::{Failure, fail};
+use crate::growing::{Growing, copy_or_default, look};
+use crate::guard::guarded;
+use crate::handle::{Guarded, Handle};
+use crate::optimizer::koala_config;
+use crate::pointers::{check, check_optional, flag, known, text};
+use crate::settings::{from_c, koala_element_type, koala_settings, koala_state_type, noise_rule, policy};
+use crate::status::koala_status;
+use crate::tensor::koala_scalars;
+use crate::values::COutput;
+
+/// KOALA++ over a model on an NVIDIA GPU: what koala_optimizer is on the processor, with the same bits. Made by
+/// koala_cuda_create, ended by koala_cuda_destroy.
+///
+/// It needs the driver (of CUDA 12.0 or later) and a GPU of compute capability 8.0 or later, and no library of CUDA; it
+/// works in the device's primary context, as the CUDA runtime and the frameworks do. Parameters, gradients and states are
+/// addresses on the device. `stream` is a CUstream or cudaStream_t, and NULL is the default stream; work that is put on
+/// several streams has to be ordered among them. A step only puts kernels on the stream: the host does not wait, unless
+/// a function says so. What a step is given has to live, and stay as it is, until the step has run.
+///
+/// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
+/// does not.
+pub struct koala_cuda(Guarded<OnDevice>);
+
+pub(crate) struct OnDevice {
+    pub optimizer: Optimizer,
+    groups: Vec<GroupId>,
+    pub names: Names,
+}
+
+/// Of the tensors, by their numbers.
+pub(crate) struct Names(Vec<Box<str>>);
+
+impl Names {
+    pub fn get(&self, tensor: usize) -> Result<&str, Failure> {
+        self.0.get(tensor).map(|name| &**name).ok_or_else(|| {
+            let count = self.0.len();
+            fail(koala_status::UnknownTensor, format_args!("there is no tensor {tensor}: there are {count}"))
+        })
+    }
+}
+
+impl Handle for koala_cuda {
+    type Inner = OnDevice;
+
+    fn new(inner: OnDevice) -> Self {
+        koala_cuda(Guarded::new(inner))
+    }
+
+    fn guarded(&self) -> &Guarded<OnDevice> {
+        &self.0
+    }
+
+    fn guarded_mut(&mut self) -> &mut Guarded<OnDevice> {
+        &mut self.0
+    }
+}
+
+/// The stream of a handle that C gives.
+///
+/// # Safety
+/// It is NULL or a stream, which lives until its work is done.
+pub(crate) unsafe fn stream_of(handle: *mut c_void) -> Stream {
+    // SAFETY: the caller's promise.
+    unsafe { Stream::from_raw(handle) }
+}
+
+/// An address on the device.
+pub(crate) fn address(pointer: *const c_void) -> u64 {
+    pointer.expose_provenance() as u64
+}
+
+/// Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults; its
+/// `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states are
+/// worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
+///
+/// Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
+/// KOALA_STATUS_SETTING also for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
+/// KOALA_ON_BREAKDOWN_ERROR.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_create(
+    config: *const koala_config,
+    device: u32,
+    group_bytes: usize,
+    optimizer: *mut *mut koala_cuda,
+) -> koala_status {
+    guarded(|| {
+        check(optimizer, "optimizer")?;
+        // SAFETY: the caller's promise.
+        let config = unsafe { copy_or_default(config) }?;
+        let config = Config {
+            noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
+            policy: policy(config.on_non_finite, config.on_breakdown)?,
+            details: flag(config.norms, "norms")?,
+            group_bytes: (group_bytes > 0).then_some(group_bytes),
+        };
+        let made = Optimizer::new(Device::new(device as usize)?, config)?;
+        let inner = OnDevice { optimizer: made, groups: Vec::new(), names: Names(Vec::new()) };
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { koala_cuda::give(inner, optimizer) };
+        Ok(())
+    })
+}
+
+/// Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no
+/// use afterwards, nor is a graph in which a step was captured.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_destroy(optimizer: *mut koala_cuda) -> koala_status {
+    // SAFETY: from `koala_cuda_create`, and not destroyed before, by the caller's promise.
+    guarded(|| unsafe { koala_cuda::destroy(optimizer) })
+}
+
+impl OnDevice {
+    fn group(&self, number: u32) -> Result<GroupId, Failure> {
+        let group = self.groups.get(number as usize).copied();
+        Ok(group.ok_or(Error::UnknownGroup { group: number as usize, groups: self.groups.len() })?)
+    }
+}
+
+/// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
+/// 0 on, in the order in which they are made. The host waits.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_add_group(
+    optimizer: *mut koala_cuda,
+    settings: *const koala_settings,
+    group: *mut u32,
+) -> koala_status {
+    guarded(|| {
+        check(group, "group")?;
+        // SAFETY: the caller's promise.
+        let settings = from_c(&unsafe { copy_or_default(settings) }?)?;
+        let add = |inner: &mut OnDevice| {
+            let number = u32::try_from(inner.groups.len())
+                .map_err(|_| fail(koala_status::UnknownGroup, format_args!("there are 2^32 groups already")))?;
+            inner.groups.push(inner.optimizer.add_group(settings)?);
+            Ok(number)
+        };
+        // SAFETY: the caller's promise.
+        let number = unsafe { koala_cuda::changed(optimizer, add) }?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe { group.write(number) };
+        Ok(())
+    })
+}
+
+/// Changes the settings of a group from the next step on, which writes them on its stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_set_settings(
+    optimizer: *mut koala_cuda,
+    group: u32,
+    settings: *const koala_settings,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let settings = from_c(unsafe { look(settings) }?)?;
+        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_settings(inner.group(group)?, settings)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_cuda::changed(optimizer, set) }
+    })
+}
+
+/// Changes the learning rate of a group from the next step on, which writes it on its stream.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_set_learning_rate(
+    optimizer: *mut koala_cuda,
+    group: u32,
+    learning_rate: f64,
+) -> koala_status {
+    guarded(|| {
+        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_learning_rate(inner.group(group)?, learning_rate)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_cuda::changed(optimizer, set) }
+    })
+}
+
+/// Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for as
+/// long as the tensor is stepped, restarted or read; between two steps it may be copied, and be written with what was
+/// copied before.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_cuda_state {
+    /// sizeof(koala_cuda_state).
+    pub size: usize,
+    /// v: as many elements of the state's type as the tensor has. It need not be initialized before the first step.
+    pub v: *mut c_void,
+    /// h: likewise.
+    pub h: *mut c_void,
+    /// The scalars: all zero before the first step.
+    pub scalars: *mut koala_scalars,
+}
+
+// SAFETY: four words; any bytes are a value.
+unsafe impl Growing for koala_cuda_state {
+    const NAME: &'static str = "koala_cuda_state";
+    const FIRST_SIZE: usize = 32;
+}
+
+/// Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says
+/// where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in the order
+/// in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_add_tensor(
+    optimizer: *mut koala_cuda,
+    name: *const c_char,
+    length: usize,
+    r#type: MaybeUninit<koala_element_type>,
+    state_type: MaybeUninit<koala_state_type>,
+    group: u32,
+    state: *const koala_cuda_state,
+    number: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        check_optional(number, "number")?;
+        // SAFETY: the caller's promise.
+        let name = unsafe { text(name, "name") }?;
+        let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
+        let state = match state.is_null() {
+            true => None,
+            // SAFETY: the caller's promise.
+            false => Some(unsafe { look(state) }?),
+        };
+        let add = |inner: &mut OnDevice| {
+            let group = inner.group(group)?;
+            match state {
+                None => inner.optimizer.add_tensor(name, length, element_type, state_type, group)?,
+                Some(koala_cuda_state { v, h, scalars, .. }) => {
+                    // SAFETY: the caller's promise.
+                    let buffers = unsafe { StateBuffers::new(address(*v), address(*h), address(scalars.cast())) };
+                    inner.optimizer.add_tensor_with_state(name, length, element_type, state_type, group, buffers)?;
+                }
+            }
+            inner.names.0.push(name.into());
+            Ok(inner.names.0.len() - 1)
+        };
+        // SAFETY: the caller's promise.
+        let added = unsafe { koala_cuda::changed(optimizer, add) }?;
+        // SAFETY: NULL, or aligned and the caller's to write.
+        unsafe { number.write_where_wanted(added) };
+        Ok(())
+    })
+}
+
+/// Restarts the filter of a tensor: its next step will be a first step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_restart(optimizer: *mut koala_cuda, tensor: usize) -> koala_status {
+    guarded(|| {
+        let restart = |inner: &mut OnDevice| Ok(inner.optimizer.restart(inner.names.get(tensor)?)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_cuda::changed(optimizer, restart) }
+    })
+}

@@ -1,0 +1,150 @@
+//! What C reads of an optimizer on a CUDA device: reports, filters, and what it has cost.
+
+use std::ffi::c_void;
+
+use crate::backends::koala_backend;
+use crate::call::check_apart;
+use crate::cuda::{OnDevice, koala_cuda, stream_of};
+use crate::failure::{Failure, fail};
+use crate::growing::{Growing, Output};
+use crate::guard::guarded;
+use crate::handle::Handle;
+use crate::pointers::{check_array, check_optional, range_of};
+use crate::report::{koala_report, koala_tensor_report};
+use crate::status::koala_status;
+use crate::tensor::koala_scalars;
+use crate::values::COutput;
+
+/// What the last step on the stream did. Set `report->size` before the call. The host waits for it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_report(
+    optimizer: *const koala_cuda,
+    stream: *mut c_void,
+    report: *mut koala_report,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (output, inner) = unsafe { (Output::needed(report)?, koala_cuda::shared(optimizer)?) };
+        // SAFETY: the caller's promise.
+        let found = inner.optimizer.report(unsafe { stream_of(stream) })?;
+        let mut sum = koala_report { step: found.step, ..koala_report::empty(koala_backend::Fastest, found.noise) };
+        sum.count(&found);
+        output.write(&sum);
+        Ok(())
+    })
+}
+
+/// What the last step on the stream did with each of its `count` tensors, in the order in which they were given. The host
+/// waits for it.
+///
+/// Returns KOALA_STATUS_LENGTH if it had another number of tensors.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_details(
+    optimizer: *const koala_cuda,
+    stream: *mut c_void,
+    reports: *mut koala_tensor_report,
+    count: usize,
+) -> koala_status {
+    guarded(|| {
+        check_array(reports, count, "reports")?;
+        // SAFETY: the caller's promise.
+        let (inner, stream) = unsafe { (koala_cuda::shared(optimizer)?, stream_of(stream)) };
+        let found = inner.optimizer.details(stream)?;
+        if found.len() != count {
+            let stepped = found.len();
+            let text = format_args!("room for {count} reports, but the last step had {stepped} tensors");
+            return Err(fail(koala_status::Length, text));
+        }
+        for (place, report) in found.into_iter().enumerate() {
+            // SAFETY: there is room for as many.
+            unsafe { reports.add(place).write(report.into()) };
+        }
+        Ok(())
+    })
+}
+
+/// Copies the filter of a tensor to the host, as it is stored: v and h each to a buffer of exactly `bytes` bytes, the
+/// tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host waits.
+///
+/// Returns KOALA_STATUS_LENGTH if `bytes` is another number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_read_state(
+    optimizer: *mut koala_cuda,
+    stream: *mut c_void,
+    tensor: usize,
+    v: *mut c_void,
+    h: *mut c_void,
+    bytes: usize,
+    scalars: *mut koala_scalars,
+) -> koala_status {
+    guarded(|| {
+        let (v, h) = (v.cast::<u8>(), h.cast::<u8>());
+        check_array(v, if v.is_null() { 0 } else { bytes }, "v")?;
+        check_array(h, if h.is_null() { 0 } else { bytes }, "h")?;
+        check_optional(scalars, "scalars")?;
+        let ranges = [("v", range_of(v, bytes)), ("h", range_of(h, bytes)), ("scalars", range_of(scalars, 1))];
+        check_apart(&ranges, &[])?;
+        // SAFETY: the caller's promise.
+        let stream = unsafe { stream_of(stream) };
+        let read = |inner: &mut OnDevice| {
+            let name = inner.names.get(tensor)?;
+            let found = inner.optimizer.state(stream, name)?;
+            match found.v.len() == bytes {
+                true => Ok(found),
+                false => Err(wrong_bytes(name, bytes, found.v.len())),
+            }
+        };
+        // SAFETY: the caller's promise.
+        let found = unsafe { koala_cuda::changed(optimizer, read) }?;
+        for (from, to) in [(found.v, v), (found.h, h)] {
+            if !to.is_null() {
+                // SAFETY: as many bytes, by the caller's promise.
+                unsafe { to.copy_from_nonoverlapping(from.as_ptr(), bytes) };
+            }
+        }
+        // SAFETY: NULL, or aligned and the caller's to write.
+        unsafe { scalars.write_where_wanted(found.scalars.into()) };
+        Ok(())
+    })
+}
+
+fn wrong_bytes(name: &str, bytes: usize, expected: usize) -> Failure {
+    fail(koala_status::Length, format_args!("tensor {name:?}: {bytes} bytes for its state, expected {expected}"))
+}
+
+/// What an optimizer has asked of its device until now. Set `size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_cuda_counts {
+    /// sizeof(koala_cuda_counts).
+    pub size: usize,
+    /// Steps put on a stream.
+    pub steps: u64,
+    /// Kernels put on a stream: three for each group of a step's tensors, and one for every 255 words that change before
+    /// it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved.
+    pub launches: u64,
+    /// Calls for which the host waited for the device: to allocate, to describe tensors that are not those of the step
+    /// before, and to read.
+    pub waits: u64,
+}
+
+// SAFETY: four words; any bytes are a value.
+unsafe impl Growing for koala_cuda_counts {
+    const NAME: &'static str = "koala_cuda_counts";
+    const FIRST_SIZE: usize = 32;
+}
+
+/// What has been asked of the device until now. Does not wait.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_count(
+    optimizer: *const koala_cuda,
+    counts: *mut koala_cuda_counts,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (output, inner) = unsafe { (Output::needed(counts)?, koala_cuda::shared(optimizer)?) };
+        let koala_optim::cuda::Counts { steps, launches, waits } = inner.optimizer.counts();
+        output.write(&koala_cuda_counts { size: size_of::<koala_cuda_counts>(), steps, launches, waits });
+        Ok(())
+    })
+}
