@@ -114,6 +114,13 @@ static void *foreign(void) {
   return stub_stream(1);
 }
 
+/* Little enough memory to ask for more. */
+static void shrink_memory(void) {
+  void (*stub_set)(int, int, int, size_t) = NULL;
+  *(void **)&stub_set = dlsym(driver, "stub_set");
+  stub_set(2, 12000, 8, (size_t)1 << 20);
+}
+
 static int cases, failures;
 
 static void expect(int right, const char *what, const char *text) {
@@ -166,6 +173,7 @@ int main(int count, char **arguments) {
   arena.counts.size = sizeof arena.counts;
   if (driver != NULL) {
     uint32_t group;
+    shrink_memory();
     must(koala_cuda_create(NULL, 0, 0, &arena.optimizer), "create");
     must(koala_cuda_add_group(arena.optimizer, NULL, &group), "group");
     must(koala_cuda_add_tensor(arena.optimizer, "known", LENGTH, F32, SAME, group, NULL, NULL), "tensor");
