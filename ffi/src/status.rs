@@ -58,6 +58,10 @@ pub enum koala_status {
     Panic = 21,
     /// An earlier call on this koala_optimizer ended with KOALA_STATUS_PANIC. It can only be destroyed.
     Poisoned = 22,
+    /// A step in halves was to be another one than of KOALA++ with gradients as they are: nothing else is offered so.
+    Halves = 23,
+    /// KOALA-M was to step before koala_optimizer_predict was called for that step.
+    NotPredicted = 24,
 }
 
 impl FromC for koala_status {
@@ -86,6 +90,8 @@ impl FromC for koala_status {
         Self::Version,
         Self::Panic,
         Self::Poisoned,
+        Self::Halves,
+        Self::NotPredicted,
     ];
 }
 
@@ -116,6 +122,8 @@ pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *con
         Some(koala_status::Version) => c"header and library do not fit",
         Some(koala_status::Panic) => c"a mistake in the library",
         Some(koala_status::Poisoned) => c"the optimizer is poisoned",
+        Some(koala_status::Halves) => c"no step to be taken in halves",
+        Some(koala_status::NotPredicted) => c"the prediction is missing",
         None => c"an unknown status",
     };
     text.as_ptr()

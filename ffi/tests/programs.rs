@@ -54,6 +54,11 @@ fn misuse_policies() {
 }
 
 #[test]
+fn misuse_of_methods() {
+    run(&compile("c/tests/misuse_methods.c", &[]), &[], &[]);
+}
+
+#[test]
 fn the_smallest_program_in_cpp() {
     run(&compile("cpp/examples/five_lines.cpp", &[]), &[], &[]);
 }
