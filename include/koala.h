@@ -5,7 +5,8 @@
  *   - koala_step_tensor, koala_step_tensors: whole steps of tensors whose buffers and state the caller owns;
  *   - koala_dots_tensor(s), then koala_apply_tensor(s): the same in two halves, for tensors split over processes;
  *   - koala_optimizer: named tensors in groups, their state, the noise, reports; koala_cuda is the same on an NVIDIA GPU.
- * For the same input, all of them give the same bits, on every processor, backend and number of threads.
+ * For the same input, all of them give the same bits, on every processor, backend and number of threads. A koala_method
+ * chooses another optimizer instead, for the first of them and koala_optimizer: KOALA-V, KOALA-M, AdamW, SGD with momentum.
  *
  * What holds for every function:
  *   - It returns a koala_status (but those that return a constant text or number). Results go through pointers. If the
@@ -168,6 +169,14 @@ enum koala_status
    * A call of the CUDA driver failed: after this, what was put on the stream may have run in part.
    */
   KOALA_STATUS_DRIVER = 25,
+  /**
+   * A step in halves was to be another one than of KOALA++ with gradients as they are: nothing else is offered so.
+   */
+  KOALA_STATUS_HALVES = 26,
+  /**
+   * KOALA-M was to step before koala_optimizer_predict was called for that step.
+   */
+  KOALA_STATUS_NOT_PREDICTED = 27,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -274,6 +283,46 @@ enum koala_element_type
 typedef enum koala_element_type koala_element_type;
 #else
 typedef int32_t koala_element_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is not
+ * looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.
+ */
+enum koala_method_kind
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are those of koala_settings.
+   */
+  KOALA_METHOD_KIND_KOALA_PLUS_PLUS = 0,
+  /**
+   * KOALA-V (Davtyan et al., 2022): one variance for all parameters. Neither h nor v.
+   */
+  KOALA_METHOD_KIND_KOALA_V = 1,
+  /**
+   * KOALA-M (Davtyan et al., 2022): one covariance for all parameters and their velocities. h is the velocity, v the
+   * running average of the parameters. A prediction has to precede each step: see koala_predict_tensors and
+   * koala_optimizer_predict.
+   */
+  KOALA_METHOD_KIND_KOALA_M = 2,
+  /**
+   * AdamW (Loshchilov and Hutter, 2019). h is the mean of the gradient, v that of its square.
+   */
+  KOALA_METHOD_KIND_ADAMW = 3,
+  /**
+   * Stochastic gradient descent. h is the momentum, unless that is 0. No v.
+   */
+  KOALA_METHOD_KIND_SGD = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_method_kind koala_method_kind;
+#else
+typedef int32_t koala_method_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -483,7 +532,7 @@ typedef int32_t koala_noise;
 typedef struct koala_cuda koala_cuda;
 
 /**
- * KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by
+ * KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
  * koala_optimizer_create, ended by koala_optimizer_destroy.
  *
  * Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
@@ -571,6 +620,68 @@ typedef struct koala_loss {
 } koala_loss;
 
 /**
+ * Which optimizer steps, and those of its numbers that all tensors share; koala_method_init fills it with the defaults of
+ * a kind. Numbers of other kinds are not looked at. The variances and the process noise of KOALA-V and KOALA-M move with
+ * each step: a koala_optimizer keeps them, and who steps without one calls koala_method_predict and
+ * koala_method_correct.
+ */
+typedef struct koala_method {
+  /**
+   * sizeof(koala_method).
+   */
+  size_t size;
+  /**
+   * Which optimizer.
+   */
+  koala_method_kind kind;
+  /**
+   * SGD, 1: a step follows the gradient and the new momentum, as Nesterov has it. Default 0.
+   */
+  uint32_t nesterov;
+  /**
+   * SGD: μ, in [0, 1), what a step keeps of the momentum. Default 0.9.
+   */
+  double momentum;
+  /**
+   * AdamW: β₁, in [0, 1), what a step keeps of the mean of the gradient. Default 0.9.
+   */
+  double beta1;
+  /**
+   * AdamW: β₂, in [0, 1), what a step keeps of the mean of its square. Default 0.999.
+   */
+  double beta2;
+  /**
+   * AdamW: ε ≥ 1e-37, in units of the gradient. Default 1e-8.
+   */
+  double epsilon;
+  /**
+   * KOALA-V, KOALA-M: the variance of every parameter, at least 0, as it is now. Default 0.1.
+   */
+  double variance;
+  /**
+   * KOALA-V, KOALA-M: what that variance grows by in each step, at least 0; for KOALA-M it adapts. Default 0.1, and for
+   * KOALA-M 0.01.
+   */
+  double process_noise;
+  /**
+   * KOALA-M: the covariance of a parameter and its velocity, as it is now. Default 0.
+   */
+  double covariance;
+  /**
+   * KOALA-M: the variance of a velocity, at least 0, as it is now. Default 0.1.
+   */
+  double velocity_variance;
+  /**
+   * KOALA-M: what a prediction leaves of a velocity, in [0, 1]. Default 0.9.
+   */
+  double velocity_decay;
+  /**
+   * KOALA-M: the process noise of a velocity, at least 0. Default 0.01.
+   */
+  double velocity_noise;
+} koala_method;
+
+/**
  * Everything about a step but the tensors, for the functions that need no optimizer. koala_step_init fills it with the
  * defaults; `loss` and `noise` are to be set for every step.
  */
@@ -589,6 +700,10 @@ typedef struct koala_step {
    */
   size_t group_count;
   /**
+   * Which optimizer steps, with its shared numbers as they are now. NULL, the default: KOALA++.
+   */
+  const struct koala_method *method;
+  /**
    * L, the minibatch's mean loss. Default 0.
    */
   double loss;
@@ -596,6 +711,16 @@ typedef struct koala_step {
    * R ≥ 0, the variance of the measurement noise: see koala_noise_update. Default 1.
    */
   double noise;
+  /**
+   * Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
+   * precision: one over the factor that the loss was scaled by.
+   */
+  double gradient_factor;
+  /**
+   * Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
+   * What is NaN or infinite before it counts as that.
+   */
+  double gradient_limit;
   /**
    * Where to run. Default KOALA_BACKEND_FASTEST.
    */
@@ -672,7 +797,7 @@ typedef struct koala_tensor {
   uint32_t group;
   /**
    * 1: the call may let `gradient` and `h` change places in this struct, which saves writing h: it does if the
-   * tensor steps, has no weight decay, and has its state in its own type. Either way `h` is the state afterwards, and
+   * tensor steps by KOALA++ with its gradient as it is, has no weight decay, and has its state in its own type. Either way `h` is the state afterwards, and
    * what `gradient` holds is of no use. The gradient's memory must be writable then. Only koala_step_tensor and
    * koala_step_tensors look at this.
    */
@@ -691,12 +816,12 @@ typedef struct koala_tensor {
   const void *gradient;
   /**
    * v = H·P, the product of gradient and covariance: read (but for a first step) and written. It need not be
-   * initialized before the first step.
+   * initialized before the first step. With another method than KOALA++: what koala_method_kind says, zero before the
+   * first step, and not looked at where the method has no such vector.
    */
   void *v;
   /**
-   * h, the measurement row of the step before: read (but for a first step) and written. It need not be initialized
-   * before the first step.
+   * h, the measurement row of the step before: likewise.
    */
   void *h;
   /**
@@ -738,6 +863,10 @@ typedef struct koala_tensor_report {
    */
   double w;
   /**
+   * (H·H)/S, from which the shared numbers of KOALA-V and KOALA-M learn; 0 for other methods.
+   */
+  double gain;
+  /**
    * ‖g‖ before the step; NaN unless norms were asked for.
    */
   double gradient_norm;
@@ -776,6 +905,16 @@ typedef struct koala_report {
    */
   double noise;
   /**
+   * The Euclidean norm of all gradients of an optimizer's step together, scaled but not yet clipped by it; without what
+   * is frozen or not finite. NaN unless koala_config has a clip_norm.
+   */
+  double gradient_norm;
+  /**
+   * The largest gain among the tensors that stepped, for koala_method_correct; 0 if none did. 0 from an optimizer, which
+   * learns from it by itself.
+   */
+  double gain;
+  /**
    * Tensors that stepped, first steps and restarts included.
    */
   uint64_t stepped;
@@ -808,6 +947,48 @@ typedef struct koala_report {
    */
   uint64_t withheld;
 } koala_report;
+
+/**
+ * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
+ * what applies.
+ *
+ * The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
+ * same call; all may be NULL if `length` is 0.
+ */
+typedef struct koala_parameters {
+  /**
+   * sizeof(koala_parameters).
+   */
+  size_t size;
+  /**
+   * The tensor's number, from koala_optimizer_add_tensor.
+   */
+  size_t tensor;
+  /**
+   * Its number of parameters, which must be the one that it was added with.
+   */
+  size_t length;
+  /**
+   * What they are stored in, which must be what it was added with.
+   */
+  koala_element_type type;
+  /**
+   * What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
+   */
+  koala_copy_type copy_type;
+  /**
+   * θ: read and written.
+   */
+  void *parameters;
+  /**
+   * g = ∂L/∂θ of the minibatch's mean loss: read. koala_optimizer_predict does not look at it.
+   */
+  const void *gradient;
+  /**
+   * Written with the new parameters, rounded, if the tensor steps.
+   */
+  void *copy;
+} koala_parameters;
 
 /**
  * The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
@@ -844,6 +1025,25 @@ typedef struct koala_config {
    * sizeof(koala_config).
    */
   size_t size;
+  /**
+   * Which optimizer steps; it is copied. NULL, the default: KOALA++.
+   */
+  const struct koala_method *method;
+  /**
+   * Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
+   * koala_optimizer_set_scaling.
+   */
+  double gradient_factor;
+  /**
+   * Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
+   * What is NaN or infinite before it counts as that.
+   */
+  double gradient_limit;
+  /**
+   * Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that norm.
+   * The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
+   */
+  double clip_norm;
   /**
    * R before the first step, at least 0; with KOALA_NOISE_FIXED, R for ever. Default 1, the paper's.
    */
@@ -884,48 +1084,6 @@ typedef struct koala_config {
  * tensors have stepped. It must not call that optimizer, and must return: no exception, no longjmp.
  */
 typedef void (*koala_log)(void *context, const char *text);
-
-/**
- * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
- * what applies.
- *
- * The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
- * same call; all may be NULL if `length` is 0.
- */
-typedef struct koala_parameters {
-  /**
-   * sizeof(koala_parameters).
-   */
-  size_t size;
-  /**
-   * The tensor's number, from koala_optimizer_add_tensor.
-   */
-  size_t tensor;
-  /**
-   * Its number of parameters, which must be the one that it was added with.
-   */
-  size_t length;
-  /**
-   * What they are stored in, which must be what it was added with.
-   */
-  koala_element_type type;
-  /**
-   * What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
-   */
-  koala_copy_type copy_type;
-  /**
-   * θ: read and written.
-   */
-  void *parameters;
-  /**
-   * g = ∂L/∂θ of the minibatch's mean loss: read.
-   */
-  const void *gradient;
-  /**
-   * Written with the new parameters, rounded, if the tensor steps.
-   */
-  void *copy;
-} koala_parameters;
 
 /**
  * Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for as
@@ -1076,6 +1234,25 @@ koala_status koala_noise_update(double decay,
                                 double *noise);
 
 /**
+ * Fills `method` with the defaults of a kind; numbers of other kinds are zero. `size` is sizeof(koala_method).
+ */
+koala_status koala_method_init(struct koala_method *method, size_t size, koala_method_kind kind);
+
+/**
+ * Moves the shared numbers to the time of the next measurement, before its gradient is taken, for callers without an
+ * optimizer, who call this before each step of KOALA-V and KOALA-M. `distance_squared` and `parameters` are what
+ * koala_predict_tensors gives; KOALA-M alone reads them. Does nothing to other methods.
+ */
+koala_status koala_method_predict(struct koala_method *method, double distance_squared, size_t parameters);
+
+/**
+ * Lets the shared numbers learn from a step, for callers without an optimizer, who call this after each step of KOALA-V
+ * and KOALA-M. `gain` is the largest one among the tensors that stepped, 0 if none did: that of a koala_report. Does
+ * nothing to other methods.
+ */
+koala_status koala_method_correct(struct koala_method *method, double gain);
+
+/**
  * Fills `step` with the defaults. `size` is sizeof(koala_step).
  */
 koala_status koala_step_init(struct koala_step *step, size_t size);
@@ -1106,6 +1283,31 @@ koala_status koala_step_tensors(const struct koala_step *step,
                                 struct koala_report *report);
 
 /**
+ * KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these decay.
+ * Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict moves the
+ * shared numbers, by what is written here: `*distance_squared`, the sum of ‖v − θ‖² before the prediction, and
+ * `*parameters`, over how many parameters. A tensor that is frozen, or of which that sum is not finite, counts for
+ * neither and stays as it is.
+ *
+ * Other methods have nothing to predict here: both are 0. Allocates nothing but what koala_step says, and uses no thread
+ * but the calling one.
+ */
+koala_status koala_predict_tensors(const struct koala_step *step,
+                                   const struct koala_tensor *tensors,
+                                   size_t count,
+                                   double *distance_squared,
+                                   size_t *parameters);
+
+/**
+ * KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
+ * move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
+ * another method.
+ */
+koala_status koala_optimizer_predict(struct koala_optimizer *optimizer,
+                                     const struct koala_parameters *tensors,
+                                     size_t count);
+
+/**
  * Adds the dots of a part of a tensor to those of others: member by member.
  */
 koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *part);
@@ -1116,6 +1318,9 @@ koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *par
  *
  * The whole tensor's dots, summed over its parts in whatever order, may differ from those of an undivided tensor in the
  * last bits of float64.
+ *
+ * Returns KOALA_STATUS_HALVES, as do the three functions below, for another method than KOALA++ and for gradients that
+ * are scaled or limited.
  */
 koala_status koala_dots_tensor(const struct koala_step *step,
                                const struct koala_tensor *tensor,
@@ -1195,6 +1400,14 @@ koala_status koala_optimizer_set_settings(struct koala_optimizer *optimizer,
 koala_status koala_optimizer_set_learning_rate(struct koala_optimizer *optimizer, uint32_t group, double learning_rate);
 
 /**
+ * Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor, which
+ * is one over the factor that the loss was scaled by, and gradient_limit.
+ */
+koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer,
+                                         double factor,
+                                         double limit);
+
+/**
  * Changes how many threads a step uses, from the next one on. Those that there were are joined.
  */
 koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
@@ -1240,7 +1453,8 @@ koala_status koala_optimizer_scalars(const struct koala_optimizer *optimizer,
 
 /**
  * Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's length
- * times the size of its state's type. Either may be NULL, if it is not wanted. Before the first step they are zero.
+ * times the size of its state's type, or 0 where the method has no such vector. Either may be NULL, if it is not wanted.
+ * Before the first step they are zero.
  *
  * Returns KOALA_STATUS_LENGTH if `bytes` is another number.
  */
@@ -1261,6 +1475,13 @@ koala_status koala_optimizer_restart(struct koala_optimizer *optimizer, size_t t
 koala_status koala_optimizer_noise(const struct koala_optimizer *optimizer, double *noise);
 
 /**
+ * The method, with its shared numbers as they are after the last step; numbers of other kinds are zero. Set `method->size`
+ * before the call.
+ */
+koala_status koala_optimizer_method(const struct koala_optimizer *optimizer,
+                                    struct koala_method *method);
+
+/**
  * The backend that an optimizer's steps run on: never KOALA_BACKEND_FASTEST.
  */
 koala_status koala_optimizer_backend(const struct koala_optimizer *optimizer, koala_backend *backend);
@@ -1278,7 +1499,8 @@ koala_status koala_optimizer_set_log(struct koala_optimizer *optimizer, koala_lo
  *
  * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
  *
- * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and what the optimizer's policies make an error.
+ * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_NOT_PREDICTED if KOALA-M has not
+ * predicted for this step, and what the optimizer's policies make an error.
  */
 koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
                                   const struct koala_loss *loss,
@@ -1293,7 +1515,7 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
  * worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
  *
  * Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
- * KOALA_STATUS_SETTING also for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
+ * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
  * KOALA_ON_BREAKDOWN_ERROR.
  */
 koala_status koala_cuda_create(const struct koala_config *config,

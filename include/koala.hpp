@@ -23,6 +23,7 @@
 
 #include "koala.h"
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
@@ -99,7 +100,8 @@ namespace detail {
     case KOALA_STATUS_PANIC: case KOALA_STATUS_POISONED: throw LibraryError(status, text);
     case KOALA_STATUS_NULL_POINTER: case KOALA_STATUS_MISALIGNED: case KOALA_STATUS_OVERLAP:
     case KOALA_STATUS_STRUCT_SIZE: case KOALA_STATUS_UNKNOWN_VALUE: case KOALA_STATUS_LENGTH: case KOALA_STATUS_TYPE:
-    case KOALA_STATUS_ENCODING: case KOALA_STATUS_NO_SAMPLES: throw ArgumentError(status, text);
+    case KOALA_STATUS_ENCODING: case KOALA_STATUS_NO_SAMPLES: case KOALA_STATUS_HALVES:
+    case KOALA_STATUS_NOT_PREDICTED: throw ArgumentError(status, text);
     case KOALA_STATUS_OK: break;
   }
   throw Error(status, text);
@@ -312,7 +314,23 @@ struct Settings : koala_settings {
   Settings() : koala_settings() { check(koala_settings_init(this, sizeof(koala_settings))); }
 };
 
-/// What an Optimizer is made with.
+/// Which optimizer steps, and its numbers.
+struct Method : koala_method {
+  /// With the defaults of that kind.
+  explicit Method(koala_method_kind which = KOALA_METHOD_KIND_KOALA_PLUS_PLUS) : koala_method() {
+    check(koala_method_init(this, sizeof(koala_method), which));
+  }
+
+  /// Moves the shared numbers to the time of the next measurement, for callers without an Optimizer: before each step of
+  /// KOALA-V and KOALA-M, whose prediction predict_tensors makes.
+  void predict(double distance_squared = 0, std::size_t parameters = 0) {
+    check(koala_method_predict(this, distance_squared, parameters));
+  }
+  /// Lets the shared numbers learn from a step, for callers without an Optimizer: the gain is that of the Report.
+  void correct(double gain) { check(koala_method_correct(this, gain)); }
+};
+
+/// What an Optimizer is made with. A Method that `method` points to is copied then.
 struct Config : koala_config {
   Config() : koala_config() { check(koala_config_init(this, sizeof(koala_config))); }
 };
@@ -424,6 +442,19 @@ inline Report step_tensors(const Step& step, Span<Tensor> tensors, Span<TensorRe
                                    detail::place_of(reports, tensors.size()));
 }
 
+/// What KOALA-M's prediction gives its Method.
+struct Prediction {
+  double distance_squared = 0;
+  std::size_t parameters = 0;
+};
+
+/// KOALA-M's prediction, before the gradient of a step is taken: see koala_predict_tensors.
+inline Prediction predict_tensors(const Step& step, Span<Tensor> tensors) {
+  Prediction found;
+  check(koala_predict_tensors(&step, tensors.data(), tensors.size(), &found.distance_squared, &found.parameters));
+  return found;
+}
+
 /// The first half of a step: the dots of a tensor, or of the part of one that this process has. Writes no buffer.
 inline Dots dots_tensor(const Step& step, const Tensor& tensor) {
   return detail::result_of<Dots>(koala_dots_tensor, &step, &tensor);
@@ -472,7 +503,7 @@ static_assert(sizeof(Settings) == sizeof(koala_settings) && sizeof(Tensor) == si
 /// The number of an Optimizer's group.
 enum class Group : std::uint32_t {};
 
-/// KOALA++ over a model: named tensors in groups, their filters, the noise that they share. It can be moved, not
+/// KOALA++, or another Method, over a model: named tensors in groups, their filters, the noise that they share. It can be moved, not
 /// copied; one that was moved from can be destroyed and assigned to, all else throws an ArgumentError.
 ///
 /// Const functions may be called by several threads at once, as long as none is in another function; those by one
@@ -507,6 +538,11 @@ class Optimizer {
     return report;
   }
 
+  /// KOALA-M's prediction, before the gradients of each step are taken; those of the Parameters are not looked at.
+  void predict(Span<const Parameters> tensors) {
+    check(koala_optimizer_predict(handle(), tensors.data(), tensors.size()));
+  }
+
   /// The same for a list in braces: step(loss, {{weight, parameters, gradient}}).
   Report step(const Loss& loss, std::initializer_list<Parameters> tensors, Span<TensorReport> reports = {}) {
     return step(loss, Span<const Parameters>(tensors), reports);
@@ -523,6 +559,10 @@ class Optimizer {
   /// Changes the learning rate of a group from the next step on.
   void set_learning_rate(Group group, double learning_rate) {
     check(koala_optimizer_set_learning_rate(handle(), static_cast<std::uint32_t>(group), learning_rate));
+  }
+  /// Changes what becomes of gradients as they are loaded, from the next step on: see koala_config.
+  void set_scaling(double factor, double limit = HUGE_VAL) {
+    check(koala_optimizer_set_scaling(handle(), factor, limit));
   }
   /// Changes how many threads a step uses, from the next one on.
   void set_threads(std::uint32_t count) { check(koala_optimizer_set_threads(handle(), count)); }
@@ -565,6 +605,8 @@ class Optimizer {
 
   /// Restarts the filter of a tensor: its next step will be a first step.
   void restart(std::size_t tensor) { check(koala_optimizer_restart(handle(), tensor)); }
+  /// The method, with its shared numbers as they are after the last step.
+  Method method() const { return detail::result_of<Method>(koala_optimizer_method, handle()); }
   /// R, as the last step used it.
   double noise() const { return detail::result_of<double>(koala_optimizer_noise, handle()); }
   /// The backend that steps run on: never KOALA_BACKEND_FASTEST.

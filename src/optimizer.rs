@@ -239,8 +239,8 @@ impl Optimizer {
     }
 
     /// Predicts, which KOALA-M has to before each step, and before the gradient of that step is taken: the parameters
-    /// move by their velocities. The tensors are those of the step; their gradients are not read and may be empty. Does
-    /// nothing for another method.
+    /// move by their velocities. The tensors are those of the step; their gradients are not read and may be empty. For
+    /// another method nothing is predicted.
     ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`]. Nothing has changed then.
@@ -259,8 +259,8 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn predict(&mut self, tensors: &mut [Tensor<'_>]) -> Result<(), Error> {
-        let Method::KoalaM(koala_m) = self.method else { return Ok(()) };
         self.find(tensors, true)?;
+        let Method::KoalaM(koala_m) = self.method else { return Ok(()) };
         // A prediction needs neither loss nor noise.
         self.prepare_steps(self.method, Measurement { loss: 0.0, noise: 0.0 });
         let elements = tensors.iter().map(Tensor::len).sum();

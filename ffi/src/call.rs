@@ -7,10 +7,12 @@ use smallvec::SmallVec;
 use crate::backends::chosen;
 use crate::failure::{Failure, fail};
 use crate::growing::{Array, look};
+use crate::method::{koala_method, method_of};
 use crate::pointers::{Range, flag, overlaps, range_of};
 use crate::settings::{from_c, koala_settings, policy};
 use crate::status::koala_status;
 use crate::step::koala_step;
+use crate::tensor::Used;
 
 /// The steps of all groups of a call: on the stack, if they are few.
 pub(crate) type Steps = SmallVec<[Step; 16]>;
@@ -20,7 +22,12 @@ pub(crate) struct Call {
     pub backend: Backend,
     pub policy: Policy,
     pub measurement: Measurement,
+    pub scaling: Scaling,
+    /// Which buffers its steps use.
+    pub used: Used,
     norms: bool,
+    /// Looked at. Where it is, not what it says: that would be a large copy.
+    method: *const koala_method,
     /// None: a single group with the defaults.
     groups: Option<Array<koala_settings>>,
 }
@@ -40,11 +47,20 @@ impl Call {
             // SAFETY: the caller's promise.
             false => Some(unsafe { Array::new(given.groups, given.group_count, "groups") }?),
         };
+        let scaling = Scaling { factor: given.gradient_factor, limit: given.gradient_limit };
+        if scaling != Scaling::default() {
+            scaling.validate()?;
+        }
+        // SAFETY: the caller's promise.
+        let used = Used::by(&unsafe { method_of(given.method) }?);
         Ok(Call {
             backend: chosen(given.backend)?,
             policy: policy(given.on_non_finite, given.on_breakdown)?,
             measurement: Measurement { loss: given.loss, noise: given.noise },
+            scaling,
+            used,
             norms: flag(given.norms, "norms")?,
+            method: given.method,
             groups,
         })
     }
@@ -54,9 +70,10 @@ impl Call {
     }
 
     /// What a call reads of these, its tensors, and something else: see [`check_apart`].
-    pub fn read(&self, step: *const koala_step, tensors: Range, other: Named) -> [Named; 4] {
+    pub fn read(&self, step: *const koala_step, tensors: Range, other: Named) -> [Named; 5] {
         [
             ("step", range_of(step, 1)),
+            ("method", range_of(self.method, 1)),
             ("groups", self.groups.map_or((0, 0), |groups| groups.range())),
             ("tensors", tensors),
             other,
@@ -67,9 +84,15 @@ impl Call {
     #[inline(always)]
     pub fn step_of(&self, group: usize) -> Result<Step, Failure> {
         self.check_group(group)?;
-        let Call { backend, policy, measurement, norms, .. } = *self;
-        let (method, scaling) = (Method::KoalaPlusPlus, Scaling::default());
+        let Call { backend, policy, measurement, scaling, norms, .. } = *self;
+        let method = self.method()?;
         Ok(Step { backend, method, settings: self.settings(group)?, policy, measurement, scaling, norms })
+    }
+
+    #[inline(always)]
+    pub fn method(&self) -> Result<Method, Failure> {
+        // SAFETY: the promise to `new`.
+        unsafe { method_of(self.method) }
     }
 
     #[inline(always)]

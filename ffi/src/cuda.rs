@@ -4,12 +4,13 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers, Stream};
-use koala_optim::{Error, GroupId};
+use koala_optim::{Error, GroupId, Method};
 
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, copy_or_default, look};
 use crate::guard::guarded;
 use crate::handle::{Guarded, Handle};
+use crate::method::method_of;
 use crate::optimizer::koala_config;
 use crate::pointers::{check, check_optional, flag, known, text};
 use crate::settings::{from_c, koala_element_type, koala_settings, koala_state_type, noise_rule, policy};
@@ -83,7 +84,7 @@ pub(crate) fn address(pointer: *const c_void) -> u64 {
 /// worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
 ///
 /// Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
-/// KOALA_STATUS_SETTING also for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
+/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
 /// KOALA_ON_BREAKDOWN_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_create(
@@ -96,6 +97,8 @@ pub unsafe extern "C" fn koala_cuda_create(
         check(optimizer, "optimizer")?;
         // SAFETY: the caller's promise.
         let config = unsafe { copy_or_default(config) }?;
+        // SAFETY: the caller's promise.
+        check_plain(&config, unsafe { method_of(config.method) }?)?;
         let config = Config {
             noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
             policy: policy(config.on_non_finite, config.on_breakdown)?,
@@ -108,6 +111,21 @@ pub unsafe extern "C" fn koala_cuda_create(
         unsafe { koala_cuda::give(inner, optimizer) };
         Ok(())
     })
+}
+
+/// On a GPU there is KOALA++, with gradients as they are.
+fn check_plain(config: &koala_config, method: Method) -> Result<(), Failure> {
+    let koala_config { gradient_factor, gradient_limit, clip_norm, .. } = *config;
+    let as_they_are = gradient_factor == 1.0 && gradient_limit == f64::INFINITY && clip_norm == f64::INFINITY;
+    if method == Method::KoalaPlusPlus && as_they_are {
+        return Ok(());
+    }
+    let text = format_args!(
+        "a koala_cuda steps by koala++ with gradients as they are, not by {} with factor {gradient_factor}, limit \
+         {gradient_limit}, and norm {clip_norm} to clip by",
+        method.name()
+    );
+    Err(fail(koala_status::Setting, text))
 }
 
 /// Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no

@@ -96,6 +96,8 @@ impl From<koala_optim::Error> for Failure {
             Error::UnknownBackend { .. } => koala_status::UnknownBackend,
             Error::AbsentBackend { .. } => koala_status::AbsentBackend,
             Error::Threads { .. } => koala_status::Threads,
+            Error::Halves => koala_status::Halves,
+            Error::NotPredicted => koala_status::NotPredicted,
             // The library's errors may become more: the text says what this one is.
             _ => koala_status::Panic,
         };

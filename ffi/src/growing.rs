@@ -206,10 +206,19 @@ impl<T: Growing> Output<T> {
 /// # Safety
 /// `pointer` is NULL, or points to `size` bytes that may be written.
 pub(crate) unsafe fn initialize<T: Growing + Default>(pointer: *mut T, size: usize) -> Result<(), Failure> {
+    // SAFETY: the caller's promise.
+    unsafe { initialize_with(pointer, size, &T::default()) }
+}
+
+/// The same with other values than the defaults.
+///
+/// # Safety
+/// As [`initialize`].
+pub(crate) unsafe fn initialize_with<T: Growing>(pointer: *mut T, size: usize, value: &T) -> Result<(), Failure> {
     check(pointer, T::NAME)?;
     check_size::<T>(size)?;
     // SAFETY: the caller's promise.
     unsafe { pointer.cast::<usize>().write(size) };
-    Output { pointer, size }.write(&T::default());
+    Output { pointer, size }.write(value);
     Ok(())
 }

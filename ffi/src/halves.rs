@@ -1,7 +1,7 @@
 //! Level 1 in two halves, for callers whose tensors are split over processes: dots, a sum of theirs, and apply.
 
-use koala_optim::Report;
 use koala_optim::kernel::{self, Plan};
+use koala_optim::{Error, Method, Report, Scaling};
 
 use crate::call::{Call, NOTHING, check_apart};
 use crate::failure::Failure;
@@ -67,6 +67,19 @@ pub unsafe extern "C" fn koala_dots_add(sum: *mut koala_dots, part: *const koala
     })
 }
 
+/// A step that may be taken in halves.
+///
+/// # Safety
+/// As [`Call::new`].
+unsafe fn half_of(step: *const koala_step) -> Result<Call, Failure> {
+    // SAFETY: the caller's promise.
+    let call = unsafe { Call::new(step) }?;
+    match call.method()? == Method::KoalaPlusPlus && call.scaling == Scaling::default() {
+        true => Ok(call),
+        false => Err(Error::Halves.into()),
+    }
+}
+
 fn dots_of(stepped: &mut Stepped<'_>) -> Result<koala_dots, Failure> {
     let (backend, settings) = (stepped.step.backend, stepped.step.settings);
     let scalars = *stepped.tensor.scalars();
@@ -82,6 +95,9 @@ fn dots_of(stepped: &mut Stepped<'_>) -> Result<koala_dots, Failure> {
 ///
 /// The whole tensor's dots, summed over its parts in whatever order, may differ from those of an undivided tensor in the
 /// last bits of float64.
+///
+/// Returns KOALA_STATUS_HALVES, as do the three functions below, for another method than KOALA++ and for gradients that
+/// are scaled or limited.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_dots_tensor(
     step: *const koala_step,
@@ -90,7 +106,9 @@ pub unsafe extern "C" fn koala_dots_tensor(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (call, checked) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        let call = unsafe { half_of(step) }?;
+        // SAFETY: the caller's promise.
+        let checked = unsafe { Checked::new(tensor, call.used) }?;
         check(dots, "dots")?;
         checked.check_apart_from("dots", range_of(dots, 1))?;
         check_apart(&[("dots", range_of(dots, 1))], &call.read(step, range_of(tensor, 1), NOTHING))?;
@@ -112,10 +130,10 @@ pub unsafe extern "C" fn koala_dots_tensors(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let call = unsafe { Call::new(step) }?;
+        let call = unsafe { half_of(step) }?;
         check_array(dots, count, "dots")?;
         // SAFETY: the caller's promise.
-        let list = unsafe { TensorList::new(&call, tensors, count, &[("dots", range_of(dots, count))]) }?;
+        let list = unsafe { TensorList::new(&call, call.used, tensors, count, &[("dots", range_of(dots, count))]) }?;
         check_apart(&[("dots", range_of(dots, count))], &call.read(step, list.range(), NOTHING))?;
         list.in_parts(&call.steps()?, |first, tensors, _| {
             for (place, tensor) in tensors.iter_mut().enumerate() {
@@ -142,7 +160,9 @@ pub unsafe extern "C" fn koala_apply_tensor(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (call, checked) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        let call = unsafe { half_of(step) }?;
+        // SAFETY: the caller's promise.
+        let checked = unsafe { Checked::new(tensor, call.used) }?;
         check(dots, "dots")?;
         check_optional(report, "report")?;
         checked.check_apart_from("dots", range_of(dots, 1))?;
@@ -173,7 +193,7 @@ pub unsafe extern "C" fn koala_apply_tensors(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let call = unsafe { Call::new(step) }?;
+        let call = unsafe { half_of(step) }?;
         check_array(dots, count, "dots")?;
         // SAFETY: the caller's promise.
         let outputs = unsafe { Outputs::new(count, reports, report) }?;
@@ -181,7 +201,7 @@ pub unsafe extern "C" fn koala_apply_tensors(
         let dots_range = ("dots", range_of(dots, count));
         let others = [dots_range, reports, report];
         // SAFETY: the caller's promise.
-        let list = unsafe { TensorList::new(&call, tensors, count, &others) }?;
+        let list = unsafe { TensorList::new(&call, call.used, tensors, count, &others) }?;
         check_apart(&[reports, report], &call.read(step, list.range(), dots_range))?;
         let mut sum = Report::default();
         list.in_parts(&call.steps()?, |first, tensors, plans| {
@@ -201,7 +221,7 @@ pub unsafe extern "C" fn koala_apply_tensors(
             }
             Ok(())
         })?;
-        outputs.write_sum(&call, &sum);
+        outputs.write_sum(&call, &sum, 0.0);
         Ok(())
     })
 }

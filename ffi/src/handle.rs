@@ -11,7 +11,7 @@ use crate::pointers::check;
 use crate::status::koala_status;
 use crate::threads::Started;
 
-/// KOALA++ over a model: named tensors in groups, their filters, the noise that they share. Made by
+/// KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
 /// koala_optimizer_create, ended by koala_optimizer_destroy.
 ///
 /// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that

@@ -27,7 +27,9 @@ pub unsafe extern "C" fn koala_step_tensor(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (call, mut checked) = unsafe { (Call::new(step)?, Checked::new(tensor)?) };
+        let call = unsafe { Call::new(step) }?;
+        // SAFETY: the caller's promise.
+        let mut checked = unsafe { Checked::new(tensor, call.used) }?;
         if !report.is_null() {
             check(report, "report")?;
             checked.check_apart_from("report", range_of(report, 1))?;
@@ -70,22 +72,26 @@ pub unsafe extern "C" fn koala_step_tensors(
         // SAFETY: the caller's promise.
         let outputs = unsafe { Outputs::new(count, reports, report) }?;
         // SAFETY: the caller's promise.
-        let list = unsafe { TensorList::new(&call, tensors, count, &outputs.ranges()) }?;
+        let list = unsafe { TensorList::new(&call, call.used, tensors, count, &outputs.ranges()) }?;
         check_apart(&outputs.ranges(), &call.read(step, list.range(), NOTHING))?;
         let steps = call.steps()?;
-        let mut sum = Report::default();
+        let (mut sum, mut gain) = (Report::default(), 0.0);
         let whole_step = |first: usize, tensors: &mut [Stepped], plans: &mut [Plan]| {
             step_tensors(tensors, plans)?;
             for (place, (stepped, plan)) in tensors.iter().zip(&*plans).enumerate() {
                 stepped.tensor.store_scalars();
-                sum.count(plan.report().outcome);
+                let report = plan.report();
+                sum.count(report.outcome);
+                if report.outcome.is_step() {
+                    gain = f64::max(gain, report.gain);
+                }
                 // SAFETY: `reports` is NULL or has room for as many as there are tensors.
-                unsafe { outputs.write_one(first + place, plan.report().into()) };
+                unsafe { outputs.write_one(first + place, report.into()) };
             }
             Ok(())
         };
         list.in_parts(&steps, whole_step)?;
-        outputs.write_sum(&call, &sum);
+        outputs.write_sum(&call, &sum, gain);
         Ok(())
     })
 }
@@ -126,8 +132,8 @@ impl Outputs {
         }
     }
 
-    pub fn write_sum(self, call: &Call, sum: &Report) {
-        let mut report = koala_report::empty(number(call.backend), call.measurement.noise);
+    pub fn write_sum(self, call: &Call, sum: &Report, gain: f64) {
+        let mut report = koala_report { gain, ..koala_report::empty(number(call.backend), call.measurement.noise) };
         report.count(sum);
         self.report.write(&report);
     }

@@ -8,7 +8,7 @@ use crate::failure::{Failure, fail, prefix};
 use crate::growing::Array;
 use crate::pointers::Range;
 use crate::status::koala_status;
-use crate::tensor::{Checked, Stepped, koala_tensor};
+use crate::tensor::{Checked, Stepped, Used, koala_tensor};
 
 /// Tensors that are worked on together: what is kept of them, on the stack, is in the first cache then.
 const PART: usize = 16;
@@ -16,6 +16,7 @@ const PART: usize = 16;
 /// An array of tensors, all of which have been looked at.
 pub(crate) struct TensorList {
     tensors: Array<koala_tensor>,
+    used: Used,
     /// Whether one's trouble may keep others.
     atomic: bool,
 }
@@ -26,13 +27,14 @@ impl TensorList {
     /// result is used. `others` are what the call writes besides.
     pub unsafe fn new(
         call: &Call,
+        used: Used,
         tensors: *const koala_tensor,
         count: usize,
         others: &[Named],
     ) -> Result<Self, Failure> {
         // SAFETY: the caller's promise.
         let tensors = unsafe { Array::new(tensors, count, "tensors") }?;
-        let list = TensorList { tensors, atomic: call.policy.is_atomic() };
+        let list = TensorList { tensors, used, atomic: call.policy.is_atomic() };
         for place in 0..count {
             list.check(call, place, others).map_err(|failure| in_tensor(failure, place))?;
         }
@@ -42,7 +44,7 @@ impl TensorList {
     #[inline(always)]
     fn check(&self, call: &Call, place: usize, others: &[Named]) -> Result<(), Failure> {
         // SAFETY: within the caller's array, by the promise to `new`.
-        let tensor = unsafe { Checked::new(self.tensors.get(place)?) }?;
+        let tensor = unsafe { Checked::new(self.tensors.get(place)?, self.used) }?;
         for (name, range) in others {
             tensor.check_apart_from(name, *range)?;
         }
@@ -75,7 +77,7 @@ impl TensorList {
             tensors.clear();
             for place in first..first + count {
                 // SAFETY: `new` has looked at all of them, and by the promise to it.
-                let tensor = unsafe { Checked::looked_at(self.tensors.pointer(place)) }?;
+                let tensor = unsafe { Checked::looked_at(self.tensors.pointer(place), self.used) }?;
                 let step = steps.get(tensor.group()).ok_or(Failure(koala_status::UnknownGroup))?;
                 tensors.push(Stepped { tensor, step });
             }

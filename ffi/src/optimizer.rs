@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::kernel::Scalars;
-use koala_optim::{Config, Error, GroupId, Optimizer, TensorState};
+use koala_optim::{Config, Error, GroupId, Optimizer, Scaling, TensorState};
 
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::check_apart;
@@ -12,6 +12,7 @@ use crate::failure::{Failure, copy_text, fail};
 use crate::growing::{Growing, Output, copy_or_default, initialize, look};
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, Log, koala_optimizer};
+use crate::method::{koala_method, method_of};
 use crate::pointers::{check, check_array, flag, known, range_of, text};
 use crate::settings::{
     from_c, koala_element_type, koala_noise, koala_on_breakdown, koala_on_non_finite, koala_settings, koala_state_type,
@@ -27,6 +28,17 @@ use crate::threads::start;
 pub struct koala_config {
     /// sizeof(koala_config).
     pub size: usize,
+    /// Which optimizer steps; it is copied. NULL, the default: KOALA++.
+    pub method: *const koala_method,
+    /// Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
+    /// koala_optimizer_set_scaling.
+    pub gradient_factor: f64,
+    /// Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
+    /// What is NaN or infinite before it counts as that.
+    pub gradient_limit: f64,
+    /// Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that norm.
+    /// The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
+    pub clip_norm: f64,
     /// R before the first step, at least 0; with KOALA_NOISE_FIXED, R for ever. Default 1, the paper's.
     pub initial_noise: f64,
     /// The decay of KOALA_NOISE_AVERAGED, in [0, 1]. Default 0.9, the paper's.
@@ -45,16 +57,20 @@ pub struct koala_config {
     pub norms: u32,
 }
 
-// SAFETY: three numbers of 8 bytes and six of 4; any bytes are a value.
+// SAFETY: numbers and a pointer, seven of 8 bytes and six of 4; any bytes are a value.
 unsafe impl Growing for koala_config {
     const NAME: &'static str = "koala_config";
-    const FIRST_SIZE: usize = 48;
+    const FIRST_SIZE: usize = 80;
 }
 
 impl Default for koala_config {
     fn default() -> Self {
         koala_config {
             size: size_of::<Self>(),
+            method: std::ptr::null(),
+            gradient_factor: 1.0,
+            gradient_limit: f64::INFINITY,
+            clip_norm: f64::INFINITY,
             initial_noise: 1.0,
             noise_decay: 0.9,
             noise: MaybeUninit::new(koala_noise::Averaged),
@@ -89,7 +105,12 @@ pub unsafe extern "C" fn koala_optimizer_create(
         let policy = policy(config.on_non_finite, config.on_breakdown)?;
         let details = flag(config.norms, "norms")?;
         let (started, threads) = start(config.threads)?;
-        let made = Optimizer::new(Config { noise, policy, backend, threads, details, ..Config::default() })?;
+        // SAFETY: the caller's promise.
+        let method = unsafe { method_of(config.method) }?;
+        let scaling = Scaling { factor: config.gradient_factor, limit: config.gradient_limit };
+        let clip_norm = Some(config.clip_norm).filter(|norm| *norm != f64::INFINITY);
+        let config = Config { method, noise, policy, scaling, clip_norm, backend, threads, details };
+        let made = Optimizer::new(config)?;
         let inner = Inner {
             optimizer: made,
             backend: number(backend),
@@ -199,6 +220,21 @@ pub unsafe extern "C" fn koala_optimizer_set_learning_rate(
 ) -> koala_status {
     guarded(|| {
         let set = |inner: &mut Inner| Ok(inner.optimizer.set_learning_rate(inner.group(group)?, learning_rate)?);
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, set) }
+    })
+}
+
+/// Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor, which
+/// is one over the factor that the loss was scaled by, and gradient_limit.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_set_scaling(
+    optimizer: *mut koala_optimizer,
+    factor: f64,
+    limit: f64,
+) -> koala_status {
+    guarded(|| {
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_scaling(Scaling { factor, limit })?);
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, set) }
     })
@@ -330,7 +366,8 @@ pub unsafe extern "C" fn koala_optimizer_scalars(
 }
 
 /// Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's length
-/// times the size of its state's type. Either may be NULL, if it is not wanted. Before the first step they are zero.
+/// times the size of its state's type, or 0 where the method has no such vector. Either may be NULL, if it is not wanted.
+/// Before the first step they are zero.
 ///
 /// Returns KOALA_STATUS_LENGTH if `bytes` is another number.
 #[unsafe(no_mangle)]
@@ -345,15 +382,12 @@ pub unsafe extern "C" fn koala_optimizer_state(
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
         let found = inner.state(tensor)?.bytes();
-        if found[0].len() != bytes {
-            return Err(fail(
-                koala_status::Length,
-                format_args!(
-                    "tensor {:?}: {bytes} bytes for its state, expected {}",
-                    inner.name(tensor)?,
-                    found[0].len()
-                ),
-            ));
+        for (name, vector, buffer) in [("v", found[0], v), ("h", found[1], h)] {
+            if !buffer.is_null() && vector.len() != bytes {
+                let (tensor, expected) = (inner.name(tensor)?, vector.len());
+                let text = format_args!("tensor {tensor:?}: {bytes} bytes for {name}, expected {expected}");
+                return Err(fail(koala_status::Length, text));
+            }
         }
         check_array(v.cast::<u8>(), if v.is_null() { 0 } else { bytes }, "v")?;
         check_array(h.cast::<u8>(), if h.is_null() { 0 } else { bytes }, "h")?;
@@ -390,6 +424,21 @@ pub unsafe extern "C" fn koala_optimizer_noise(optimizer: *const koala_optimizer
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { noise.write(inner.optimizer.noise()) };
+        Ok(())
+    })
+}
+
+/// The method, with its shared numbers as they are after the last step; numbers of other kinds are zero. Set `method->size`
+/// before the call.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_method(
+    optimizer: *const koala_optimizer,
+    method: *mut koala_method,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (inner, output) = unsafe { (koala_optimizer::shared(optimizer)?, Output::needed(method)?) };
+        output.write(&(&inner.optimizer.method()).into());
         Ok(())
     })
 }

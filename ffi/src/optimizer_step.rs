@@ -37,7 +37,7 @@ pub struct koala_parameters {
     pub copy_type: MaybeUninit<koala_copy_type>,
     /// θ: read and written.
     pub parameters: *mut c_void,
-    /// g = ∂L/∂θ of the minibatch's mean loss: read.
+    /// g = ∂L/∂θ of the minibatch's mean loss: read. koala_optimizer_predict does not look at it.
     pub gradient: *const c_void,
     /// Written with the new parameters, rounded, if the tensor steps.
     pub copy: *mut c_void,
@@ -55,7 +55,8 @@ unsafe impl Growing for koala_parameters {
 ///
 /// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
 ///
-/// Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and what the optimizer's policies make an error.
+/// Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_NOT_PREDICTED if KOALA-M has not
+/// predicted for this step, and what the optimizer's policies make an error.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_step(
     optimizer: *mut koala_optimizer,
@@ -80,7 +81,7 @@ pub unsafe extern "C" fn koala_optimizer_step(
         check_apart(&others, &[("loss", range_of(loss, 1)), ("tensors", list.range())])?;
         let step = |inner: &mut Inner| {
             // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
-            unsafe { inner.take(list, &others) }?;
+            unsafe { inner.take(list, &others, false) }?;
             let stepped = inner.optimizer.step(measured.into(), &mut inner.given);
             if stepped.is_ok() && !reports.is_null() {
                 for (place, tensor) in inner.given.iter().enumerate() {
@@ -94,6 +95,7 @@ pub unsafe extern "C" fn koala_optimizer_step(
             inner.given.clear();
             let found = stepped?;
             let mut sum = koala_report { step: found.step, ..koala_report::empty(inner.backend, found.noise) };
+            sum.gradient_norm = found.gradient_norm.unwrap_or(f64::NAN);
             sum.count(&found);
             report.write(&sum);
             Ok(())
@@ -118,14 +120,16 @@ fn tell(log: Log, tensor: &Tensor<'_>) {
 
 impl koala_parameters {
     /// Whether it may be used by itself.
-    fn check(&self) -> Result<(), Failure> {
+    fn check(&self, predicts: bool) -> Result<(), Failure> {
         let size = ElementType::from(known(self.r#type)?).size();
         let copy_type = known(self.copy_type)?;
         if self.length == 0 {
             return Ok(());
         }
         check_buffer(self.parameters, self.length, size, "parameters")?;
-        check_buffer(self.gradient, self.length, size, "gradient")?;
+        if !predicts {
+            check_buffer(self.gradient, self.length, size, "gradient")?;
+        }
         match copy_type {
             koala_copy_type::None => Ok(()),
             _ => check_buffer(self.copy, self.length, 2, "copy"),
@@ -133,21 +137,27 @@ impl koala_parameters {
     }
 
     /// What its buffers occupy; nothing if it may not be used.
-    fn ranges(&self) -> [Range; BUFFERS.len()] {
+    fn ranges(&self, predicts: bool) -> [Range; BUFFERS.len()] {
         let (Ok(element_type), Ok(copy_type)) = (known(self.r#type), known(self.copy_type)) else { return [(0, 0); 3] };
         let range = |pointer: *const c_void, size: usize| bytes_at(pointer, self.length * size);
         let size = ElementType::from(element_type).size();
         let copy = if copy_type == koala_copy_type::None { (0, 0) } else { range(self.copy, 2) };
-        [range(self.parameters, size), range(self.gradient, size), copy]
+        let gradient = if predicts { (0, 0) } else { range(self.gradient, size) };
+        [range(self.parameters, size), gradient, copy]
     }
 }
 
 impl Inner {
-    /// Looks at C's list, and makes the library's of it, in `given`.
+    /// Looks at C's list, and makes the library's of it, in `given`: without gradients, for a prediction.
     ///
     /// # Safety
     /// `given` is emptied before the call ends, and nobody else uses the tensors' buffers until then.
-    unsafe fn take(&mut self, list: Array<koala_parameters>, others: &[Named]) -> Result<(), Failure> {
+    pub(crate) unsafe fn take(
+        &mut self,
+        list: Array<koala_parameters>,
+        others: &[Named],
+        predicts: bool,
+    ) -> Result<(), Failure> {
         self.given.clear();
         if list.count > self.names.len() {
             let known = self.names.len();
@@ -158,9 +168,9 @@ impl Inner {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
             let name = self.name(tensor.tensor)?;
-            tensor.check().inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?;
+            tensor.check(predicts).inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?;
         }
-        self.check_apart(list, others)?;
+        self.check_apart(list, others, predicts)?;
         for place in 0..list.count {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
@@ -172,10 +182,10 @@ impl Inner {
             // SAFETY: looked at above, with the sizes of these types.
             self.given.push(unsafe {
                 match known(tensor.r#type)?.into() {
-                    ElementType::F32 => typed::<f32>(name, tensor, copy_type),
-                    ElementType::F64 => typed::<f64>(name, tensor, copy_type),
-                    ElementType::Bf16 => typed::<bf16>(name, tensor, copy_type),
-                    ElementType::F16 => typed::<f16>(name, tensor, copy_type),
+                    ElementType::F32 => typed::<f32>(name, tensor, copy_type, predicts),
+                    ElementType::F64 => typed::<f64>(name, tensor, copy_type, predicts),
+                    ElementType::Bf16 => typed::<bf16>(name, tensor, copy_type, predicts),
+                    ElementType::F16 => typed::<f16>(name, tensor, copy_type, predicts),
                 }
             });
         }
@@ -183,10 +193,10 @@ impl Inner {
     }
 
     /// Whether what is written overlaps nothing else; all tensors have been looked at by themselves.
-    fn check_apart(&mut self, list: Array<koala_parameters>, others: &[Named]) -> Result<(), Failure> {
+    fn check_apart(&mut self, list: Array<koala_parameters>, others: &[Named], predicts: bool) -> Result<(), Failure> {
         // SAFETY: within the list, here and below.
         let tensor = |place| unsafe { list.get(place) };
-        let ranges = |place| tensor(place).map_or([(0, 0); BUFFERS.len()], koala_parameters::ranges);
+        let ranges = |place| tensor(place).map_or([(0, 0); BUFFERS.len()], |tensor| tensor.ranges(predicts));
         let overlap = self.sorted.overlap(list.count, ranges);
         let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| self.name(tensor.tensor));
         if let Some((left, right)) = overlap {
@@ -214,18 +224,17 @@ unsafe fn typed<P: Element>(
     name: &'static str,
     given: &koala_parameters,
     copy_type: koala_copy_type,
+    predicts: bool,
 ) -> Tensor<'static> {
     let length = given.length;
     if length == 0 {
         return Tensor::new::<P>(name, &mut [], &[]);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise; a prediction has no gradient to look at.
     unsafe {
-        let tensor = Tensor::new::<P>(
-            name,
-            std::slice::from_raw_parts_mut(given.parameters.cast(), length),
-            std::slice::from_raw_parts(given.gradient.cast(), length),
-        );
+        let parameters = std::slice::from_raw_parts_mut(given.parameters.cast(), length);
+        let gradient: &[P] = if predicts { &[] } else { std::slice::from_raw_parts(given.gradient.cast(), length) };
+        let tensor = Tensor::new::<P>(name, parameters, gradient);
         match copy_type {
             koala_copy_type::None => tensor,
             koala_copy_type::Bf16 => tensor.with_bf16_copy(std::slice::from_raw_parts_mut(given.copy.cast(), length)),

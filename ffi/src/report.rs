@@ -45,6 +45,8 @@ pub struct koala_tensor_report {
     pub lambda: f64,
     /// w, the weight of the symmetric correction.
     pub w: f64,
+    /// (H·H)/S, from which the shared numbers of KOALA-V and KOALA-M learn; 0 for other methods.
+    pub gain: f64,
     /// ‖g‖ before the step; NaN unless norms were asked for.
     pub gradient_norm: f64,
     /// ‖H‖ = ‖g + wd·θ‖ before the step; NaN unless norms were asked for.
@@ -73,6 +75,7 @@ impl From<TensorReport> for koala_tensor_report {
             alpha: report.alpha,
             lambda: report.lambda,
             w: report.w,
+            gain: report.gain,
             gradient_norm: norm(|norms| norms.gradient),
             measurement_norm: norm(|norms| norms.measurement),
             parameters_norm: norm(|norms| norms.parameters),
@@ -94,6 +97,12 @@ pub struct koala_report {
     pub step: u64,
     /// R of this step.
     pub noise: f64,
+    /// The Euclidean norm of all gradients of an optimizer's step together, scaled but not yet clipped by it; without what
+    /// is frozen or not finite. NaN unless koala_config has a clip_norm.
+    pub gradient_norm: f64,
+    /// The largest gain among the tensors that stepped, for koala_method_correct; 0 if none did. 0 from an optimizer, which
+    /// learns from it by itself.
+    pub gain: f64,
     /// Tensors that stepped, first steps and restarts included.
     pub stepped: u64,
     /// Those of them that stepped for the first time.
@@ -112,10 +121,10 @@ pub struct koala_report {
     pub withheld: u64,
 }
 
-// SAFETY: plain numbers, two of 4 bytes and eleven of 8.
+// SAFETY: plain numbers, two of 4 bytes and thirteen of 8.
 unsafe impl Growing for koala_report {
     const NAME: &'static str = "koala_report";
-    const FIRST_SIZE: usize = 96;
+    const FIRST_SIZE: usize = 112;
 }
 
 impl koala_report {
@@ -126,6 +135,8 @@ impl koala_report {
             reserved: 0,
             step: 0,
             noise,
+            gradient_norm: f64::NAN,
+            gain: 0.0,
             stepped: 0,
             first_steps: 0,
             restarts: 0,

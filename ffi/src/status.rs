@@ -64,6 +64,10 @@ pub enum koala_status {
     ForeignDevice = 24,
     /// A call of the CUDA driver failed: after this, what was put on the stream may have run in part.
     Driver = 25,
+    /// A step in halves was to be another one than of KOALA++ with gradients as they are: nothing else is offered so.
+    Halves = 26,
+    /// KOALA-M was to step before koala_optimizer_predict was called for that step.
+    NotPredicted = 27,
 }
 
 impl FromC for koala_status {
@@ -95,6 +99,8 @@ impl FromC for koala_status {
         Self::AbsentDevice,
         Self::ForeignDevice,
         Self::Driver,
+        Self::Halves,
+        Self::NotPredicted,
     ];
 }
 
@@ -128,6 +134,8 @@ pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *con
         Some(koala_status::AbsentDevice) => c"there is no such device",
         Some(koala_status::ForeignDevice) => c"a buffer or a stream is not the device's",
         Some(koala_status::Driver) => c"a call of the CUDA driver failed",
+        Some(koala_status::Halves) => c"no step to be taken in halves",
+        Some(koala_status::NotPredicted) => c"the prediction is missing",
         None => c"an unknown status",
     };
     text.as_ptr()

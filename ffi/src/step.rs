@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use crate::backends::koala_backend;
 use crate::growing::{Growing, initialize};
 use crate::guard::guarded;
+use crate::method::koala_method;
 use crate::settings::{koala_on_breakdown, koala_on_non_finite, koala_settings};
 use crate::status::koala_status;
 
@@ -20,10 +21,18 @@ pub struct koala_step {
     /// How many groups there are; not looked at if `groups` is NULL. For more than 16, the functions that take an array of
     /// tensors allocate some hundred bytes per group until they return.
     pub group_count: usize,
+    /// Which optimizer steps, with its shared numbers as they are now. NULL, the default: KOALA++.
+    pub method: *const koala_method,
     /// L, the minibatch's mean loss. Default 0.
     pub loss: f64,
     /// R ≥ 0, the variance of the measurement noise: see koala_noise_update. Default 1.
     pub noise: f64,
+    /// Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
+    /// precision: one over the factor that the loss was scaled by.
+    pub gradient_factor: f64,
+    /// Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
+    /// What is NaN or infinite before it counts as that.
+    pub gradient_limit: f64,
     /// Where to run. Default KOALA_BACKEND_FASTEST.
     pub backend: MaybeUninit<koala_backend>,
     /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under the other two, koala_step_tensors and koala_apply_tensors allocate
@@ -35,10 +44,10 @@ pub struct koala_step {
     pub norms: u32,
 }
 
-// SAFETY: a number, a pointer and three numbers of 8 bytes, and four of 4; any bytes are a value.
+// SAFETY: numbers and pointers, eight of 8 bytes and four of 4; any bytes are a value.
 unsafe impl Growing for koala_step {
     const NAME: &'static str = "koala_step";
-    const FIRST_SIZE: usize = 56;
+    const FIRST_SIZE: usize = 80;
 }
 
 impl Default for koala_step {
@@ -47,8 +56,11 @@ impl Default for koala_step {
             size: size_of::<Self>(),
             groups: std::ptr::null(),
             group_count: 0,
+            method: std::ptr::null(),
             loss: 0.0,
             noise: 1.0,
+            gradient_factor: 1.0,
+            gradient_limit: f64::INFINITY,
             backend: MaybeUninit::new(koala_backend::Fastest),
             on_non_finite: MaybeUninit::new(koala_on_non_finite::KeepTensor),
             on_breakdown: MaybeUninit::new(koala_on_breakdown::Restart),

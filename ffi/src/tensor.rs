@@ -4,7 +4,7 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
 use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Lent, Scalars, Step};
-use koala_optim::{Element, ElementType, StateType, bf16, f16};
+use koala_optim::{Element, ElementType, Method, StateType, bf16, f16};
 
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, look};
@@ -80,7 +80,7 @@ pub struct koala_tensor {
     /// Its group: a place in koala_step's `groups`.
     pub group: u32,
     /// 1: the call may let `gradient` and `h` change places in this struct, which saves writing h: it does if the
-    /// tensor steps, has no weight decay, and has its state in its own type. Either way `h` is the state afterwards, and
+    /// tensor steps by KOALA++ with its gradient as it is, has no weight decay, and has its state in its own type. Either way `h` is the state afterwards, and
     /// what `gradient` holds is of no use. The gradient's memory must be writable then. Only koala_step_tensor and
     /// koala_step_tensors look at this.
     pub exchange: u32,
@@ -91,10 +91,10 @@ pub struct koala_tensor {
     /// g = ∂L/∂θ of the minibatch's mean loss: read.
     pub gradient: *const c_void,
     /// v = H·P, the product of gradient and covariance: read (but for a first step) and written. It need not be
-    /// initialized before the first step.
+    /// initialized before the first step. With another method than KOALA++: what koala_method_kind says, zero before the
+    /// first step, and not looked at where the method has no such vector.
     pub v: *mut c_void,
-    /// h, the measurement row of the step before: read (but for a first step) and written. It need not be initialized
-    /// before the first step.
+    /// h, the measurement row of the step before: likewise.
     pub h: *mut c_void,
     /// Written with the new parameters, rounded, if the tensor steps.
     pub copy: *mut c_void,
@@ -106,6 +106,26 @@ pub struct koala_tensor {
 unsafe impl Growing for koala_tensor {
     const NAME: &'static str = "koala_tensor";
     const FIRST_SIZE: usize = 88;
+}
+
+/// Which of a tensor's buffers a call uses; the others are not looked at. Parameters and scalars it always uses.
+#[derive(Clone, Copy)]
+pub(crate) struct Used {
+    pub gradient: bool,
+    pub h: bool,
+    pub v: bool,
+}
+
+impl Used {
+    /// By a step.
+    #[inline(always)]
+    pub fn by(method: &Method) -> Self {
+        let [h, v] = match method {
+            Method::KoalaPlusPlus => [true; 2],
+            other => other.state_vectors().map(|vector| vector.is_some()),
+        };
+        Used { gradient: true, h, v }
+    }
 }
 
 /// The buffers of a tensor.
@@ -120,6 +140,7 @@ pub(crate) struct Checked {
     /// Of v and h.
     state_type: ElementType,
     copy_type: koala_copy_type,
+    used: Used,
     scalars: Scalars,
 }
 
@@ -127,9 +148,9 @@ impl Checked {
     /// # Safety
     /// `source` is NULL or a tensor as its documentation says, and stays so for as long as the result is used.
     #[inline(always)]
-    pub unsafe fn new(source: *const koala_tensor) -> Result<Self, Failure> {
+    pub unsafe fn new(source: *const koala_tensor, used: Used) -> Result<Self, Failure> {
         // SAFETY: the caller's promise.
-        let checked = unsafe { Self::looked_at(source) }?;
+        let checked = unsafe { Self::looked_at(source, used) }?;
         flag(checked.source().exchange, "exchange")?;
         checked.check_buffers(checked.source())?;
         Ok(checked)
@@ -140,7 +161,7 @@ impl Checked {
     /// # Safety
     /// As [`new`](Self::new), which has returned one for this tensor.
     #[inline(always)]
-    pub unsafe fn looked_at(source: *const koala_tensor) -> Result<Self, Failure> {
+    pub unsafe fn looked_at(source: *const koala_tensor, used: Used) -> Result<Self, Failure> {
         // SAFETY: the caller's promise.
         let tensor = unsafe { look(source) }?;
         let element_type: ElementType = known(tensor.r#type)?.into();
@@ -149,7 +170,7 @@ impl Checked {
         check(tensor.scalars, "scalars")?;
         // SAFETY: not NULL, aligned, and the caller's promise.
         let scalars = unsafe { &*tensor.scalars }.as_core()?;
-        Ok(Checked { source: source.cast_mut(), element_type, state_type, copy_type, scalars })
+        Ok(Checked { source: source.cast_mut(), element_type, state_type, copy_type, used, scalars })
     }
 
     #[inline(always)]
@@ -171,15 +192,17 @@ impl Checked {
     /// Where the buffers are, in the order of `BUFFERS`; an empty range where there is none.
     #[inline(always)]
     fn ranges(&self, tensor: &koala_tensor) -> [Range; BUFFERS.len()] {
-        let range = |pointer: *const c_void, size: usize| bytes_at(pointer, tensor.length * size);
+        let range = |used: bool, pointer: *const c_void, size: usize| match used {
+            true => bytes_at(pointer, tensor.length * size),
+            false => (0, 0),
+        };
         let (size, state_size) = (self.element_type.size(), self.state_type.size());
-        let copy = if self.copy_type == koala_copy_type::None { (0, 0) } else { range(tensor.copy, 2) };
         [
-            range(tensor.parameters, size),
-            range(tensor.gradient, size),
-            range(tensor.v, state_size),
-            range(tensor.h, state_size),
-            copy,
+            range(true, tensor.parameters, size),
+            range(self.used.gradient, tensor.gradient, size),
+            range(self.used.v, tensor.v, state_size),
+            range(self.used.h, tensor.h, state_size),
+            range(self.copy_type != koala_copy_type::None, tensor.copy, 2),
             range_of(tensor.scalars, 1),
         ]
     }
@@ -191,9 +214,15 @@ impl Checked {
         }
         let (size, state_size) = (self.element_type.size(), self.state_type.size());
         check_buffer(tensor.parameters, tensor.length, size, "parameters")?;
-        check_buffer(tensor.gradient, tensor.length, size, "gradient")?;
-        check_buffer(tensor.v, tensor.length, state_size, "v")?;
-        check_buffer(tensor.h, tensor.length, state_size, "h")?;
+        if self.used.gradient {
+            check_buffer(tensor.gradient, tensor.length, size, "gradient")?;
+        }
+        if self.used.v {
+            check_buffer(tensor.v, tensor.length, state_size, "v")?;
+        }
+        if self.used.h {
+            check_buffer(tensor.h, tensor.length, state_size, "h")?;
+        }
         let has_copy = self.copy_type != koala_copy_type::None;
         if has_copy {
             check_buffer(tensor.copy, tensor.length, 2, "copy")?;
@@ -257,15 +286,18 @@ impl Checked {
         if length == 0 {
             return Buffers { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
         }
-        // SAFETY: each is there, aligned, as long as that, and apart from the others: `new` has looked. That nobody else
+        // SAFETY: each that is used is there, aligned, as long as that, and apart from the others: `new` has looked. That nobody else
         // uses them during the call is the promise of who called `new`. The result is used before the call ends, one
         // at a time.
         unsafe {
             Buffers {
                 parameters: std::slice::from_raw_parts_mut(tensor.parameters.cast(), length),
-                gradient: std::slice::from_raw_parts(tensor.gradient.cast(), length),
-                v: std::slice::from_raw_parts_mut(tensor.v.cast(), length),
-                h: std::slice::from_raw_parts_mut(tensor.h.cast(), length),
+                gradient: match self.used.gradient {
+                    true => std::slice::from_raw_parts(tensor.gradient.cast(), length),
+                    false => &[],
+                },
+                v: if self.used.v { std::slice::from_raw_parts_mut(tensor.v.cast(), length) } else { &mut [] },
+                h: if self.used.h { std::slice::from_raw_parts_mut(tensor.h.cast(), length) } else { &mut [] },
                 copy: match self.copy_type {
                     koala_copy_type::None => None,
                     koala_copy_type::Bf16 => {

@@ -3,16 +3,18 @@
 use std::path::Path;
 
 /// In the order in which a reader wants them.
-const FILES: [&str; 16] = [
+const FILES: [&str; 18] = [
     "version",
     "status",
     "failure",
     "backends",
     "settings",
+    "method",
     "report",
     "tensor",
     "step",
     "kernel",
+    "predict",
     "halves",
     "handle",
     "optimizer",

@@ -34,20 +34,29 @@ fn structs_and_enums_have_the_same_layout_in_c() {
         koala_backend_info { size backend present name description absent_because }
         koala_settings { size learning_rate weight_decay initial_variance process_noise variant frozen }
         koala_loss { mean second_moment }
-        koala_step { size groups group_count loss noise backend on_non_finite on_breakdown norms }
+        koala_step {
+            size groups group_count method loss noise gradient_factor gradient_limit backend on_non_finite on_breakdown
+            norms
+        }
+        koala_method {
+            size kind nesterov momentum beta1 beta2 epsilon variance process_noise covariance velocity_variance
+            velocity_decay velocity_noise
+        }
         koala_scalars { h_h h_v innovation_variance steps }
         koala_tensor {
             size length r#type state_type copy_type group exchange reserved parameters gradient v h copy scalars
         }
         koala_tensor_report {
-            outcome reserved innovation_variance alpha lambda w gradient_norm measurement_norm parameters_norm
+            outcome reserved innovation_variance alpha lambda w gain gradient_norm measurement_norm parameters_norm
         }
         koala_report {
-            size backend reserved step noise stepped first_steps restarts skipped frozen non_finite breakdowns withheld
+            size backend reserved step noise gradient_norm gain stepped first_steps restarts skipped frozen non_finite
+            breakdowns withheld
         }
         koala_dots { a b c t gradient_squared }
         koala_config {
-            size initial_noise noise_decay noise backend on_non_finite on_breakdown threads norms
+            size method gradient_factor gradient_limit clip_norm initial_noise noise_decay noise backend on_non_finite
+            on_breakdown threads norms
         }
         koala_cuda_state { size v h scalars }
         koala_cuda_counts { size steps launches waits }
@@ -55,7 +64,7 @@ fn structs_and_enums_have_the_same_layout_in_c() {
     };
     lines.extend(enums! {
         koala_status koala_backend koala_variant koala_element_type koala_on_non_finite koala_on_breakdown
-        koala_state_type koala_copy_type koala_outcome koala_noise
+        koala_state_type koala_copy_type koala_outcome koala_noise koala_method_kind
     });
     let header = std::fs::read_to_string(common::here().join("../include/koala.h")).unwrap();
     for declared in header.lines().filter_map(|line| line.strip_prefix("typedef struct ")?.strip_suffix(" {")) {

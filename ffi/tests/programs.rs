@@ -59,6 +59,11 @@ fn misuse_policies() {
 }
 
 #[test]
+fn misuse_of_methods() {
+    run(&compile("c/tests/misuse_methods.c", &[]), &[], &[]);
+}
+
+#[test]
 fn misuse_of_cuda() {
     let program = compile("c/tests/misuse_cuda.c", &[]);
     run(&program, &[], functions(true).as_bytes());

@@ -38,6 +38,11 @@ struct change {
   AT(arguments, type, member, SET, real, NAN, KOALA_STATUS_SETTING, word " is NaN"),                       \
   AT(arguments, type, member, SET, real, INFINITY, KOALA_STATUS_SETTING, word " is inf"),                  \
   AT(arguments, type, member, SET, real, -0.5, KOALA_STATUS_SETTING, word " is -0.5")
+#define LIMIT(arguments, type, member, word)                                                               \
+  AT(arguments, type, member, SET, real, NAN, KOALA_STATUS_SETTING, word " is NaN"),                       \
+  AT(arguments, type, member, SET, real, 0.0, KOALA_STATUS_SETTING, word " is 0"),                         \
+  AT(arguments, type, member, SET, real, -0.5, KOALA_STATUS_SETTING, word " is -0.5"),                     \
+  AT(arguments, type, member, SET, real, INFINITY, KOALA_STATUS_OK, "")
 #define BUFFER(arguments, type, member)                                                                           \
   AT(arguments, type, member, SET, whole, 0, KOALA_STATUS_NULL_POINTER, #member " is NULL"),                      \
   AT(arguments, type, member, MORE, whole, 1, KOALA_STATUS_MISALIGNED, "expected a multiple of")
@@ -70,6 +75,9 @@ static const struct change changes[] = {
     AT(STEP, koala_step, noise, SET, real, 0.0, KOALA_STATUS_OK, ""),
     AT(STEP, koala_step, noise, SET, real, NAN, KOALA_STATUS_OK, ""),
     AT(STEP, koala_step, loss, SET, real, NAN, KOALA_STATUS_OK, ""),
+    AT(STEP, koala_step, method, SET, whole, 1, KOALA_STATUS_MISALIGNED, "koala_method is"),
+    REAL(STEP, koala_step, gradient_factor, "gradient's factor"),
+    LIMIT(STEP, koala_step, gradient_limit, "gradient's limit"),
     AT(STEP, koala_step, groups, MORE, whole, 1, KOALA_STATUS_MISALIGNED, "groups is"),
     AT(STEP, koala_step, group_count, SET, whole, -1, KOALA_STATUS_LENGTH, "groups are more"),
     AT(STEP, koala_step, group_count, SET, whole, PTRDIFF_MAX / sizeof(koala_settings) + 1, KOALA_STATUS_LENGTH,
@@ -112,6 +120,23 @@ static const struct change changes[] = {
     AT(STEPS, koala_scalars, steps, SET, real, 7.0, KOALA_STATUS_OK, ""),
     AT(STEPS, koala_scalars, h_h, SET, real, NAN, KOALA_STATUS_OK, ""),
 
+    /* Of KOALA-M. */
+    ENUM(METHOD, koala_method, kind, KOALA_METHOD_KIND_SGD, "koala_method_kind"),
+    REAL(METHOD, koala_method, variance, "variance"),
+    REAL(METHOD, koala_method, process_noise, "process noise"),
+    REAL(METHOD, koala_method, velocity_variance, "variance of a velocity"),
+    REAL(METHOD, koala_method, velocity_decay, "velocity decay"),
+    REAL(METHOD, koala_method, velocity_noise, "process noise of a velocity"),
+    AT(METHOD, koala_method, covariance, SET, real, NAN, KOALA_STATUS_SETTING, "covariance is NaN"),
+    AT(METHOD, koala_method, covariance, SET, real, -0.5, KOALA_STATUS_OK, ""),
+    AT(METHOD, koala_method, momentum, SET, real, NAN, KOALA_STATUS_OK, ""),
+    AT(METHOD, koala_method, nesterov, SET, whole, 2, KOALA_STATUS_OK, ""),
+
+    AT(CONFIG, koala_config, method, SET, whole, 1, KOALA_STATUS_MISALIGNED, "koala_method is"),
+    REAL(CONFIG, koala_config, gradient_factor, "gradient's factor"),
+    LIMIT(CONFIG, koala_config, gradient_limit, "gradient's limit"),
+    LIMIT(CONFIG, koala_config, clip_norm, "norm to clip by"),
+    AT(CONFIG, koala_config, clip_norm, SET, real, -INFINITY, KOALA_STATUS_SETTING, "norm to clip by is -inf"),
     ENUM(CONFIG, koala_config, noise, KOALA_NOISE_FIXED, "koala_noise"),
     ENUM(CONFIG, koala_config, backend, KOALA_BACKEND_AVX512, "koala_backend"),
     ENUM(CONFIG, koala_config, on_non_finite, KOALA_ON_NON_FINITE_ERROR, "koala_on_non_finite"),
@@ -153,6 +178,20 @@ static const struct change changes[] = {
     SIZE("koala_settings_init", koala_settings),
     SIZE("koala_step_init", koala_step),
     SIZE("koala_config_init", koala_config),
+    SIZE("koala_method_init", koala_method),
+    IN("koala_method_init", kind, whole, -1, KOALA_STATUS_UNKNOWN_VALUE, "koala_method_kind"),
+    IN("koala_method_init", kind, whole, KOALA_METHOD_KIND_SGD + 1, KOALA_STATUS_UNKNOWN_VALUE, "koala_method_kind"),
+    IN("koala_method_predict", gain, real, NAN, KOALA_STATUS_SETTING, "squared distance is NaN"),
+    IN("koala_method_predict", gain, real, -0.5, KOALA_STATUS_SETTING, "squared distance is -0.5"),
+    IN("koala_method_predict", length, whole, 0, KOALA_STATUS_OK, ""),
+    IN("koala_method_correct", gain, real, INFINITY, KOALA_STATUS_SETTING, "gain is inf"),
+    IN("koala_method_correct", gain, real, -0.5, KOALA_STATUS_SETTING, "gain is -0.5"),
+    IN("koala_method_correct", gain, real, 0.0, KOALA_STATUS_OK, ""),
+    IN("koala_optimizer_set_scaling", factor, real, 0.0, KOALA_STATUS_SETTING, "gradient's factor is 0"),
+    IN("koala_optimizer_set_scaling", factor, real, INFINITY, KOALA_STATUS_SETTING, "gradient's factor is inf"),
+    IN("koala_optimizer_set_scaling", limit, real, NAN, KOALA_STATUS_SETTING, "gradient's limit is NaN"),
+    IN("koala_optimizer_set_scaling", limit, real, -0.5, KOALA_STATUS_SETTING, "gradient's limit is -0.5"),
+    IN("koala_optimizer_set_scaling", limit, real, INFINITY, KOALA_STATUS_OK, ""),
     IN("koala_loss_from_samples", type, whole, -1, KOALA_STATUS_UNKNOWN_VALUE, "koala_element_type"),
     IN("koala_loss_from_samples", type, whole, 4, KOALA_STATUS_UNKNOWN_VALUE, "koala_element_type"),
     IN("koala_loss_from_samples", count, whole, 0, KOALA_STATUS_NO_SAMPLES, "no samples"),

@@ -21,12 +21,13 @@ struct given {
   koala_report *report;
   koala_settings *settings;
   koala_config *config;
+  koala_method *method;
   koala_backend_info *info;
   koala_optimizer *optimizer, **created;
   koala_parameters *parameters;
   koala_loss *loss;
   const void *losses;
-  double *noise, decay, learning_rate;
+  double *noise, *distance, decay, learning_rate, gain, factor, limit;
   const char *name;
   char *text;
   size_t *number, capacity, size, tensor, length, bytes;
@@ -36,6 +37,7 @@ struct given {
   void *v, *h;
   koala_element_type type;
   koala_state_type state_type;
+  koala_method_kind kind;
 };
 
 /* Structs of one type, with room to move them apart as a newer header's would be, and before them for results that end
@@ -60,6 +62,7 @@ struct arena {
   ROOM(koala_parameters, ELEMENTS, parameters);
   ROOM(koala_report, 1, report);
   ROOM(koala_config, 1, config);
+  ROOM(koala_method, 1, method);
   ROOM(koala_backend_info, 1, info);
   ROOM(koala_dots, ELEMENTS, dots);
   ROOM(koala_tensor_report, ELEMENTS, reports);
@@ -67,7 +70,7 @@ struct arena {
   koala_scalars scalars[ELEMENTS], scalars_found;
   koala_dots part;
   koala_optimizer *created;
-  double losses[ELEMENTS], noise;
+  double losses[ELEMENTS], noise, distance;
   size_t number[2];
   uint32_t group_number[2];
   koala_backend chosen[2];
@@ -83,6 +86,7 @@ struct seen {
   char names[ELEMENTS][16];
   koala_scalars scalars[ELEMENTS];
   koala_settings settings[GROUPS_MADE];
+  koala_method method;
   unsigned char v[ELEMENTS][64], h[ELEMENTS][64];
 };
 
@@ -162,7 +166,8 @@ static inline void fresh(int variant) {
   all->in = (struct given){
       .step = all->step.at, .tensors = all->tensors.at, .count = ELEMENTS, .dots = all->dots.at, .part = &all->part,
       .reports = all->reports.at, .report = all->report.at, .settings = all->settings.at, .config = all->config.at,
-      .info = all->info.at,
+      .info = all->info.at, .method = all->method.at, .distance = &all->distance, .gain = 0.5, .factor = 0.5,
+      .limit = 2.0, .kind = KOALA_METHOD_KIND_ADAMW,
       .optimizer = optimizer, .created = &all->created, .parameters = all->parameters.at, .loss = all->loss.at,
       .losses = all->losses, .noise = &all->noise, .decay = 0.9, .learning_rate = 0.5, .name = all->name,
       .text = all->text, .number = all->number, .capacity = sizeof all->text, .tensor = 0, .length = lengths[0],
@@ -172,6 +177,7 @@ static inline void fresh(int variant) {
       .state_type = state_type_of(variant)};
   must(koala_step_init(all->step.at, sizeof *all->step.at), "step");
   must(koala_config_init(all->config.at, sizeof *all->config.at), "config");
+  must(koala_method_init(all->method.at, sizeof *all->method.at, KOALA_METHOD_KIND_KOALA_M), "method");
   must(koala_settings_init(all->settings.at, sizeof *all->settings.at), "settings");
   for (int i = 0; i < GROUPS_MADE; i++) all->groups.at[i] = all->settings.at[0];
   all->step.at->groups = all->groups.at;
@@ -219,6 +225,7 @@ static inline void make_optimizer(int variant, const koala_config *config) {
                                     group_of(i), NULL),
          "tensor");
   }
+  must(koala_optimizer_predict(optimizer, arena.parameters.at, ELEMENTS), "predict");
   must(koala_optimizer_step(optimizer, arena.loss.at, arena.parameters.at, ELEMENTS, NULL, NULL), "step");
   fresh(variant);
 }
@@ -228,6 +235,8 @@ static inline void look(struct seen *seen, int variant) {
   must(koala_optimizer_noise(optimizer, &seen->noise), "noise");
   must(koala_optimizer_backend(optimizer, &seen->backend), "backend");
   must(koala_optimizer_tensor_count(optimizer, &seen->count), "count");
+  seen->method.size = sizeof seen->method;
+  must(koala_optimizer_method(optimizer, &seen->method), "method");
   for (int i = 0; i < GROUPS_MADE; i++) {
     seen->settings[i].size = sizeof(koala_settings);
     must(koala_optimizer_settings(optimizer, i, &seen->settings[i]), "settings");
@@ -235,7 +244,9 @@ static inline void look(struct seen *seen, int variant) {
   for (int i = 0; i < ELEMENTS; i++) {
     must(koala_optimizer_scalars(optimizer, i, &seen->scalars[i]), "scalars");
     must(koala_optimizer_tensor_name(optimizer, i, seen->names[i], sizeof seen->names[i], NULL), "name");
-    must(koala_optimizer_state(optimizer, i, seen->v[i], seen->h[i], lengths[i] * state_size(variant, i)), "state");
+    must(koala_optimizer_state(optimizer, i, seen->method.kind == KOALA_METHOD_KIND_SGD ? NULL : seen->v[i], seen->h[i],
+                               lengths[i] * state_size(variant, i)),
+         "state");
   }
 }
 
@@ -253,6 +264,7 @@ static inline void begin(const struct function *function, int variant) {
   if (strcmp(function->name, "koala_backend_by_name") == 0) strcpy(arena.name, "scalar");
   if (strcmp(function->name, "koala_settings_init") == 0) arena.in.size = sizeof(koala_settings);
   if (strcmp(function->name, "koala_config_init") == 0) arena.in.size = sizeof(koala_config);
+  if (strcmp(function->name, "koala_method_init") == 0) arena.in.size = sizeof(koala_method);
   if (strcmp(function->name, "koala_step_init") == 0) arena.in.size = sizeof(koala_step);
 }
 

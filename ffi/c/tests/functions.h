@@ -10,7 +10,8 @@ enum argument {
   STEP = 1 << 0, GROUPS = 1 << 1, TENSOR = 1 << 2, TENSORS = 1 << 3, STEPS = 1 << 4, PARAMETERS = 1 << 5,
   SETTINGS = 1 << 6, CONFIG = 1 << 7, REPORT = 1 << 8, INFO = 1 << 9, DOTS = 1 << 10, REPORTS = 1 << 11, LOSS = 1 << 12,
   LOSSES = 1 << 13, NOISE = 1 << 14, OPTIMIZER = 1 << 15, CREATED = 1 << 16, NAME = 1 << 17, TEXT = 1 << 18,
-  LENGTH = 1 << 19, NUMBER = 1 << 20, GROUP_NUMBER = 1 << 21, SCALARS = 1 << 22, CHOSEN = 1 << 23, PART = 1 << 24
+  LENGTH = 1 << 19, NUMBER = 1 << 20, GROUP_NUMBER = 1 << 21, SCALARS = 1 << 22, CHOSEN = 1 << 23, PART = 1 << 24,
+  METHOD = 1 << 25, DISTANCE = 1 << 26
 };
 
 enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | STEPS };
@@ -24,11 +25,16 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_backend_by_name, (in->name, in->chosen), NAME | CHOSEN, 0, 0)                                               \
   F(koala_backend_from_environment, (in->chosen), CHOSEN, 0, 0)                                                       \
   F(koala_settings_init, (in->settings, in->size), SETTINGS, 0, SETTINGS)                                             \
+  F(koala_method_init, (in->method, in->size, in->kind), METHOD, 0, METHOD)                                           \
+  F(koala_method_predict, (in->method, in->gain, in->length), METHOD, 0, 0)                                           \
+  F(koala_method_correct, (in->method, in->gain), METHOD, 0, 0)                                                       \
   F(koala_loss_from_samples, (in->type, in->losses, in->count, in->loss), LOSSES | LOSS, 0, 0)                        \
   F(koala_noise_update, (in->decay, in->loss, in->noise), LOSS | NOISE, 0, 0)                                         \
   F(koala_step_init, (in->step, in->size), STEP, 0, STEP)                                                             \
   F(koala_step_tensor, (in->step, in->tensors, in->reports), ONE, REPORTS, 0)                                         \
   F(koala_step_tensors, (in->step, in->tensors, in->count, in->reports, in->report), MANY, REPORTS | REPORT, REPORT)  \
+  F(koala_predict_tensors, (in->step, in->tensors, in->count, in->distance, in->number), MANY | DISTANCE | NUMBER,    \
+    0, 0)                                                                                                             \
   F(koala_dots_add, (in->dots, in->part), DOTS | PART, 0, 0)                                                          \
   F(koala_dots_tensor, (in->step, in->tensors, in->dots), ONE | DOTS, 0, 0)                                           \
   F(koala_dots_tensors, (in->step, in->tensors, in->count, in->dots), MANY | DOTS, 0, 0)                              \
@@ -42,6 +48,7 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_optimizer_settings, (in->optimizer, in->group, in->settings), OPTIMIZER | SETTINGS, 0, SETTINGS)            \
   F(koala_optimizer_set_settings, (in->optimizer, in->group, in->settings), OPTIMIZER | SETTINGS, 0, 0)               \
   F(koala_optimizer_set_learning_rate, (in->optimizer, in->group, in->learning_rate), OPTIMIZER, 0, 0)                \
+  F(koala_optimizer_set_scaling, (in->optimizer, in->factor, in->limit), OPTIMIZER, 0, 0)                             \
   F(koala_optimizer_set_threads, (in->optimizer, in->threads), OPTIMIZER, 0, 0)                                       \
   F(koala_optimizer_add_tensor,                                                                                       \
     (in->optimizer, in->name, in->length, in->type, in->state_type, in->group, in->number),                          \
@@ -54,8 +61,10 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_optimizer_state, (in->optimizer, in->tensor, in->v, in->h, in->bytes), OPTIMIZER, 0, 0)                     \
   F(koala_optimizer_restart, (in->optimizer, in->tensor), OPTIMIZER, 0, 0)                                            \
   F(koala_optimizer_noise, (in->optimizer, in->noise), OPTIMIZER | NOISE, 0, 0)                                       \
+  F(koala_optimizer_method, (in->optimizer, in->method), OPTIMIZER | METHOD, 0, METHOD)                               \
   F(koala_optimizer_backend, (in->optimizer, in->chosen), OPTIMIZER | CHOSEN, 0, 0)                                   \
   F(koala_optimizer_set_log, (in->optimizer, NULL, NULL), OPTIMIZER, 0, 0)                                            \
+  F(koala_optimizer_predict, (in->optimizer, in->parameters, in->count), OPTIMIZER | PARAMETERS, 0, 0)                \
   F(koala_optimizer_step, (in->optimizer, in->loss, in->parameters, in->count, in->reports, in->report),              \
     OPTIMIZER | LOSS | PARAMETERS, REPORTS | REPORT, REPORT)
 
@@ -67,6 +76,9 @@ FUNCTIONS(CALL)
 static const struct function functions[] = {FUNCTIONS(ROW)};
 
 enum { FUNCTIONS_HERE = sizeof functions / sizeof functions[0] };
+
+/* A prediction does not look at gradients. */
+static inline int predicts(const struct function *function) { return strstr(function->name, "predict") != NULL; }
 
 static inline const struct function *function_named(const char *name) {
   for (int i = 0; i < FUNCTIONS_HERE; i++) {

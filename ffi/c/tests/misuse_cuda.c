@@ -4,6 +4,7 @@
 #include <koala.h>
 
 #include <dlfcn.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -23,8 +24,14 @@ static struct arena {
 
 static const koala_loss loss = {.mean = 0.7, .second_moment = 0.6};
 static const koala_loss negative = {.mean = 0.7, .second_moment = -0.6};
-static const koala_config errors = {.size = sizeof errors, .on_non_finite = KOALA_ON_NON_FINITE_ERROR};
-static const koala_config unknown_noise = {.size = sizeof unknown_noise, .noise = 7};
+#define CONFIG(...) \
+  {.size = sizeof(koala_config), .gradient_factor = 1, .gradient_limit = INFINITY, .clip_norm = INFINITY, __VA_ARGS__}
+static const koala_config errors = CONFIG(.on_non_finite = KOALA_ON_NON_FINITE_ERROR);
+static const koala_config unknown_noise = CONFIG(.noise = 7);
+static const koala_method adamw = {.size = sizeof adamw, .kind = KOALA_METHOD_KIND_ADAMW, .epsilon = 1e-8};
+static const koala_config of_adamw = CONFIG(.method = &adamw);
+static const koala_config clipping = {
+    .size = sizeof clipping, .gradient_factor = 1, .gradient_limit = INFINITY, .clip_norm = 2};
 static const koala_config sizeless = {.size = 0};
 static const koala_settings below_zero = {.size = sizeof below_zero, .learning_rate = -1, .initial_variance = 0.1};
 static const koala_cuda_state sizeless_state = {.size = 8};
@@ -52,6 +59,8 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(0, koala_cuda_create, (&unknown_noise, 0, 0, &arena.created), UNKNOWN_VALUE, "koala_noise")                     \
   ROW(0, koala_cuda_create, (NULL, NO_DEVICE_HAS_THIS, 0, &arena.created), ABSENT_DEVICE, "there is no CUDA d")       \
   ROW(1, koala_cuda_create, (&errors, 0, 0, &arena.created), SETTING, "OnNonFinite::Error")                           \
+  ROW(0, koala_cuda_create, (&of_adamw, 0, 0, &arena.created), SETTING, "not by adamw")                               \
+  ROW(0, koala_cuda_create, (&clipping, 0, 0, &arena.created), SETTING, "norm 2 to clip by")                          \
   ROW(0, koala_cuda_destroy, (odd()), MISALIGNED, "optimizer is at")                                                  \
   ROW(0, koala_cuda_add_group, (NULL, NULL, &arena.group), NULL_POINTER, "optimizer is NULL")                         \
   ROW(0, koala_cuda_add_group, (WITH, NULL, NULL), NULL_POINTER, "group is NULL")                                     \

@@ -377,7 +377,7 @@ void classes() {
   is(koala::ArgumentError(KOALA_STATUS_OK, ""),
      {KOALA_STATUS_NULL_POINTER, KOALA_STATUS_MISALIGNED, KOALA_STATUS_OVERLAP, KOALA_STATUS_STRUCT_SIZE,
       KOALA_STATUS_UNKNOWN_VALUE, KOALA_STATUS_LENGTH, KOALA_STATUS_TYPE, KOALA_STATUS_ENCODING,
-      KOALA_STATUS_NO_SAMPLES});
+      KOALA_STATUS_NO_SAMPLES, KOALA_STATUS_HALVES, KOALA_STATUS_NOT_PREDICTED});
   is(koala::SettingError(KOALA_STATUS_OK, ""), {KOALA_STATUS_SETTING});
   is(koala::NonFiniteError(KOALA_STATUS_OK, ""), {KOALA_STATUS_NON_FINITE});
   is(koala::BreakdownError(KOALA_STATUS_OK, ""), {KOALA_STATUS_BREAKDOWN});
@@ -565,6 +565,45 @@ void optimizers() {
   expect(report.step == 4 && heard.empty(), "no log");
 }
 
+/// KOALA-M by an Optimizer, and by itself.
+void methods() {
+  koala::Method own(KOALA_METHOD_KIND_KOALA_M);
+  own.velocity_decay = 0.5;
+  koala::Config config;
+  config.method = &own;
+  config.noise = KOALA_NOISE_FIXED;
+  config.gradient_factor = 0.5;
+  koala::Optimizer optimizer(config);
+  const std::size_t weight = optimizer.add_tensor<double>("weight", 3, optimizer.add_group());
+  const std::vector<double> gradient{1, 2, 3};
+  std::vector<double> theirs{1, 2, 3}, ours = theirs, v(3), h(3);
+  std::vector<koala::Parameters> given;
+  given.emplace_back(weight, theirs, gradient);
+  expect_error<koala::ArgumentError>(KOALA_STATUS_NOT_PREDICTED, {"KOALA-M"}, "no prediction",
+                                     [&] { optimizer.step({0.5, 1}, given); });
+  koala::Scalars scalars;
+  koala::Tensor tensor(ours, gradient, v, h, scalars);
+  koala::Step step(0.5, 1);
+  step.method = &own;
+  step.gradient_factor = 0.5;
+  for (int number = 0; number < 3; ++number) {
+    optimizer.predict(given);
+    optimizer.step({0.5, 1}, given);
+    const koala::Prediction found = koala::predict_tensors(step, koala::Span(&tensor, 1));
+    own.predict(found.distance_squared, found.parameters);
+    own.correct(koala::step_tensors(step, koala::Span(&tensor, 1)).gain);
+  }
+  expect(same(ours, theirs) && ours[0] != 1, "KOALA-M by itself");
+  const koala::Method kept = optimizer.method();
+  expect(kept.kind == KOALA_METHOD_KIND_KOALA_M && kept.variance == own.variance && kept.covariance == own.covariance,
+         "method");
+  optimizer.set_scaling(0.25);
+  expect_error<koala::SettingError>(KOALA_STATUS_SETTING, {"factor", "-1"}, "a factor of -1",
+                                    [&] { optimizer.set_scaling(-1); });
+  expect_error<koala::ArgumentError>(KOALA_STATUS_HALVES, {"halves"}, "halves of KOALA-M",
+                                     [&] { koala::dots_tensor(step, tensor); });
+}
+
 }  // namespace
 
 int main() {
@@ -588,6 +627,7 @@ int main() {
     parts_are_as_the_whole();
     errors_name_tensor_and_numbers();
     optimizers();
+    methods();
   } catch (const std::exception& error) {
     expect(false, std::string("an exception that nobody expected: ") + error.what());
   }

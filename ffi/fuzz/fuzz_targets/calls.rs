@@ -93,6 +93,7 @@ impl Pair {
             on_breakdown: any(bytes.choice(3)),
             threads: 1,
             norms: bytes.flag().into(),
+            ..koala_config::default()
         };
         let mut optimizers = [null_mut(); 2];
         // SAFETY: the pointers are this function's own.

@@ -145,6 +145,7 @@ pub fn step(bytes: &mut Bytes) {
         on_non_finite: any(bytes.choice(3)),
         on_breakdown: any(bytes.choice(3)),
         norms: 0,
+        ..koala_step::default()
     };
     // More than are worked on together, sometimes.
     let count = bytes.below(5) + if bytes.byte() >= 224 { 16 } else { 0 };

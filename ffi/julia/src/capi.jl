@@ -65,6 +65,14 @@ end
     KOALA_OUTCOME_WITHHELD = 7
 end
 
+@enum koala_method_kind::Int32 begin
+    KOALA_METHOD_KIND_KOALA_PLUS_PLUS = 0
+    KOALA_METHOD_KIND_KOALA_V = 1
+    KOALA_METHOD_KIND_KOALA_M = 2
+    KOALA_METHOD_KIND_ADAMW = 3
+    KOALA_METHOD_KIND_SGD = 4
+end
+
 @enum koala_noise::Int32 begin
     KOALA_NOISE_AVERAGED = 0
     KOALA_NOISE_FIXED = 1
@@ -86,12 +94,32 @@ struct koala_loss
     second_moment::Cdouble
 end
 
+"Which optimizer steps, and its numbers: see koala.h."
+struct koala_method
+    size::Csize_t
+    kind::koala_method_kind
+    nesterov::UInt32
+    momentum::Cdouble
+    beta1::Cdouble
+    beta2::Cdouble
+    epsilon::Cdouble
+    variance::Cdouble
+    process_noise::Cdouble
+    covariance::Cdouble
+    velocity_variance::Cdouble
+    velocity_decay::Cdouble
+    velocity_noise::Cdouble
+end
+
 struct koala_step
     size::Csize_t
     groups::Ptr{koala_settings}
     group_count::Csize_t
+    method::Ptr{koala_method}
     loss::Cdouble
     noise::Cdouble
+    gradient_factor::Cdouble
+    gradient_limit::Cdouble
     backend::koala_backend
     on_non_finite::koala_on_non_finite
     on_breakdown::koala_on_breakdown
@@ -123,7 +151,7 @@ struct koala_tensor
     scalars::Ptr{koala_scalars}
 end
 
-"What a step did with one tensor: `outcome`, S, α, λ, w, and, if asked for, the norms of g, H and θ."
+"What a step did with one tensor: `outcome`, S, α, λ, w, (H·H)/S, and, if asked for, the norms of g, H and θ."
 struct koala_tensor_report
     outcome::koala_outcome
     reserved::UInt32
@@ -131,18 +159,21 @@ struct koala_tensor_report
     alpha::Cdouble
     lambda::Cdouble
     w::Cdouble
+    gain::Cdouble
     gradient_norm::Cdouble
     measurement_norm::Cdouble
     parameters_norm::Cdouble
 end
 
-"What a step did with all tensors: R, and how many of them came to what."
+"What a step did with all tensors: R, the norm of the gradients where they are clipped, and how many of them came to what."
 struct koala_report
     size::Csize_t
     backend::koala_backend
     reserved::UInt32
     step::UInt64
     noise::Cdouble
+    gradient_norm::Cdouble
+    gain::Cdouble
     stepped::UInt64
     first_steps::UInt64
     restarts::UInt64
@@ -155,6 +186,10 @@ end
 
 struct koala_config
     size::Csize_t
+    method::Ptr{koala_method}
+    gradient_factor::Cdouble
+    gradient_limit::Cdouble
+    clip_norm::Cdouble
     initial_noise::Cdouble
     noise_decay::Cdouble
     noise::koala_noise

@@ -15,8 +15,8 @@ Arrays of NumPy, or of whatever shares its memory, in place (`koala_optim.numpy`
     state = new_state(weight)
     report = step(weight, gradient, *state, loss=0.7, noise=0.53)
 
-For JAX there is `koala_optim.optax`. All give the same bits, on every processor. Importing this package imports none of
-those.
+There, a `KoalaV`, `KoalaM`, `AdamW` or `Sgd` as `method` steps instead of KOALA++, on the same kernel. For JAX there is
+`koala_optim.optax`. All give the same bits, on every processor. Importing this package imports none of those.
 """
 
 from ._library import (
@@ -29,18 +29,24 @@ from ._library import (
     OutOfMemoryError,
     lib,
 )
+from ._methods import AdamW, KoalaM, KoalaV, Method, Sgd
 from ._settings import Backend, Settings, backends
 
 __all__ = [
+    "AdamW",
     "ArgumentError",
     "Backend",
     "BackendError",
     "BreakdownError",
     "KoalaError",
+    "KoalaM",
+    "KoalaV",
     "LibraryError",
+    "Method",
     "NonFiniteError",
     "OutOfMemoryError",
     "Settings",
+    "Sgd",
     "__version__",
     "backends",
 ]

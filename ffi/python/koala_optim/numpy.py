@@ -18,20 +18,24 @@ For n parameters θ with the gradient g of the minibatch's mean loss L, a step i
     θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
 
 and v', H, s' are the v, h, s of the next step. On a first step v' = σ·H. A call either does all that or, if it raises,
-has written nothing. The library runs without the interpreter's lock, so other threads of Python go on meanwhile; they
-must leave the arrays alone until the call returns.
+has written nothing. A `method` of `koala_optim` steps otherwise: by KOALA-V, KOALA-M, AdamW, or SGD with momentum.
+
+The library runs without the interpreter's lock, so other threads of Python go on meanwhile; they must leave the arrays
+alone until the call returns.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy
 
 from ._library import check, ffi, lib
 from ._memory import Array, Memory, memory_of
+from ._methods import Method
 from ._settings import (
     COPY_TYPES,
     ELEMENT_TYPES,
@@ -64,11 +68,13 @@ __all__ = [
     "loss_from_samples",
     "new_state",
     "noise_update",
+    "predict",
     "step",
     "step_many",
 ]
 
 _DEFAULTS = Settings()
+_Own = TypeVar("_Own", bound=Method)
 
 
 class Loss(NamedTuple):
@@ -87,14 +93,15 @@ class State(NamedTuple):
     """The filter of one tensor between two steps.
 
     Attributes:
-        v: v = H·P, the product of gradient and covariance, of the parameters' shape.
-        h: The measurement row H of the step before, of the parameters' shape.
+        v: v = H·P, the product of gradient and covariance, of the parameters' shape; with another method, what it
+            keeps there, or None.
+        h: The measurement row H of the step before, of the parameters' shape; likewise.
         scalars: Four float64: h·h, h·v, the innovation variance S, and the number of steps taken. All zero: the next
             step is a first step, and v and h are not read.
     """
 
-    v: NDArray[Any]
-    h: NDArray[Any]
+    v: NDArray[Any] | None
+    h: NDArray[Any] | None
     scalars: NDArray[numpy.float64]
 
 
@@ -107,8 +114,9 @@ class Tensor:
     Attributes:
         parameters: θ, n elements: read and written.
         gradient: g = ∂L/∂θ of the minibatch's mean loss, n elements of the parameters' type: read.
-        v: See `State`; n elements of the parameters' type, of float32, or of bfloat16: read and written.
-        h: See `State`; n elements of v's type: read and written.
+        v: See `State`; n elements of the parameters' type, of float32, or of bfloat16: read and written. None where
+            the method has no such vector.
+        h: See `State`; n elements of v's type: read and written. None likewise.
         scalars: See `State`; four float64: read and written.
         settings: The settings of its group.
         copy: n elements of bfloat16 or float16, written with the new parameters, rounded, if the tensor steps.
@@ -119,8 +127,8 @@ class Tensor:
 
     parameters: Array
     gradient: Array
-    v: Array
-    h: Array
+    v: Array | None
+    h: Array | None
     scalars: Array
     settings: Settings = _DEFAULTS
     copy: Array | None = None
@@ -148,6 +156,7 @@ class TensorReport(NamedTuple):
         alpha: α = (H·h)/(h·h).
         lambda_: λ = (H·v + Q·H·h)/S of the step before: the Kalman gain seen from H.
         w: The weight of the symmetric correction.
+        gain: (H·H)/S, from which the shared variances of KOALA-V and KOALA-M learn; 0 for other methods.
         gradient_norm: ‖g‖ before the step; NaN unless norms were asked for, as are the other two.
         measurement_norm: ‖H‖ = ‖g + wd·θ‖ before the step.
         parameters_norm: ‖θ‖ before the step.
@@ -159,6 +168,7 @@ class TensorReport(NamedTuple):
     alpha: float
     lambda_: float
     w: float
+    gain: float
     gradient_norm: float
     measurement_norm: float
     parameters_norm: float
@@ -178,6 +188,7 @@ class Report(NamedTuple):
         non_finite: Tensors kept because something was NaN or infinite.
         breakdowns: Tensors kept because S came out as zero or less.
         withheld: Tensors kept because another one is not finite, under "keep_all".
+        gain: The largest one among the tensors that stepped, for `Method.corrected`.
         tensors: One report for each tensor, in their order.
     """
 
@@ -190,16 +201,18 @@ class Report(NamedTuple):
     non_finite: int
     breakdowns: int
     withheld: int
+    gain: float
     tensors: list[TensorReport]
 
 
-def new_state(parameters: Array, state_type: StateType = "same") -> State:
+def new_state(parameters: Array, state_type: StateType = "same", method: Method | None = None) -> State:
     """A state for a tensor that has not stepped yet: zeros, of the parameters' shape.
 
     Args:
         parameters: An array of the shape and type that is to be stepped.
         state_type: What v and h are stored in: "same", as the parameters; "float32", for parameters in half precision;
             "bfloat16", half the memory and less traffic, for some accuracy.
+        method: Which optimizer it is for; None: KOALA++.
 
     Raises:
         TypeError, ValueError: See `step`.
@@ -208,7 +221,8 @@ def new_state(parameters: Array, state_type: StateType = "same") -> State:
     number("state_type", state_type, STATE_TYPES)
     memory = memory_of("parameters", parameters, writable=False)
     dtype = _numpy_dtype(memory.dtype if state_type == "same" else state_type)
-    return State(numpy.zeros(memory.shape, dtype), numpy.zeros(memory.shape, dtype), numpy.zeros(4))
+    h, v = (numpy.zeros(memory.shape, dtype) if has else None for has in (method.vectors if method else (True, True)))
+    return State(v, h, numpy.zeros(4))
 
 
 def loss_from_samples(losses: Array) -> Loss:
@@ -240,16 +254,39 @@ def noise_update(noise: float, second_moment: float, decay: float = 0.9) -> floa
     return float(updated[0])
 
 
+def predict(tensors: Sequence[Tensor], method: _Own, *, backend: str = "fastest") -> _Own:
+    """The prediction of KOALA-V and KOALA-M, before each step, and before the gradient of that step is taken.
+
+    KOALA-M moves the parameters by their velocities, in place; gradients are not looked at. Other methods do not.
+
+        method = predict(tensors, method)
+        ...                                    # The gradients are taken.
+        method = method.corrected(step_many(tensors, loss=loss, noise=noise, method=method).gain)
+
+    Returns:
+        The method at the time of the next measurement.
+
+    Args and errors are those of `step`.
+    """
+    call = _Call(tensors, 0.0, 0.0, backend, method=method)
+    distance, parameters = ffi.new("double *"), ffi.new("size_t *")
+    check(lib.koala_predict_tensors(call.step, call.tensors, call.count, distance, parameters))
+    return method.predicted(distance[0], parameters[0])
+
+
 def step(
     parameters: Array,
     gradient: Array,
-    v: Array,
-    h: Array,
+    v: Array | None,
+    h: Array | None,
     scalars: Array,
     *,
     loss: float,
     noise: float,
     settings: Settings = _DEFAULTS,
+    method: Method | None = None,
+    gradient_factor: float = 1.0,
+    gradient_limit: float = math.inf,
     backend: str = "fastest",
     on_non_finite: OnNonFinite = "keep_tensor",
     on_breakdown: OnBreakdown = "restart",
@@ -264,6 +301,10 @@ def step(
         loss: L, the minibatch's mean loss.
         noise: R ≥ 0, the variance of the measurement noise: see `noise_update`.
         settings: The settings of the tensor.
+        method: Which optimizer steps, with its shared numbers as they are now; None: KOALA++.
+        gradient_factor: Above 0: what the gradient is multiplied by as it is loaded, at no pass over memory. For mixed
+            precision: one over the factor that the loss was scaled by.
+        gradient_limit: Above 0: no element of the gradient, scaled, is taken to be farther from zero.
         backend: Where to run: see `koala_optim.backends`. All give the same bits.
         on_non_finite: Where the gradient, the loss or a scalar is NaN or infinite: "keep_tensor" leaves that tensor as
             it is, "keep_all" leaves every tensor of the call as it is, "error" does too, and raises.
@@ -279,7 +320,8 @@ def step(
         BackendError: This processor lacks the backend.
     """
     tensor = Tensor(parameters, gradient, v, h, scalars, settings, copy, exchange)
-    call = _Call([tensor], loss, noise, backend, on_non_finite, on_breakdown, norms, alone=True)
+    scaling = (gradient_factor, gradient_limit)
+    call = _Call([tensor], loss, noise, backend, on_non_finite, on_breakdown, norms, method, scaling, alone=True)
     report = ffi.new("koala_tensor_report *")
     check(lib.koala_step_tensor(call.step, call.tensors, report))
     return call.tensor_report(0, report)
@@ -290,6 +332,9 @@ def step_many(
     *,
     loss: float,
     noise: float,
+    method: Method | None = None,
+    gradient_factor: float = 1.0,
+    gradient_limit: float = math.inf,
     backend: str = "fastest",
     on_non_finite: OnNonFinite = "keep_tensor",
     on_breakdown: OnBreakdown = "restart",
@@ -301,7 +346,8 @@ def step_many(
 
     Args and errors are those of `step`; a text names a tensor by its place, from 0.
     """
-    call = _Call(tensors, loss, noise, backend, on_non_finite, on_breakdown, norms)
+    scaling = (gradient_factor, gradient_limit)
+    call = _Call(tensors, loss, noise, backend, on_non_finite, on_breakdown, norms, method, scaling)
     count = call.count
     reports = ffi.new("koala_tensor_report[]", count)
     report = ffi.new("koala_report *", {"size": ffi.sizeof("koala_report")})
@@ -415,6 +461,8 @@ class _Call:
         on_non_finite: OnNonFinite = "keep_tensor",
         on_breakdown: OnBreakdown = "restart",
         norms: bool = False,
+        method: Method | None = None,
+        scaling: tuple[float, float] = (1.0, math.inf),
         alone: bool = False,
     ) -> None:
         self.given = tensors
@@ -432,6 +480,9 @@ class _Call:
         check(lib.koala_step_init(self.step, ffi.sizeof("koala_step")))
         self.step.groups, self.step.group_count = self.groups, len(self.groups)
         self.step.loss, self.step.noise = loss, noise
+        self.method = method.to_c() if method else ffi.NULL
+        self.step.method = self.method
+        self.step.gradient_factor, self.step.gradient_limit = scaling
         self.step.backend = backend_number(backend)
         self.step.on_non_finite = number("on_non_finite", on_non_finite, ON_NON_FINITE)
         self.step.on_breakdown = number("on_breakdown", on_breakdown, ON_BREAKDOWN)
@@ -440,7 +491,7 @@ class _Call:
     def tensor_report(self, place: int, report: Any) -> TensorReport:
         tensor = self.given[place]
         exchanged = tensor.exchange and self.tensors[place].h != _lent(tensor)[0].h
-        if exchanged:
+        if exchanged and tensor.h is not None:
             tensor.gradient, tensor.h = tensor.h, tensor.gradient
         return TensorReport(
             OUTCOMES[report.outcome],
@@ -448,6 +499,7 @@ class _Call:
             report.alpha,
             getattr(report, "lambda"),
             report.w,
+            report.gain,
             report.gradient_norm,
             report.measurement_norm,
             report.parameters_norm,
@@ -465,6 +517,7 @@ class _Call:
             non_finite=report.non_finite,
             breakdowns=report.breakdowns,
             withheld=report.withheld,
+            gain=report.gain,
             tensors=[self.tensor_report(place, found) for place, found in enumerate(reports)],
         )
 
@@ -481,19 +534,28 @@ def _lend(tensor: Tensor, prefix: str) -> tuple[Any, list[Memory]]:
     """Makes the `koala_tensor *` of a tensor, and what it points to."""
     parameters = memory_of(f"{prefix}parameters", tensor.parameters, writable=True)
     gradient = memory_of(f"{prefix}gradient", tensor.gradient, writable=tensor.exchange)
-    v = memory_of(f"{prefix}v", tensor.v, writable=True)
-    h = memory_of(f"{prefix}h", tensor.h, writable=True)
+    # Whether the method can do without them, the library looks.
+    vectors = {
+        name: memory_of(f"{prefix}{name}", vector, writable=True)
+        for name, vector in (("v", tensor.v), ("h", tensor.h))
+        if vector is not None
+    }
     scalars = _float64(f"{prefix}scalars", tensor.scalars, 4, writable=True)
-    for name, memory in (("gradient", gradient), ("v", v), ("h", h)):
+    for name, memory in {"gradient": gradient, **vectors}.items():
         _check_length(prefix + name, memory, parameters.length)
     if gradient.dtype != parameters.dtype:
         raise TypeError(f"{prefix}gradient is of {gradient.dtype}, the parameters of {parameters.dtype}")
-    state_type = "same" if v.dtype == parameters.dtype else v.dtype
-    if state_type not in STATE_TYPES:
-        expected = ", ".join(dict.fromkeys((parameters.dtype, "float32", "bfloat16")))
-        raise TypeError(f"{prefix}v is of {v.dtype}, expected one of {expected} for parameters of {parameters.dtype}")
-    if h.dtype != v.dtype:
-        raise TypeError(f"{prefix}h is of {h.dtype}, v of {v.dtype}")
+    state_type = "same"
+    for name, vector in vectors.items():
+        state_type = "same" if vector.dtype == parameters.dtype else vector.dtype
+        if state_type not in STATE_TYPES:
+            expected = ", ".join(dict.fromkeys((parameters.dtype, "float32", "bfloat16")))
+            text = (
+                f"{prefix}{name} is of {vector.dtype}, expected one of {expected} for parameters of {parameters.dtype}"
+            )
+            raise TypeError(text)
+    if len({vector.dtype for vector in vectors.values()}) > 1:
+        raise TypeError(f"{prefix}h is of {vectors['h'].dtype}, v of {vectors['v'].dtype}")
 
     struct = ffi.new("koala_tensor *")
     struct.size = ffi.sizeof("koala_tensor")
@@ -501,8 +563,10 @@ def _lend(tensor: Tensor, prefix: str) -> tuple[Any, list[Memory]]:
     struct.type = ELEMENT_TYPES[parameters.dtype]
     struct.state_type = STATE_TYPES[state_type]
     struct.exchange = bool(tensor.exchange)
-    memories = [parameters, gradient, v, h, scalars]
-    struct.parameters, struct.gradient, struct.v, struct.h, _ = (memory.pointer for memory in memories)
+    memories = [parameters, gradient, *vectors.values(), scalars]
+    struct.parameters, struct.gradient = parameters.pointer, gradient.pointer
+    for name, vector in vectors.items():
+        setattr(struct, name, vector.pointer)
     struct.scalars = ffi.cast("koala_scalars *", scalars.pointer)
     if tensor.copy is not None:
         copy = memory_of(f"{prefix}copy", tensor.copy, writable=True)

@@ -125,6 +125,7 @@ fn step(call: Call) -> Result<(), Failure> {
         on_non_finite: value::<koala_on_non_finite>(call, "on_non_finite")?,
         on_breakdown: value::<koala_on_breakdown>(call, "on_breakdown")?,
         norms: 0,
+        ..koala_step::default()
     };
 
     let _default = DefaultState::set();
@@ -149,6 +150,7 @@ fn step(call: Call) -> Result<(), Failure> {
         alpha: 0.0,
         lambda: 0.0,
         w: 0.0,
+        gain: 0.0,
         gradient_norm: 0.0,
         measurement_norm: 0.0,
         parameters_norm: 0.0,

@@ -26,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from koala_optim._library import check, ffi, lib
 from koala_optim.optax import KoalaState, koala_plus_plus
 
-TRAJECTORIES = sorted((Path(__file__).parents[3] / "trajectory" / "data").glob("*.json.gz"))
+TRAJECTORIES = sorted((Path(__file__).parents[3] / "trajectory" / "data").glob("koalapp-*.json.gz"))
 TYPES = {"float32": 0, "float64": 1, "bfloat16": 2, "float16": 3}
 OUTCOMES = ("stepped", "first_step", "restarted", "skipped", "frozen", "non_finite", "breakdown", "withheld")
 IMPLEMENTATIONS = ("ffi", "jnp")

@@ -20,7 +20,7 @@ from torch_models import REPOSITORY, Reference, batch_losses, digits, perceptron
 from koala_optim import BreakdownError, NonFiniteError, Settings  # noqa: E402
 from koala_optim.torch import KoalaPlusPlus  # noqa: E402
 
-TRAJECTORIES = sorted((REPOSITORY / "trajectory" / "data").glob("*.json.gz"))
+TRAJECTORIES = sorted((REPOSITORY / "trajectory" / "data").glob("koalapp-*.json.gz"))
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 

@@ -1,0 +1,159 @@
+/* Takes an optimizer's configuration, method and settings, a model, and the gradients of some steps from stdin
+ * (ffi/tests/methods.rs writes them), steps at all levels of the C API that there are for these, which have to agree about
+ * every bit, and writes the final bits to stdout: the method, the norm of the last gradients; of each tensor parameters,
+ * v, h and scalars. What a method does not keep is zero. */
+#include <koala.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { TENSORS = 3, LONGEST = 67 };
+enum level { ONE_BY_ONE, ALL_AT_ONCE, OPTIMIZER, LEVELS };
+
+static const size_t lengths[TENSORS] = {LONGEST, 3, 0};
+
+struct input {
+  koala_config config;
+  koala_method method;
+  koala_settings settings;
+  double parameters[TENSORS][LONGEST];
+};
+
+struct given {
+  koala_loss loss;
+  double gradients[TENSORS][LONGEST];
+};
+
+/* All that a level ends with. */
+struct model {
+  koala_method method;
+  double gradient_norm, parameters[TENSORS][LONGEST], v[TENSORS][LONGEST], h[TENSORS][LONGEST];
+  koala_scalars scalars[TENSORS];
+};
+
+static void check(koala_status status, const char *what) {
+  char text[512];
+  if (status == KOALA_STATUS_OK) return;
+  koala_last_error(text, sizeof text, NULL);
+  fprintf(stderr, "%s: %s: %s\n", what, koala_status_string(status), text);
+  exit(1);
+}
+
+static int keeps_h(const koala_method *method) {
+  return method->kind != KOALA_METHOD_KIND_KOALA_V &&
+         (method->kind != KOALA_METHOD_KIND_SGD || method->momentum != 0);
+}
+
+static int keeps_v(const koala_method *method) {
+  return method->kind != KOALA_METHOD_KIND_KOALA_V && method->kind != KOALA_METHOD_KIND_SGD;
+}
+
+static void step_model(enum level level, const struct input *input, struct given *given, struct model *model) {
+  koala_tensor tensors[TENSORS];
+  koala_tensor_report reports[TENSORS];
+  koala_report report = {.size = sizeof report};
+  koala_step step;
+  double distance;
+  size_t parameters;
+  check(koala_step_init(&step, sizeof step), "koala_step_init");
+  step.groups = &input->settings;
+  step.group_count = 1;
+  step.method = &model->method;
+  step.backend = input->config.backend;
+  step.loss = given->loss.mean;
+  step.noise = input->config.initial_noise;
+  step.gradient_factor = input->config.gradient_factor;
+  step.gradient_limit = input->config.gradient_limit;
+  for (int i = 0; i < TENSORS; i++) {
+    tensors[i] = (koala_tensor){.size = sizeof(koala_tensor), .length = lengths[i], .type = KOALA_ELEMENT_TYPE_F64,
+                                .parameters = model->parameters[i], .gradient = NULL,
+                                .v = keeps_v(&model->method) ? model->v[i] : NULL,
+                                .h = keeps_h(&model->method) ? model->h[i] : NULL, .scalars = &model->scalars[i]};
+  }
+  check(koala_predict_tensors(&step, tensors, TENSORS, &distance, &parameters), "koala_predict_tensors");
+  check(koala_method_predict(&model->method, distance, parameters), "koala_method_predict");
+  for (int i = 0; i < TENSORS; i++) tensors[i].gradient = given->gradients[i];
+  if (level == ALL_AT_ONCE) {
+    check(koala_step_tensors(&step, tensors, TENSORS, NULL, &report), "koala_step_tensors");
+  } else {
+    for (int i = 0; i < TENSORS; i++) {
+      check(koala_step_tensor(&step, &tensors[i], &reports[i]), "koala_step_tensor");
+      if (reports[i].outcome <= KOALA_OUTCOME_RESTARTED) report.gain = fmax(report.gain, reports[i].gain);
+    }
+  }
+  check(koala_method_correct(&model->method, report.gain), "koala_method_correct");
+}
+
+static void step_optimizer(koala_optimizer *optimizer, struct given *given, struct model *model) {
+  koala_report report = {.size = sizeof report};
+  koala_parameters tensors[TENSORS];
+  for (int i = 0; i < TENSORS; i++) {
+    tensors[i] = (koala_parameters){.size = sizeof(koala_parameters), .tensor = i, .length = lengths[i],
+                                    .type = KOALA_ELEMENT_TYPE_F64, .parameters = model->parameters[i]};
+  }
+  check(koala_optimizer_predict(optimizer, tensors, TENSORS), "koala_optimizer_predict");
+  for (int i = 0; i < TENSORS; i++) tensors[i].gradient = given->gradients[i];
+  check(koala_optimizer_step(optimizer, &given->loss, tensors, TENSORS, NULL, &report), "koala_optimizer_step");
+  model->gradient_norm = report.gradient_norm;
+}
+
+static koala_optimizer *new_optimizer(struct input *input) {
+  koala_optimizer *optimizer;
+  uint32_t group;
+  /* What is set later has to be as good as what an optimizer is made with. */
+  double factor = input->config.gradient_factor, limit = input->config.gradient_limit;
+  input->config.gradient_factor = input->config.gradient_limit = 1;
+  check(koala_optimizer_create(&input->config, &optimizer), "koala_optimizer_create");
+  check(koala_optimizer_set_scaling(optimizer, factor, limit), "koala_optimizer_set_scaling");
+  input->config.gradient_factor = factor;
+  input->config.gradient_limit = limit;
+  check(koala_optimizer_add_group(optimizer, &input->settings, &group), "koala_optimizer_add_group");
+  for (int i = 0; i < TENSORS; i++) {
+    char name[] = {(char)('a' + i), 0};
+    check(koala_optimizer_add_tensor(optimizer, name, lengths[i], KOALA_ELEMENT_TYPE_F64, KOALA_STATE_TYPE_SAME, group,
+                                     NULL), name);
+  }
+  return optimizer;
+}
+
+static void fetch_state(const koala_optimizer *optimizer, const koala_method *method, struct model *model) {
+  model->method.size = sizeof model->method;
+  check(koala_optimizer_method(optimizer, &model->method), "koala_optimizer_method");
+  for (int i = 0; i < TENSORS; i++) {
+    check(koala_optimizer_state(optimizer, i, keeps_v(method) ? model->v[i] : NULL, keeps_h(method) ? model->h[i] : NULL,
+                                lengths[i] * sizeof(double)), "koala_optimizer_state");
+    check(koala_optimizer_scalars(optimizer, i, &model->scalars[i]), "koala_optimizer_scalars");
+  }
+}
+
+int main(void) {
+  static struct input input;
+  static struct given given;
+  static struct model models[LEVELS];
+  if (fread(&input, sizeof input, 1, stdin) != 1) return 1;
+  input.config.method = &input.method;
+  for (int level = 0; level < LEVELS; level++) {
+    models[level].method = input.method;
+    models[level].gradient_norm = NAN;
+    memcpy(models[level].parameters, input.parameters, sizeof input.parameters);
+  }
+  koala_optimizer *optimizer = new_optimizer(&input);
+  while (fread(&given, sizeof given, 1, stdin) == 1) {
+    step_model(ONE_BY_ONE, &input, &given, &models[ONE_BY_ONE]);
+    step_model(ALL_AT_ONCE, &input, &given, &models[ALL_AT_ONCE]);
+    step_optimizer(optimizer, &given, &models[OPTIMIZER]);
+  }
+  fetch_state(optimizer, &input.method, &models[OPTIMIZER]);
+  /* An optimizer alone knows the norm of all gradients. */
+  int clipped = input.config.clip_norm != INFINITY;
+  if (memcmp(&models[0], &models[1], sizeof models[0]) != 0 ||
+      (!clipped && memcmp(&models[0], &models[OPTIMIZER], sizeof models[0]) != 0)) {
+    fprintf(stderr, "two levels of the API do not agree\n");
+    return 1;
+  }
+  fwrite(&models[OPTIMIZER], sizeof models[OPTIMIZER], 1, stdout);
+  check(koala_optimizer_destroy(optimizer), "koala_optimizer_destroy");
+  return 0;
+}

@@ -1,0 +1,87 @@
+//! KOALA-M's prediction for C, which precedes the gradient of each step: of tensors that the caller owns, and of an
+//! optimizer's.
+
+use koala_optim::Method;
+
+use crate::call::{Call, check_apart};
+use crate::growing::Array;
+use crate::guard::guarded;
+use crate::handle::{Handle, Inner, koala_optimizer};
+use crate::list::TensorList;
+use crate::optimizer_step::koala_parameters;
+use crate::pointers::{check, range_of};
+use crate::status::koala_status;
+use crate::step::koala_step;
+use crate::tensor::{Used, koala_tensor};
+
+/// KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these decay.
+/// Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict moves the
+/// shared numbers, by what is written here: `*distance_squared`, the sum of ‖v − θ‖² before the prediction, and
+/// `*parameters`, over how many parameters. A tensor that is frozen, or of which that sum is not finite, counts for
+/// neither and stays as it is.
+///
+/// Other methods have nothing to predict here: both are 0. Allocates nothing but what koala_step says, and uses no thread
+/// but the calling one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_predict_tensors(
+    step: *const koala_step,
+    tensors: *const koala_tensor,
+    count: usize,
+    distance_squared: *mut f64,
+    parameters: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        check(distance_squared, "distance_squared")?;
+        check(parameters, "parameters")?;
+        // SAFETY: the caller's promise.
+        let call = unsafe { Call::new(step) }?;
+        let used = Used { gradient: false, ..call.used };
+        let outputs = [("distance_squared", range_of(distance_squared, 1)), ("parameters", range_of(parameters, 1))];
+        // SAFETY: the caller's promise.
+        let list = unsafe { TensorList::new(&call, used, tensors, count, &outputs) }?;
+        check_apart(&outputs, &call.read(step, list.range(), crate::call::NOTHING))?;
+        let (mut distance, mut counted) = (0.0, 0);
+        list.in_parts(&call.steps()?, |_, tensors, _| {
+            for stepped in tensors {
+                let length = stepped.tensor.len();
+                let of_tensor = stepped.tensor.any_buffers().0.predict(stepped.step)?;
+                let moves = matches!(stepped.step.method, Method::KoalaM(_)) && !stepped.step.settings.frozen;
+                if moves && of_tensor.is_finite() {
+                    distance += of_tensor;
+                    counted += length;
+                }
+            }
+            Ok(())
+        })?;
+        // SAFETY: not NULL, aligned, and the caller's to write.
+        unsafe {
+            distance_squared.write(distance);
+            parameters.write(counted);
+        }
+        Ok(())
+    })
+}
+
+/// KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
+/// move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
+/// another method.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_predict(
+    optimizer: *mut koala_optimizer,
+    tensors: *const koala_parameters,
+    count: usize,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let list = unsafe { Array::new(tensors, count, "tensors") }?;
+        let predict = |inner: &mut Inner| {
+            // SAFETY: emptied below, whatever comes of the prediction; and the caller's promise.
+            unsafe { inner.take(list, &[], true) }?;
+            let predicted = inner.optimizer.predict(&mut inner.given);
+            inner.given.clear();
+            Ok(predicted?)
+        };
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, predict) }
+    })
+}
