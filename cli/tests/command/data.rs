@@ -4,8 +4,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-use koala_cli::idx;
-use koala_cli::images::Data;
+use koala_cli::task::idx;
+use koala_cli::task::images::Data;
 
 use crate::{folder, koala, outcome};
 

@@ -4,6 +4,9 @@ mod bench;
 mod check;
 mod data;
 mod info;
+mod resume;
+mod search;
+mod text;
 mod train;
 
 use std::path::PathBuf;

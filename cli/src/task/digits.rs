@@ -4,9 +4,9 @@ use std::io::Read;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::images::{CLASSES, Data, Images};
+use crate::task::images::{CLASSES, Data, Images};
 
-const FILE: &[u8] = include_bytes!("../data/digits.csv.gz");
+const FILE: &[u8] = include_bytes!("../../data/digits.csv.gz");
 const SIDE: usize = 8;
 
 /// The digits: four fifths to train on and one fifth held out, the same whatever the seed.

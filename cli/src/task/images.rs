@@ -2,6 +2,8 @@
 
 use anyhow::{Result, ensure};
 
+use crate::task::HeldOut;
+
 /// How many classes there are: the digits.
 pub const CLASSES: usize = 10;
 
@@ -62,6 +64,8 @@ pub struct Data {
     pub train: Images,
     /// What it is judged by.
     pub test: Images,
+    /// What that is for.
+    pub held_out: HeldOut,
 }
 
 impl Data {
@@ -91,13 +95,13 @@ impl Data {
         for pixel in train.pixels.iter_mut().chain(&mut test.pixels) {
             *pixel = ((f64::from(*pixel) - mean) / deviation) as f32;
         }
-        Ok(Data { name: name.into(), train, test })
+        Ok(Data { name: name.into(), train, test, held_out: HeldOut::Test })
     }
 
     /// The same data with a validation part in the place of the test part: a fifth of what there is to train on.
     /// Settings are chosen on it, so that the test part stays unseen until they are.
     pub fn validation(&self) -> Result<Data> {
         let (train, test) = self.train.split();
-        Data::new(format!("{} (validation)", self.name), train, test)
+        Ok(Data { held_out: HeldOut::Validation, ..Data::new(&self.name[..], train, test)? })
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
-use crate::images::{CLASSES, Data, Images};
+use crate::task::images::{CLASSES, Data, Images};
 
 /// Reads the four files of `folder`.
 pub fn load(folder: &Path) -> Result<Data> {

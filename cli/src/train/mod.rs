@@ -1,0 +1,136 @@
+//! `koala train`: trains one network by several optimizers on real data, and compares them.
+
+mod arguments;
+mod checkpoint;
+pub mod method;
+mod plot;
+mod record;
+pub mod run;
+pub mod schedule;
+mod search;
+mod summary;
+mod table;
+
+use std::num::NonZeroUsize;
+
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub use arguments::Arguments;
+
+use crate::output::{say, write};
+use crate::task::Part;
+use method::{Method, Settings};
+use run::{Plan, Run, Training};
+use search::Search;
+
+/// Runs the command.
+pub fn execute(arguments: &Arguments) -> Result<()> {
+    let plan = arguments.plan()?;
+    let mut methods = arguments.methods(plan.task.network())?;
+    let grid = arguments.grid()?;
+    say(describe(arguments, &plan))?;
+
+    let mut searched = None;
+    if let Some(rates) = grid {
+        let plan = plan.validation()?;
+        say(format_args!(
+            "Search: each optimizer's learning rate is that of the least mean loss (*) on {} other samples, which are \
+             split off those to train on",
+            plan.task.count(Part::HeldOut)
+        ))?;
+        let names: Vec<Method> = methods.iter().map(|(method, _)| *method).collect();
+        let search = Search::new(&names, rates, |method, learning_rate| {
+            let defaults = methods.iter().find(|(other, _)| *other == method).map(|(_, settings)| *settings);
+            let settings = defaults.unwrap_or_else(|| method.defaults(plan.task.network()));
+            train(arguments, &plan, method, Settings { learning_rate, ..settings })
+        })?;
+        for ((_, settings), (_, rate)) in methods.iter_mut().zip(search.choices()) {
+            settings.learning_rate = rate;
+        }
+        say(table::search(&search))?;
+        for method in search.at_the_ends() {
+            say(format_args!("{}'s best is at an end of the grid: a wider one might have a better", method.title()))?;
+        }
+        searched = Some((plan, search));
+    }
+
+    let runs: Vec<Vec<Run>> =
+        methods.iter().map(|&(method, settings)| train(arguments, &plan, method, settings)).collect::<Result<_>>()?;
+    say(table::comparison(&*plan.task, &runs))?;
+    write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
+    say(format_args!("Curves: {}", arguments.plot.display()))?;
+    if let Some(path) = &arguments.json {
+        let searched = searched.as_ref().map(|(plan, search)| (plan, search));
+        record::write_all(path, &plan, &runs.concat(), searched)?;
+    }
+    Ok(())
+}
+
+/// Trains with every seed.
+fn train(arguments: &Arguments, plan: &Plan, method: Method, settings: Settings) -> Result<Vec<Run>> {
+    let with_seed = |seed| {
+        let bar = ProgressBar::new(plan.steps() as u64)
+            .with_style(ProgressStyle::with_template("{prefix:40} {bar:32} {pos:>6}/{len} steps  {msg}")?);
+        bar.set_prefix(format!("{}, learning rate {}, seed {seed}", method.title(), settings.learning_rate));
+        let run = train_one(arguments, plan, method, settings, seed, &bar);
+        bar.finish_and_clear();
+        let run = run.with_context(|| format!("training with {}", method.title()))?;
+        if let Some(folder) = &arguments.results {
+            record::write_run(folder, plan, &run)?;
+        }
+        Ok(run)
+    };
+    arguments.seeds().map(with_seed).collect()
+}
+
+/// Trains with one seed, from where it is to be resumed to where it is to stop.
+fn train_one(
+    arguments: &Arguments,
+    plan: &Plan,
+    method: Method,
+    settings: Settings,
+    seed: u64,
+    bar: &ProgressBar,
+) -> Result<Run> {
+    let mut training = match &arguments.resume {
+        Some(file) => checkpoint::resume(plan, method, settings, seed, file)?,
+        None => Training::new(plan, method, settings, seed)?,
+    };
+    let last = arguments.stop_after.map_or(plan.epochs, NonZeroUsize::get);
+    while training.run.epochs.len() < last {
+        let trained = training.epoch(|run| {
+            bar.set_position(run.steps as u64);
+            if let Some(last) = run.epochs.last() {
+                bar.set_message(format!("{:.2} % right", last.test_accuracy * 100.0));
+            }
+        })?;
+        if !trained || training.run.diverged {
+            break;
+        }
+        if let Some(file) = &arguments.save {
+            checkpoint::save(&training, file)?;
+        }
+    }
+    Ok(training.run)
+}
+
+fn describe(arguments: &Arguments, plan: &Plan) -> String {
+    let seeds = arguments.seeds();
+    let seeds = match seeds.end - seeds.start {
+        1 => format!("seed {}", seeds.start),
+        _ => format!("seeds {} to {}", seeds.start, seeds.end - 1),
+    };
+    let samples = match plan.samples_of_epoch() {
+        count if count < plan.task.count(Part::Train) => format!(" of {count} samples"),
+        _ => String::new(),
+    };
+    format!(
+        "{}\nTraining: {} epochs{samples}, batches of {}, {seeds}; steps on {}, {} thread(s)",
+        plan.task.describe(),
+        plan.epochs,
+        plan.batch,
+        plan.backend.name(),
+        plan.threads,
+    )
+}

@@ -1,0 +1,230 @@
+//! One training run: a network, an optimizer, and what came of it.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use koala_optim::{Backend, Threads};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::task::{self, Parameter, Part, Task};
+use crate::train::method::{Method, Settings, Stepper};
+
+/// What all runs of a comparison share.
+pub struct Plan {
+    /// What is learnt.
+    pub task: Box<dyn Task>,
+    /// How often the samples are gone through.
+    pub epochs: usize,
+    /// How many samples make an epoch, if not all: each epoch draws others.
+    pub samples_per_epoch: usize,
+    /// The samples per step.
+    pub batch: usize,
+    /// Where steps run.
+    pub backend: Backend,
+    /// On how many threads they do.
+    pub threads: usize,
+}
+
+/// Where a run stood after an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// The mean loss over the epoch, of each sample when its batch was taken, in nats.
+    pub train_loss: f64,
+    /// The mean loss over the held-out part.
+    pub test_loss: f64,
+    /// The part of it that the network answered rightly.
+    pub test_accuracy: f64,
+}
+
+/// The record of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// The optimizer.
+    pub optimizer: Method,
+    /// It with all its numbers before the first step, as the library writes them.
+    pub method: String,
+    /// Its settings.
+    pub settings: Settings,
+    /// Draws the first weights and the order of the samples.
+    pub seed: u64,
+    /// The steps taken.
+    pub steps: usize,
+    /// Whether the training went out of hand: a loss was not finite, which ends a run; or the network ended hardly better
+    /// than guessing, having been worse than it began.
+    pub diverged: bool,
+    /// The mean loss of the first batch, before any step.
+    pub first_loss: Option<f64>,
+    /// Where it stood after each epoch.
+    pub epochs: Vec<Epoch>,
+    /// The mean time that a step took in the optimizer alone. The one figure here that differs between two runs.
+    pub microseconds_per_step: f64,
+}
+
+impl Run {
+    /// Where the run ended, unless it diverged.
+    pub fn result(&self) -> Option<&Epoch> {
+        self.epochs.last().filter(|_| !self.diverged)
+    }
+}
+
+impl Plan {
+    /// The steps that a run takes.
+    pub fn steps(&self) -> usize {
+        self.epochs * self.samples_of_epoch().div_ceil(self.batch)
+    }
+
+    /// The samples that an epoch goes through.
+    pub fn samples_of_epoch(&self) -> usize {
+        self.samples_per_epoch.min(self.task.count(Part::Train))
+    }
+
+    /// The same on what there is to train on, a part of it held out for validation.
+    pub fn validation(&self) -> Result<Plan> {
+        Ok(Plan { task: self.task.validation()?, backend: self.backend, ..*self })
+    }
+}
+
+/// A run under way.
+pub struct Training<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) parameters: Vec<Parameter>,
+    pub(super) stepper: Stepper,
+    random: ChaCha8Rng,
+    order: Vec<usize>,
+    spent: Duration,
+    /// Its record so far.
+    pub run: Run,
+}
+
+impl<'a> Training<'a> {
+    /// Before the first step.
+    pub fn new(plan: &'a Plan, method: Method, settings: Settings, seed: u64) -> Result<Training<'a>> {
+        let parameters = plan.task.parameters(seed);
+        let stepper = Stepper::new(method, &settings, &parameters, plan.backend, Threads::Count(plan.threads))?;
+        // A stream of its own, so that the order does not depend on how many weights were drawn.
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        random.set_stream(1);
+        let run = Run {
+            optimizer: method,
+            method: format!("{:?}", method.with(&settings)),
+            settings,
+            seed,
+            steps: 0,
+            diverged: false,
+            first_loss: None,
+            epochs: Vec::with_capacity(plan.epochs),
+            microseconds_per_step: 0.0,
+        };
+        let order = (0..plan.task.count(Part::Train)).collect();
+        Ok(Training { plan, parameters, stepper, random, order, spent: Duration::ZERO, run })
+    }
+
+    /// Sets the record, and with it the order of the samples, to where another training of the same stood.
+    pub(super) fn go_on_from(&mut self, run: Run) {
+        // Each epoch's order is made of the one before it.
+        for _ in &run.epochs {
+            self.order.shuffle(&mut self.random);
+        }
+        self.spent = Duration::from_secs_f64(run.microseconds_per_step * 1e-6 * run.steps as f64);
+        self.run = run;
+    }
+
+    /// Trains for one epoch, if any is left. Whether it did.
+    pub fn epoch(&mut self, mut progress: impl FnMut(&Run)) -> Result<bool> {
+        let (plan, run) = (self.plan, &mut self.run);
+        let done = run.epochs.len();
+        if run.diverged || done == plan.epochs {
+            return Ok(false);
+        }
+        let Settings { learning_rate, schedule, .. } = run.settings;
+        let (steps, epochs) = (plan.steps() as u64, [done as u64, plan.epochs as u64]);
+        self.order.shuffle(&mut self.random);
+        let samples = &self.order[..plan.samples_of_epoch()];
+        let mut loss_sum = 0.0;
+        for batch in samples.chunks(plan.batch) {
+            self.stepper.predict(&mut self.parameters)?;
+            let losses = task::differentiate(&*plan.task, &mut self.parameters, batch)?.losses;
+            let batch_sum: f64 = losses.iter().copied().map(f64::from).sum();
+            if !batch_sum.is_finite() {
+                run.diverged = true;
+                return Ok(true);
+            }
+            run.first_loss.get_or_insert(batch_sum / batch.len() as f64);
+            loss_sum += batch_sum;
+            let rate = learning_rate * schedule.factor([run.steps as u64, steps], epochs);
+            let start = Instant::now();
+            self.stepper.step(rate, &losses, &mut self.parameters)?;
+            self.spent += start.elapsed();
+            run.steps += 1;
+            run.microseconds_per_step = self.spent.as_secs_f64() * 1e6 / run.steps as f64;
+            progress(run);
+        }
+        let (test_loss, test_accuracy) = judge(&*plan.task, &self.parameters)?;
+        let train_loss = loss_sum / samples.len() as f64;
+        run.epochs.push(Epoch { train_loss, test_loss, test_accuracy });
+        if !test_loss.is_finite() || run.epochs.len() == plan.epochs {
+            run.diverged = has_diverged(run, plan.task.guessing());
+        }
+        Ok(true)
+    }
+}
+
+/// See [`Run::diverged`]. A run that is only slow has a loss near that of guessing too, but never was worse than it began.
+fn has_diverged(run: &Run, guessing: f64) -> bool {
+    let Some((first, last)) = run.first_loss.zip(run.epochs.last()) else { return false };
+    let lost = last.test_loss > 0.95 * guessing && run.epochs.iter().any(|epoch| epoch.train_loss > first);
+    lost || !last.test_loss.is_finite()
+}
+
+/// The mean loss and the accuracy, taken in parts so that a large held-out part needs little memory.
+fn judge(task: &dyn Task, parameters: &[Parameter]) -> Result<(f64, f64)> {
+    let (mut loss_sum, mut right) = (0.0, 0.0);
+    let samples: Vec<usize> = (0..task.count(Part::HeldOut)).collect();
+    for part in samples.chunks(if task.is_text() { 50 } else { 500 }) {
+        let outcome = task::evaluate(task, parameters, Part::HeldOut, part)?;
+        loss_sum += outcome.losses.iter().copied().map(f64::from).sum::<f64>();
+        right += outcome.right;
+    }
+    let count = samples.len() as f64;
+    Ok((loss_sum / count, right / count))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::task::Network;
+
+    /// A run whose epochs had these losses; it diverged if the last is not finite, or there is none.
+    pub fn run_with(method: Method, losses: &[f64]) -> Run {
+        let epoch = |&loss: &f64| Epoch { train_loss: loss, test_loss: loss, test_accuracy: (-loss).exp() };
+        Run {
+            optimizer: method,
+            method: String::new(),
+            settings: method.defaults(Network::Mlp),
+            seed: 0,
+            steps: losses.len(),
+            diverged: !losses.last().is_some_and(|loss| loss.is_finite()),
+            first_loss: Some(2.6),
+            epochs: losses.iter().map(epoch).collect(),
+            microseconds_per_step: 1.0,
+        }
+    }
+
+    #[test]
+    fn slow_is_not_diverged() {
+        // Slow; trained; trained after a bad start; dead; ever worse; not finite.
+        for (losses, diverged) in [
+            (&[2.6, 2.55][..], false),
+            (&[1.0, 0.1], false),
+            (&[7.0, 0.1], false),
+            (&[7.0, 2.31], true),
+            (&[3.0, 4.0], true),
+            (&[0.5, f64::NAN], true),
+        ] {
+            assert_eq!(has_diverged(&run_with(Method::Sgd, losses), 10.0_f64.ln()), diverged, "{losses:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `koala train --save` and `--resume`.
+
+use std::fs;
+
+use koala_optim::checkpoint::Checkpoint;
+use serde_json::Value;
+
+use crate::train::train;
+use crate::{folder, koala, outcome};
+
+/// Of the trained network in a checkpoint, all tensors.
+fn parameters(file: &std::path::Path) -> Vec<Vec<f32>> {
+    let checkpoint = Checkpoint::read(file).expect("it was saved");
+    let shapes: [(&str, &[usize]); 4] =
+        [("hidden.weight", &[64, 256]), ("hidden.bias", &[256]), ("output.weight", &[256, 10]), ("output.bias", &[10])];
+    shapes.map(|(name, shape)| checkpoint.tensor(name, shape).expect("it is there")).to_vec()
+}
+
+#[test]
+fn a_run_that_was_stopped_ends_with_the_same_bits() {
+    let folder = folder("resume");
+    let told = |record: &Value| {
+        let run = &record["runs"][0];
+        (run["epochs"].clone(), run["steps"].clone(), run["first_loss"].clone(), run["diverged"].clone())
+    };
+    for optimizer in ["koala", "koala-v", "koala-m", "sgd", "nesterov", "adamw"] {
+        let arguments = format!("--optimizer {optimizer} --epochs 4 --seed 3 --samples-per-epoch 500");
+        let (_, whole) = train(&folder, &format!("{arguments} --save whole"));
+        let (_, part) = train(&folder, &format!("{arguments} --save part --stop-after 3"));
+        assert_eq!(part["runs"][0]["epochs"].as_array().map(Vec::len), Some(3));
+        let (_, resumed) =
+            train(&folder, &format!("{arguments} --resume part --save rest --backend scalar --threads 2"));
+        assert_eq!(told(&resumed), told(&whole), "{optimizer}");
+        assert_eq!(parameters(&folder.join("rest")), parameters(&folder.join("whole")), "{optimizer}");
+        assert_ne!(parameters(&folder.join("part")), parameters(&folder.join("whole")), "{optimizer}");
+    }
+}
+
+#[test]
+fn what_is_no_checkpoint_of_this_run_is_refused() {
+    let folder = folder("resume-refused");
+    let arguments = "--optimizer sgd --epochs 2 --samples-per-epoch 100";
+    train(&folder, &format!("{arguments} --save saved"));
+    let mut bytes = fs::read(folder.join("saved")).expect("it was saved");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(folder.join("damaged"), bytes).expect("the folder is ours");
+    for (arguments, status, said) in [
+        (&*format!("{arguments} --resume missing"), 1, "missing"),
+        (&format!("{arguments} --resume damaged"), 1, "damaged"),
+        (&format!("{arguments} --resume saved --batch 16"), 1, "saved: it is of a run whose batch is 32, not 16"),
+        (&format!("{arguments} --resume saved --epochs 3"), 2, "--epochs"),
+        (&format!("{arguments} --resume saved --seed 1"), 1, "saved: it is of a run of SGD with momentum with seed 0"),
+        (&format!("{arguments} --resume saved --learning-rate 0.2"), 1, "\"learning_rate\":0.1"),
+        (&format!("{arguments} --resume saved --schedule constant"), 1, "\"schedule\":\"step-decay\""),
+        ("--optimizer adamw --epochs 2 --samples-per-epoch 100 --resume saved", 1, "not AdamW"),
+        (&format!("{arguments} --resume saved --optimizer koala"), 1, "--resume is for one optimizer"),
+        (
+            &format!("{arguments} --save again --seeds 2"),
+            1,
+            "--save is for one optimizer, chosen by --optimizer, and one",
+        ),
+        (&format!("{arguments} --stop-after 1"), 2, "--save"),
+        (&format!("{arguments} --save again --search"), 2, "--search"),
+        (&format!("{arguments} --save missing/file"), 1, "missing/file"),
+    ] {
+        let mut command = koala(&format!("train {arguments}"));
+        command.current_dir(&folder);
+        let refused = outcome(command);
+        assert_eq!(refused.status, Some(status), "{arguments}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
+    }
+}
