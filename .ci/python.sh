@@ -1,6 +1,6 @@
 #!/bin/bash
 # The Python package, as a user has it: installed from the clone by pip into a fresh environment, then linted, type-checked
-# and tested, and its examples and its benchmark run. Needs Python 3.9 or later with venv, Rust, and network. What it
+# and tested, and its examples and its benchmarks run. Needs Python 3.9 or later with venv, Rust, and network. What it
 # skips, it says.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -57,8 +57,9 @@ END
 done
 if python -c "import torch" 2>/dev/null; then
     run env --chdir="$folder" python "$PWD/bench/step.py" --quick
+    run env --chdir="$folder" python "$PWD/bench/adamw.py" --quick
 else
-    skip "bench/step.py" "there is no torch here"
+    skip "bench/step.py and bench/adamw.py" "there is no torch here"
 fi
 
 # In cargo's words, for the summary of .ci/run.
