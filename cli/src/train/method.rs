@@ -15,6 +15,7 @@ use crate::train::schedule::Schedule;
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// KOALA++
+    #[value(alias = "koala++")]
     Koala,
     /// KOALA-V
     KoalaV,
