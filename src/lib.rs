@@ -35,6 +35,7 @@ pub mod kernel;
 pub mod recursion;
 pub mod schedule;
 
+mod adapters;
 mod any_buffers;
 mod backend;
 #[allow(unsafe_code)]
@@ -67,6 +68,10 @@ mod walk;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+#[cfg(feature = "candle")]
+pub use adapters::candle;
+#[cfg(feature = "ndarray")]
+pub use adapters::ndarray;
 pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
 #[cfg(feature = "cuda")]
 pub use backends::cuda;
