@@ -68,6 +68,8 @@ mod walk;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+#[cfg(feature = "burn")]
+pub use adapters::burn;
 #[cfg(feature = "candle")]
 pub use adapters::candle;
 #[cfg(feature = "ndarray")]
