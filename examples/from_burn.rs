@@ -50,10 +50,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let labels: Tensor<2> = Tensor::from_data(TensorData::new(inside.clone(), [POINTS, 1]), &device);
 
     let mut model = Model::new(&device);
-    let settings = Settings { learning_rate: 0.5, ..Settings::default() };
+    let settings = Settings { learning_rate: 0.05, ..Settings::default() };
     let mut optimizer = Koala::new(Config { settings, ..Config::default() })?;
     let mut right = 0;
-    for step in 1..=200 {
+    for step in 1..=800 {
         let logits = model.forward(points.clone());
         let guesses: Vec<f32> = logits.to_data().try_to_vec()?;
         // The logistic loss of each point: -ln σ(z) if it is inside, and -ln(1 - σ(z)) otherwise.
@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (model, report) = optimizer.step(loss, model, gradients);
         report?;
         right = guesses.iter().zip(&inside).filter(|(guess, inside)| (**guess > 0.0) == (**inside > 0.0)).count();
-        if step % 50 == 0 {
+        if step % 200 == 0 {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", loss.mean);
         }
     }

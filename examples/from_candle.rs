@@ -14,7 +14,7 @@ const HIDDEN: usize = 16;
 fn main() -> Result<(), Box<dyn Error>> {
     let points: Vec<[f32; 2]> = (0..POINTS).map(|i| [spread(i, 0.618_034), spread(i, 0.754_878)]).collect();
     let inside: Vec<f32> = points.iter().map(|[x, y]| f32::from(x * x + y * y < 0.6)).collect();
-    let points = Tensor::new(points, &Device::Cpu)?;
+    let points = Tensor::from_vec(points.concat(), (POINTS, 2), &Device::Cpu)?;
     let inside = Tensor::new(inside, &Device::Cpu)?;
 
     let first: Vec<f32> = (0..2 * HIDDEN).map(|i| 2.0 * spread(i, 0.569_84)).collect();
@@ -28,17 +28,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [w1, b1, w2, b2] = variables.clone().map(|variable| variable.as_tensor().clone());
     let (first, second) = (Linear::new(w1, Some(b1)), Linear::new(w2, Some(b2)));
 
-    let settings = Settings { learning_rate: 0.5, ..Settings::default() };
+    let settings = Settings { learning_rate: 0.05, ..Settings::default() };
     let mut optimizer = Koala::new(variables.to_vec(), Config { settings, ..Config::default() })?;
     let mut right = 0;
-    for step in 1..=200 {
+    for step in 1..=800 {
         let logits = second.forward(&first.forward(&points)?.tanh()?)?.squeeze(1)?;
         // The logistic loss of each point: ln(1 + e^z) - y·z.
         let losses = ((logits.exp()? + 1.0)?.log()? - (&inside * &logits)?)?;
         optimizer.backward_step(&losses)?;
         let guessed = logits.gt(0.0)?.to_dtype(DType::F32)?;
         right = guessed.eq(&inside)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
-        if step % 50 == 0 {
+        if step % 200 == 0 {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", losses.mean_all()?.to_scalar::<f32>()?);
         }
     }
