@@ -15,11 +15,11 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 //!
-//! The loss: a step of the KOALA family needs it, beside the gradient. [`backward_step`](Koala::backward_step) takes it
-//! from the tensor that it differentiates: best the losses of the samples, of whose mean the gradient then is. A loss
-//! of one element is taken for a single sample, so the mean of the squares is its square, which is too small where it
-//! is the mean of several: KOALA++ then trusts it more. Who calls `backward` by hand gives the loss to
-//! [`Koala::step_with`], or, for `step`, to [`Koala::set_loss`].
+//! The loss: a step of the KOALA family needs it, beside the gradient.
+//! [`backward_step`](candle_nn::Optimizer::backward_step) takes it from the tensor that it differentiates: best the
+//! losses of the samples, of whose mean the gradient then is. A loss of one element is taken for a single sample, so
+//! the mean of the squares is its square, which is too small where it is the mean of several: KOALA++ then trusts it
+//! more. Who calls `backward` by hand gives the loss to [`Koala::step_with`], or, for `step`, to [`Koala::set_loss`].
 //!
 //! Copies: none of parameters. While a step runs, their vectors are moved out of the variables, which are empty until
 //! it ends: as always, nobody else may use the model meanwhile. A gradient is copied only if it is not contiguous.
