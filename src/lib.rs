@@ -37,6 +37,7 @@ pub mod kernel;
 pub mod recursion;
 pub mod schedule;
 
+mod adapters;
 mod any_buffers;
 mod backend;
 #[allow(unsafe_code)]
@@ -70,6 +71,12 @@ mod walk;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+#[cfg(feature = "burn")]
+pub use adapters::burn;
+#[cfg(feature = "candle")]
+pub use adapters::candle;
+#[cfg(feature = "ndarray")]
+pub use adapters::ndarray;
 pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
 #[cfg(feature = "cuda")]
 pub use backends::cuda;
