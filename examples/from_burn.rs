@@ -29,7 +29,7 @@ impl Model {
             Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, columns]), device))
         };
         Model {
-            weight1: parameter(2, HIDDEN, 2.0, 0.569_84),
+            weight1: parameter(2, HIDDEN, 2.0, 0.707_1),
             bias1: parameter(1, HIDDEN, 0.0, 0.0),
             weight2: parameter(HIDDEN, 1, 0.5, 0.430_16),
             bias2: parameter(1, 1, 0.0, 0.0),
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let settings = Settings { learning_rate: 0.05, ..Settings::default() };
     let mut optimizer = Koala::new(Config { settings, ..Config::default() })?;
     let mut right = 0;
-    for step in 1..=400 {
+    for step in 1..=1000 {
         let logits = model.forward(points.clone());
         let guesses: Vec<f32> = logits.to_data().try_to_vec()?;
         // The logistic loss of each point: -ln σ(z) if it is inside, and -ln(1 - σ(z)) otherwise.
@@ -65,7 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (model, report) = optimizer.step(loss, model, gradients);
         report?;
         right = guesses.iter().zip(&inside).filter(|(guess, inside)| (**guess > 0.0) == (**inside > 0.0)).count();
-        if step % 100 == 0 {
+        if step % 250 == 0 {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", loss.mean);
         }
     }

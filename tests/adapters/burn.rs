@@ -235,5 +235,5 @@ fn parameters_and_gradients_of_the_cpu_are_not_copied() {
     }
     let before = LARGE.get();
     drop(std::hint::black_box(model.weight.val().into_data()));
-    assert_eq!(LARGE.get() - before, 4 * size, "the count works: while the module holds it, this is a copy");
+    assert!(LARGE.get() - before >= 4 * size, "the count works: while the module holds it, this is a copy");
 }
