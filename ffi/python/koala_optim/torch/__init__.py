@@ -9,9 +9,12 @@
 >>> optimizer.step(loss=losses)
 >>> optimizer.report().first_steps
 2
+
+`Koala` has the library's other optimizers: KOALA-V, KOALA-M, AdamW and SGD.
 """
 
+from ._methods import Koala
 from ._optimizer import KoalaPlusPlus
 from ._report import Report
 
-__all__ = ["KoalaPlusPlus", "Report"]
+__all__ = ["Koala", "KoalaPlusPlus", "Report"]

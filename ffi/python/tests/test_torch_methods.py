@@ -1,0 +1,140 @@
+"""The other methods on PyTorch's models: the kernel's bits, PyTorch's own optimizers, and resuming."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from koala_optim import AdamW, KoalaM, KoalaV, Method, Settings, Sgd  # noqa: E402
+from koala_optim.numpy import Tensor, new_state, noise_update, predict, step_many  # noqa: E402
+from koala_optim.torch import Koala  # noqa: E402
+
+METHODS: list[Method] = [KoalaV(), KoalaM(), AdamW(), Sgd(), Sgd(momentum=0.0)]
+SHAPES = [(3, 5), (1,), (40, 7), (0,)]
+
+
+def model(dtype: Any = torch.float32) -> list[Any]:
+    torch.manual_seed(1)
+    return [torch.nn.Parameter(torch.randn(shape, dtype=torch.float64).to(dtype)) for shape in SHAPES]
+
+
+def gradients(number: int, dtype: Any = torch.float32) -> list[Any]:
+    torch.manual_seed(100 + number)
+    return [torch.randn(shape, dtype=torch.float64).to(dtype) for shape in SHAPES]
+
+
+def run(optimizer: Any, parameters: list[Any], numbers: range) -> None:
+    for number in numbers:
+        optimizer.predict()
+        for parameter, gradient in zip(parameters, gradients(number, parameters[0].dtype)):
+            parameter.grad = gradient
+        optimizer.step(loss=torch.tensor([0.5, 1.5 / (number + 1)]))
+
+
+def bits(parameters: list[Any]) -> list[bytes]:
+    return [bytes(p.detach().flatten().view(torch.uint8).tolist()) for p in parameters]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_the_kernels_bits(method: Method) -> None:
+    parameters = model()
+    optimizer = Koala(parameters, method, lr=0.1, weight_decay=0.01)
+    run(optimizer, parameters, range(4))
+
+    arrays = [p.detach().numpy().reshape(-1) for p in model()]
+    settings = Settings(learning_rate=0.1, weight_decay=0.01)
+    tensors = [Tensor(a, a.copy(), *new_state(a, method=method), settings=settings) for a in arrays]
+    noise = 1.0
+    for number in range(4):
+        method = predict(tensors, method)
+        for tensor, gradient in zip(tensors, gradients(number)):
+            tensor.gradient = gradient.numpy().reshape(-1)
+        losses = numpy.float32([0.5, 1.5 / (number + 1)]).astype(float)
+        noise = noise_update(noise, (losses**2).mean(), 0.9)
+        method = method.corrected(step_many(tensors, loss=losses.mean(), noise=noise, method=method).gain)
+    assert bits(parameters) == [array.tobytes() for array in arrays]
+    assert (optimizer.method, optimizer.noise) == (method, noise)
+    assert optimizer.report().stepped == len([shape for shape in SHAPES if 0 not in shape])
+
+
+@pytest.mark.parametrize(
+    ("method", "make"),
+    [
+        (AdamW(0.85, 0.99, 1e-6), lambda p: torch.optim.AdamW(p, 0.01, (0.85, 0.99), 1e-6, weight_decay=0.1)),
+        (Sgd(0.8), lambda p: torch.optim.SGD(p, 0.01, momentum=0.8, weight_decay=0.1)),
+        (Sgd(0.8, nesterov=True), lambda p: torch.optim.SGD(p, 0.01, 0.8, nesterov=True, weight_decay=0.1)),
+    ],
+    ids=["AdamW", "momentum", "Nesterov"],
+)
+def test_as_pytorch_has_it(method: Method, make: Any) -> None:
+    ours, theirs = model(torch.float64), model(torch.float64)
+    koala, other = Koala(ours, method, lr=0.01, weight_decay=0.1), make(theirs)
+    for number in range(100):
+        for one, two, gradient in zip(ours, theirs, gradients(number, torch.float64)):
+            one.grad, two.grad = gradient.clone(), gradient.clone()
+        koala.step()
+        other.step()
+    for one, two in zip(ours, theirs):
+        assert torch.allclose(one, two, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_resuming_gives_the_same_bits(method: Method, dtype: Any) -> None:
+    whole = model(dtype)
+    optimizer = Koala(whole, method, lr=0.1)
+    run(optimizer, whole, range(3))
+    saved, parameters = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in whole]
+    run(optimizer, whole, range(3, 6))
+
+    resumed = [torch.nn.Parameter(p) for p in parameters]
+    other = Koala(resumed, method, lr=0.7, noise_decay=0.9)
+    other.load_state_dict(saved)
+    run(other, resumed, range(3, 6))
+    assert bits(resumed) == bits(whole)
+    assert other.method == optimizer.method and other.noise == optimizer.noise
+
+
+def test_orders_of_memory() -> None:
+    torch.manual_seed(3)
+    weight, gradient = torch.randn(4, 3, 5, 5), torch.randn(4, 3, 5, 5)
+    last = torch.channels_last
+    ours = [torch.nn.Parameter(weight.clone(memory_format=last)), torch.nn.Parameter(weight.clone())]
+    for parameter in ours:
+        optimizer = Koala([parameter], AdamW(), lr=0.1)
+        # In the other's order.
+        parameter.grad = (
+            gradient.clone() if parameter.is_contiguous(memory_format=last) else gradient.to(memory_format=last)
+        )
+        optimizer.step()
+    assert torch.equal(*ours)
+
+
+def test_what_is_wrong_is_said() -> None:
+    parameters = model()
+    with pytest.raises(TypeError, match="method is 'adamw'"):
+        Koala(parameters, "adamw")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="learning rate is -1"):
+        Koala(parameters, AdamW(), lr=-1.0)
+    with pytest.raises(ValueError, match="lie apart"):
+        Koala([torch.nn.Parameter(torch.zeros(4, 4)[:, ::2])], AdamW())
+    with pytest.raises(TypeError, match="on meta"):
+        Koala([torch.nn.Parameter(torch.zeros(4, device="meta"))], AdamW())
+    for parameter, gradient in zip(parameters, gradients(0)):
+        parameter.grad = gradient
+    with pytest.raises(TypeError, match="needs the loss"):
+        Koala(parameters, KoalaV()).step()
+    before = bits(parameters)
+    with pytest.raises(ValueError, match="has to predict"):
+        Koala(parameters, KoalaM()).step(loss=0.5)
+    optimizer = Koala(parameters, AdamW(), on_non_finite="keep_all")
+    parameters[0].grad[0, 0] = float("nan")
+    optimizer.step()
+    assert optimizer.report().non_finite == 1 and bits(parameters) == before
+    with pytest.raises(ValueError, match="is of AdamW"):
+        Koala(parameters, Sgd()).load_state_dict(optimizer.state_dict())
