@@ -20,9 +20,10 @@ executable() {
     sed -n 's/.*"kind":\["'"$2"'"\].*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' "$folder/cargo.json"
 }
 
-# With the features that .ci/cuda.sh tests, so that nothing is built twice.
-cargo test --release -p koala-optim --features cuda,rayon --test cuda --bench gpu --no-run --message-format=json \
-    >"$folder/cargo.json"
+# BUNDLE_OPTIONS: more for cargo.
+# shellcheck disable=SC2086
+cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features cuda,rayon --test cuda --bench gpu --no-run \
+    --message-format=json >"$folder/cargo.json"
 cp "$(executable gpu bench)" "$folder/run"
 cp "$(executable cuda test)" "$folder/tests"
 rm "$folder/cargo.json"

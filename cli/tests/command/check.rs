@@ -23,7 +23,7 @@ fn check(files: &[&Path], more: &str) -> Outcome {
 fn this_machine_is_in_order() {
     let check = outcome(koala("check"));
     assert_eq!((check.status, &*check.stderr), (Some(0), ""));
-    assert_eq!(check.stdout.matches("to the bit").count(), 16, "{}", check.stdout);
+    assert_eq!(check.stdout.matches("to the bit").count(), 24, "{}", check.stdout);
     assert!(check.stdout.ends_with("Everything is in order.\n"), "{}", check.stdout);
     for backend in Backend::present() {
         assert!(check.stdout.contains(backend.name()), "{}", check.stdout);
@@ -36,7 +36,7 @@ fn json_holds_every_number() -> serde_json::Result<()> {
     assert_eq!(record["passed"], true);
     assert_eq!(record["backends"].as_array().map(Vec::len), Some(Backend::present().len()));
     let files = record["files"].as_array().expect("a list");
-    assert_eq!(files.len(), 16);
+    assert_eq!(files.len(), 24);
     for file in files {
         let precisions = file["precisions"].as_array().expect("a list");
         assert_eq!(precisions.len(), 5);
@@ -85,7 +85,7 @@ fn files_that_can_not_be_read_are_named_and_the_others_checked() -> Result<(), B
     let cut = folder.join("cut.json.gz");
     fs::write(&cut, &packed[..packed.len() / 2])?;
     let other = folder.join("other.json");
-    fs::write(&other, r#"{"format": "koala-trajectory-1", "algorithm": "koala-m"}"#)?;
+    fs::write(&other, r#"{"format": "koala-trajectory-1", "algorithm": "koala-k"}"#)?;
     let broken = folder.join("broken.json");
     fs::write(&broken, "{\n  \"format\": 3\n}")?;
     let missing = folder.join("missing.json");
@@ -95,7 +95,7 @@ fn files_that_can_not_be_read_are_named_and_the_others_checked() -> Result<(), B
     assert_eq!(check.status, Some(1));
     for (path, said) in [
         (&cut, ""),
-        (&other, "algorithm: it is `koala-m`, which this version does not have"),
+        (&other, "algorithm: it is `koala-k`, which this version does not have"),
         (&broken, "format: invalid type: integer `3`, expected a string at line 2"),
         (&missing, "No such file"),
         (&folder, ""),
