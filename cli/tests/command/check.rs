@@ -46,8 +46,9 @@ fn json_holds_every_number() -> serde_json::Result<()> {
                 let error = precision[quantity].as_f64().expect("a number");
                 assert!(error <= precision["tolerance"].as_f64().unwrap_or(0.1), "{file}");
             }
-            // bf16 has 8 bits: an error of zero would mean that nothing was compared.
-            assert!(i < 2 || precision["theta"].as_f64() > Some(1e-6), "{file}");
+            // bf16 has 8 bits: an error of zero would mean that nothing was compared. KOALA-V has no state to be in bf16.
+            let is_rounded = i > 2 || i == 2 && !file["file"].as_str().is_some_and(|name| name.starts_with("koalav"));
+            assert!(!is_rounded || precision["theta"].as_f64() > Some(1e-6), "{file}");
         }
     }
     Ok(())
