@@ -59,7 +59,9 @@ def test_the_kernels_bits(method: Method) -> None:
         method = method.corrected(step_many(tensors, loss=losses.mean(), noise=noise, method=method).gain)
     assert bits(parameters) == [array.tobytes() for array in arrays]
     assert (optimizer.method, optimizer.noise) == (method, noise)
-    assert optimizer.report().stepped == len([shape for shape in SHAPES if 0 not in shape])
+    # To the KOALA family, no elements are a gradient of zero.
+    empty = isinstance(method, (KoalaV, KoalaM))
+    assert (optimizer.report().stepped, optimizer.report().skipped) == ((3, 1) if empty else (4, 0))
 
 
 @pytest.mark.parametrize(
