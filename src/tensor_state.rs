@@ -9,7 +9,8 @@ use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport};
 use crate::methods::Method;
 use crate::passes::Manner;
 use crate::storage::Storage;
-use crate::tasks::{Predict, Task, WholeStep};
+use crate::tasks::Task;
+use crate::tensors::Tensor;
 
 /// What v and h are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,8 +120,8 @@ impl TensorState {
         gradient: &[P],
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
-        self.check_type(P::TYPE)?;
-        Ok(self.with_buffers(parameters, gradient, copy, WholeStep { step, manner: Manner::default() })?.0)
+        let tensor = Tensor::with_copy(Tensor::new("", parameters, gradient), copy);
+        Ok(tensor.step_alone(self, step, Manner::default())?.0)
     }
 
     /// As [`step`](Self::step), and may take the gradient's memory in exchange for that of h, which then need not be
@@ -149,9 +150,9 @@ impl TensorState {
         gradient: &mut Gradient<P>,
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
-        self.check_type(P::TYPE)?;
         let manner = Manner { exchange: true, ..Manner::default() };
-        let (report, exchanges) = self.with_buffers(parameters, gradient, copy, WholeStep { step, manner })?;
+        let tensor = Tensor::with_copy(Tensor::new("", parameters, gradient), copy);
+        let (report, exchanges) = tensor.step_alone(self, step, manner)?;
         if exchanges {
             self.exchange(&mut gradient.storage);
         }
@@ -180,8 +181,7 @@ impl TensorState {
         parameters: &mut [P],
         copy: Option<HalfCopy<'_>>,
     ) -> Result<f64, Error> {
-        self.check_type(P::TYPE)?;
-        self.with_buffers(parameters, &[], copy, Predict { step })
+        Tensor::with_copy(Tensor::new("", parameters, &[]), copy).predict_alone(self, step)
     }
 
     /// Lets a gradient take the place of h.

@@ -10,7 +10,7 @@ use crate::kernel::{HalfCopy, Plan, Step, TensorReport};
 use crate::passes::Manner;
 use crate::staging::Products;
 use crate::storage::Storage;
-use crate::tasks::{ApplyPlan, PlanClipped, PlanTensor, PredictTensor, TakeProducts, Task};
+use crate::tasks::{ApplyPlan, PlanClipped, PlanTensor, Predict, PredictTensor, TakeProducts, Task, WholeStep};
 use crate::tensor_state::TensorState;
 
 /// The parameters and the gradient of one tensor, for one step.
@@ -153,6 +153,29 @@ impl<'a> Tensor<'a> {
         for buffer in [&*self.given.parameters, self.given.gradient.bytes(), v, h] {
             prefetch(buffer);
         }
+    }
+
+    /// The same with a copy, if there is one.
+    pub(crate) fn with_copy(mut self, copy: Option<HalfCopy<'a>>) -> Self {
+        self.given.copy = copy;
+        self
+    }
+
+    /// A whole step without an optimizer. Not generic, so that it is compiled in this crate.
+    pub(crate) fn step_alone(
+        mut self,
+        state: &mut TensorState,
+        step: &Step,
+        manner: Manner,
+    ) -> Result<(TensorReport, bool), Error> {
+        state.check_type(self.given.element_type)?;
+        self.given.with_buffers(state, WholeStep { step, manner })
+    }
+
+    /// A prediction without an optimizer.
+    pub(crate) fn predict_alone(mut self, state: &mut TensorState, step: &Step) -> Result<f64, Error> {
+        state.check_type(self.given.element_type)?;
+        self.given.with_buffers(state, Predict { step })
     }
 
     /// Pass 1 and the recursion: nothing is written but the plan.
