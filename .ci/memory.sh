@@ -29,7 +29,8 @@ unset KOALA_TEST_RUNNER
 
 echo "==> AddressSanitizer in the library and the programs, UndefinedBehaviorSanitizer in the programs"
 # Those that .ci/run names together.
-packages=(-p koala-optim -p koala-trajectory -p koala-ffi --features koala-optim/rayon --target x86_64-unknown-linux-gnu)
+packages=(-p koala-optim -p koala-trajectory -p koala-ffi --features koala-optim/rayon --target x86_64-unknown-linux-gnu
+    --config profile.dev.package.koala-optim.opt-level=1)
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_INCREMENTAL=0
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/ci-asan} KOALA_TEST_FLAGS=$sanitizers
 programs
