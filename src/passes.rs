@@ -246,7 +246,7 @@ pub(crate) fn apply_plan<P: Element, S: Element>(
     let coefficients = coefficients.map(P::Arithmetic::rounded);
     let Buffers { parameters, gradient, v, h, copy } = buffers;
     let mut input = update::Input { gradient, parameters, h, v };
-    update(backend, manner.parallel, &koala_plus_plus::Update { coefficients, exchange }, &mut input, copy);
+    update(backend, manner.parallel, &koala_plus_plus::Update::new(coefficients, exchange), &mut input, copy);
     *scalars = plan.scalars;
     exchange
 }
@@ -266,8 +266,7 @@ fn other_pass_2<P: Element, S: Element>(backend: Backend, parallel: bool, plan: 
 fn with_pass<F: Real>(planned: Update, work: impl FnOnce(&dyn Pass<F, F>)) {
     match planned {
         Update::KoalaPlusPlus(coefficients) => {
-            let coefficients = coefficients.map(F::rounded);
-            work(&koala_plus_plus::Update { coefficients, exchange: false });
+            work(&koala_plus_plus::Update::new(coefficients.map(F::rounded), false));
         }
         Update::Descend(descend) => work(&descend.cast::<F>()),
         Update::Momentum(momentum) => work(&momentum.cast::<F>()),

@@ -50,7 +50,7 @@ pub trait Pass<P, S>: Sync {
 impl<P: Element, S: Element, R: Rule<P::Arithmetic> + Sync> Pass<P, S> for R {
     #[inline(always)]
     fn run(&self, backend: Backend, _: usize, input: &mut Input<'_, P, S>) {
-        backend.run(Elementwise { rule: *self, input });
+        backend.run(Elementwise { rule: self, input });
     }
 }
 
@@ -156,9 +156,10 @@ fn update_and_copy<P: Element, S: Element, U: Pass<P, S>>(
     }
 }
 
-/// A rule, carried over a part of a tensor.
+/// A rule, carried over a part of a tensor. It is lent: a copy of numbers that have just been written one by one would
+/// have to wait for them.
 struct Elementwise<'a, 'b, R, P, S> {
-    rule: R,
+    rule: &'a R,
     input: &'a mut Input<'b, P, S>,
 }
 
@@ -167,7 +168,7 @@ impl<P: Element, S: Element, R: Rule<P::Arithmetic>> Operation<P::Arithmetic> fo
 
     #[inline(always)]
     fn run<V: Vector<P::Arithmetic>>(self, v: V) {
-        let Elementwise { rule, input } = self;
+        let (rule, input) = (*self.rule, self.input);
         let Input { gradient, parameters, h, v: product, .. } = input;
         let used = used::<P::Arithmetic, R>();
         let peeled = misalignment(used, gradient, parameters, h, product);

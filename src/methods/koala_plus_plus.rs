@@ -48,28 +48,49 @@ impl<F> Coefficients<F> {
     }
 }
 
-/// Pass 2. With `exchange`, the gradient's memory becomes h.
-pub struct Update<F> {
-    pub coefficients: Coefficients<F>,
-    pub exchange: bool,
+/// Pass 2, by one of the kinds of a step.
+pub enum Update<F> {
+    Plain(Advance<F, PLAIN>),
+    Decayed(Advance<F, DECAYED>),
+    Exchanged(Advance<F, EXCHANGED>),
+}
+
+impl<F: Real> Update<F> {
+    /// With `exchange`, which is for steps without weight decay, the gradient's memory becomes h.
+    #[inline(always)]
+    pub fn new(coefficients: Coefficients<F>, exchange: bool) -> Self {
+        match (coefficients.weight_decay.to_f64() != 0.0, exchange) {
+            (true, _) => Update::Decayed(Advance { coefficients }),
+            (false, false) => Update::Plain(Advance { coefficients }),
+            (false, true) => Update::Exchanged(Advance { coefficients }),
+        }
+    }
+
+    #[inline(always)]
+    fn coefficients(&self) -> &Coefficients<F> {
+        match self {
+            Update::Plain(advance) => &advance.coefficients,
+            Update::Decayed(advance) => &advance.coefficients,
+            Update::Exchanged(advance) => &advance.coefficients,
+        }
+    }
 }
 
 impl<P: Element, S: Element> Pass<P, S> for Update<P::Arithmetic> {
     #[inline(always)]
     fn stages(&self) -> usize {
-        1 + usize::from(self.coefficients.initial_variance.is_some())
+        1 + usize::from(self.coefficients().initial_variance.is_some())
     }
 
     #[inline(always)]
     fn run(&self, backend: Backend, stage: usize, input: &mut Input<'_, P, S>) {
-        if stage == 0 && self.coefficients.initial_variance.is_some() {
-            return begin(backend, self.coefficients, input);
+        if stage == 0 && self.coefficients().initial_variance.is_some() {
+            return begin(backend, *self.coefficients(), input);
         }
-        let coefficients = self.coefficients;
-        match (coefficients.weight_decay.to_f64() != 0.0, self.exchange) {
-            (true, _) => Advance::<P::Arithmetic, DECAYED> { coefficients }.run(backend, 0, input),
-            (false, false) => Advance::<P::Arithmetic, PLAIN> { coefficients }.run(backend, 0, input),
-            (false, true) => Advance::<P::Arithmetic, EXCHANGED> { coefficients }.run(backend, 0, input),
+        match self {
+            Update::Plain(advance) => advance.run(backend, 0, input),
+            Update::Decayed(advance) => advance.run(backend, 0, input),
+            Update::Exchanged(advance) => advance.run(backend, 0, input),
         }
     }
 }
@@ -88,11 +109,11 @@ fn begin<P: Element, S: Element>(
 
 // The kinds of a step, each compiled on its own.
 /// H = g, and h' = H is written.
-const PLAIN: u8 = 0;
+pub const PLAIN: u8 = 0;
 /// H = g + wd·θ.
-const DECAYED: u8 = 1;
+pub const DECAYED: u8 = 1;
 /// H = g, and h' is not written.
-const EXCHANGED: u8 = 2;
+pub const EXCHANGED: u8 = 2;
 
 #[inline(always)]
 fn measurement<F: Real, V: Vector<F>>(v: V, decay: Option<F>, old: Streams<V::Column>) -> V::Column {
@@ -102,8 +123,9 @@ fn measurement<F: Real, V: Vector<F>>(v: V, decay: Option<F>, old: Streams<V::Co
     }
 }
 
+/// A step, h and v being there.
 #[derive(Clone, Copy)]
-struct Advance<F, const KIND: u8> {
+pub struct Advance<F, const KIND: u8> {
     coefficients: Coefficients<F>,
 }
 
