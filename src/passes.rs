@@ -268,10 +268,10 @@ fn with_pass<F: Real>(planned: Update, work: impl FnOnce(&dyn Pass<F, F>)) {
         Update::KoalaPlusPlus(coefficients) => {
             work(&koala_plus_plus::Update::new(coefficients.map(F::rounded), false));
         }
-        Update::Descend(descend) => work(&descend.cast::<F>()),
-        Update::Momentum(momentum) => work(&momentum.cast::<F>()),
-        Update::KoalaM(correct) => work(&correct.cast::<F>()),
-        Update::AdamW(average) => work(&average.cast::<F>()),
+        Update::Descend(descend) => work(&descend),
+        Update::Momentum(momentum) => work(&momentum),
+        Update::KoalaM(correct) => work(&correct),
+        Update::AdamW(average) => work(&average),
     }
 }
 
@@ -285,7 +285,7 @@ pub(crate) fn predict<P: Element, S: Element>(
     let Buffers { parameters, v: average, h: velocity, copy, .. } = buffers;
     let distance = staging::distance_squared(backend, parallel, average, parameters);
     if distance.is_finite() {
-        let pass = &Predict { velocity_decay: P::Arithmetic::rounded(velocity_decay) };
+        let pass = &Predict { velocity_decay };
         let mut input = update::Input { gradient: &[], parameters, h: velocity, v: &mut [] };
         update(backend, parallel, &Staged { pass, scaled: None }, &mut input, copy);
     }

@@ -7,7 +7,7 @@
 //! θ' = (1 − η·wd)·θ − (η/(1 − β₁ᵗ))·(m'/(√v'·(1/√(1 − β₂ᵗ)) + ε))
 //! ```
 
-use super::{Update, rounded, stepped};
+use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
 use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, input_trouble, kept};
@@ -90,46 +90,30 @@ fn power(base: f64, exponent: u64) -> f64 {
 
 /// What a step does with the elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Average<F> {
-    beta1: F,
-    one_minus_beta1: F,
-    beta2: F,
-    one_minus_beta2: F,
-    shrink: F,
-    rate: F,
-    root: F,
-    epsilon: F,
+pub struct Average {
+    beta1: f64,
+    one_minus_beta1: f64,
+    beta2: f64,
+    one_minus_beta2: f64,
+    shrink: f64,
+    rate: f64,
+    root: f64,
+    epsilon: f64,
 }
 
-impl Average<f64> {
-    pub fn cast<F: Real>(self) -> Average<F> {
-        let Average { beta1, one_minus_beta1, beta2, one_minus_beta2, shrink, rate, root, epsilon } = self;
-        Average {
-            beta1: F::rounded(beta1),
-            one_minus_beta1: F::rounded(one_minus_beta1),
-            beta2: F::rounded(beta2),
-            one_minus_beta2: F::rounded(one_minus_beta2),
-            shrink: F::rounded(shrink),
-            rate: F::rounded(rate),
-            root: F::rounded(root),
-            epsilon: F::rounded(epsilon),
-        }
-    }
-}
-
-impl<F: Real> Rule<F> for Average<F> {
+impl<F: Real> Rule<F> for Average {
     const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: true, v: true };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: true };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
         let gradient = old.gradient;
-        let mean = v.add(v.mul(v.splat(self.beta1), old.h), v.mul(v.splat(self.one_minus_beta1), gradient));
-        let square = v.mul(v.splat(self.one_minus_beta2), v.mul(gradient, gradient));
-        let square = v.add(v.mul(v.splat(self.beta2), old.v), square);
-        let denominator = v.add(v.mul(v.sqrt(square), v.splat(self.root)), v.splat(self.epsilon));
-        let direction = v.mul(v.splat(self.rate), v.div(mean, denominator));
-        let parameters = v.sub(v.mul(v.splat(self.shrink), old.parameters), direction);
+        let mean = v.add(v.mul(splat(v, self.beta1), old.h), v.mul(splat(v, self.one_minus_beta1), gradient));
+        let square = v.mul(splat(v, self.one_minus_beta2), v.mul(gradient, gradient));
+        let square = v.add(v.mul(splat(v, self.beta2), old.v), square);
+        let denominator = v.add(v.mul(v.sqrt(square), splat(v, self.root)), splat(v, self.epsilon));
+        let direction = v.mul(splat(v, self.rate), v.div(mean, denominator));
+        let parameters = v.sub(v.mul(splat(v, self.shrink), old.parameters), direction);
         Streams { gradient, parameters, h: mean, v: square }
     }
 }

@@ -18,7 +18,7 @@
 //! ```
 
 use super::koala_v::{breakdown, effective_loss};
-use super::{Update, rounded, stepped};
+use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
 use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_for_input};
@@ -128,54 +128,41 @@ impl KoalaM {
 
 /// What a step does with the elements.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Correct<F> {
-    weight_decay: F,
-    rate: F,
-    velocity_rate: F,
-    kept: F,
-    learned: F,
+pub struct Correct {
+    weight_decay: f64,
+    rate: f64,
+    velocity_rate: f64,
+    kept: f64,
+    learned: f64,
 }
 
-impl Correct<f64> {
-    pub fn cast<F: Real>(self) -> Correct<F> {
-        let Correct { weight_decay, rate, velocity_rate, kept, learned } = self;
-        Correct {
-            weight_decay: F::rounded(weight_decay),
-            rate: F::rounded(rate),
-            velocity_rate: F::rounded(velocity_rate),
-            kept: F::rounded(kept),
-            learned: F::rounded(learned),
-        }
-    }
-}
-
-impl<F: Real> Rule<F> for Correct<F> {
+impl<F: Real> Rule<F> for Correct {
     const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: true, v: true };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: true };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
-        let measurement = v.add(old.gradient, v.mul(v.splat(self.weight_decay), old.parameters));
-        let parameters = v.sub(old.parameters, v.mul(v.splat(self.rate), measurement));
-        let velocity = v.sub(old.h, v.mul(v.splat(self.velocity_rate), measurement));
-        let average = v.add(v.mul(v.splat(self.kept), old.v), v.mul(v.splat(self.learned), parameters));
+        let measurement = v.add(old.gradient, v.mul(splat(v, self.weight_decay), old.parameters));
+        let parameters = v.sub(old.parameters, v.mul(splat(v, self.rate), measurement));
+        let velocity = v.sub(old.h, v.mul(splat(v, self.velocity_rate), measurement));
+        let average = v.add(v.mul(splat(v, self.kept), old.v), v.mul(splat(v, self.learned), parameters));
         Streams { gradient: old.gradient, parameters, h: velocity, v: average }
     }
 }
 
 /// What a prediction does with the elements: θ ← θ + u, u ← a·u.
 #[derive(Clone, Copy)]
-pub(crate) struct Predict<F> {
-    pub velocity_decay: F,
+pub(crate) struct Predict {
+    pub velocity_decay: f64,
 }
 
-impl<F: Real> Rule<F> for Predict<F> {
+impl<F: Real> Rule<F> for Predict {
     const READS: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: false };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: false };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
         let parameters = v.add(old.parameters, old.h);
-        Streams { parameters, h: v.mul(v.splat(self.velocity_decay), old.h), ..old }
+        Streams { parameters, h: v.mul(splat(v, self.velocity_decay), old.h), ..old }
     }
 }

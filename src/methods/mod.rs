@@ -20,6 +20,7 @@ use crate::element::Real;
 use crate::error::Error;
 use crate::kernel::Step;
 use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, first_non_finite, kept};
+use crate::vector::Vector;
 
 /// Which optimizer steps, and those of its numbers that all tensors share. For [`KoalaV`] and [`KoalaM`] these move with
 /// each step: they are the variance of all parameters.
@@ -157,10 +158,10 @@ impl Method {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Update {
     KoalaPlusPlus(koala_plus_plus::Coefficients<f64>),
-    Descend(sgd::Descend<f64>),
-    Momentum(sgd::Momentum<f64>),
-    KoalaM(koala_m::Correct<f64>),
-    AdamW(adamw::Average<f64>),
+    Descend(sgd::Descend),
+    Momentum(sgd::Momentum),
+    KoalaM(koala_m::Correct),
+    AdamW(adamw::Average),
 }
 
 impl Default for Update {
@@ -195,6 +196,12 @@ fn stepped<const N: usize>(
     let outcome = if scalars.steps == 0 { Outcome::FirstStep } else { Outcome::Stepped };
     let scalars = Scalars { steps: scalars.steps + 1, ..scalars };
     Plan { report: TensorReport { outcome, ..report }, scalars, update, ..Plan::default() }
+}
+
+/// A number of a rule, which is of the arithmetic type, in every element of a column.
+#[inline(always)]
+fn splat<F: Real, V: Vector<F>>(v: V, number: f64) -> V::Column {
+    v.splat(F::rounded(number))
 }
 
 /// `value` rounded to the arithmetic type.

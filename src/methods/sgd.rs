@@ -9,7 +9,7 @@
 //!
 //! Without momentum there is no state: θ' = θ − η·H.
 
-use super::{Update, rounded, stepped};
+use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
 use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, input_trouble, kept};
@@ -65,57 +65,39 @@ impl Sgd {
 
 /// θ' = θ − rate·(g + wd·θ).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Descend<F> {
-    pub weight_decay: F,
-    pub rate: F,
+pub struct Descend {
+    pub weight_decay: f64,
+    pub rate: f64,
 }
 
-impl Descend<f64> {
-    pub fn cast<F: Real>(self) -> Descend<F> {
-        Descend { weight_decay: F::rounded(self.weight_decay), rate: F::rounded(self.rate) }
-    }
-}
-
-impl<F: Real> Rule<F> for Descend<F> {
+impl<F: Real> Rule<F> for Descend {
     const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: false, v: false };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: false, v: false };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
-        let gradient = v.add(old.gradient, v.mul(v.splat(self.weight_decay), old.parameters));
-        Streams { parameters: v.sub(old.parameters, v.mul(v.splat(self.rate), gradient)), ..old }
+        let gradient = v.add(old.gradient, v.mul(splat(v, self.weight_decay), old.parameters));
+        Streams { parameters: v.sub(old.parameters, v.mul(splat(v, self.rate), gradient)), ..old }
     }
 }
 
 /// A step with momentum.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Momentum<F> {
-    weight_decay: F,
-    rate: F,
-    momentum: F,
+pub struct Momentum {
+    weight_decay: f64,
+    rate: f64,
+    momentum: f64,
     nesterov: bool,
 }
 
-impl Momentum<f64> {
-    pub fn cast<F: Real>(self) -> Momentum<F> {
-        let Momentum { weight_decay, rate, momentum, nesterov } = self;
-        Momentum {
-            weight_decay: F::rounded(weight_decay),
-            rate: F::rounded(rate),
-            momentum: F::rounded(momentum),
-            nesterov,
-        }
-    }
-}
-
-impl<F: Real> Rule<F> for Momentum<F> {
+impl<F: Real> Rule<F> for Momentum {
     const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: true, v: false };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: true, v: false };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
-        let (rate, momentum) = (v.splat(self.rate), v.splat(self.momentum));
-        let gradient = v.add(old.gradient, v.mul(v.splat(self.weight_decay), old.parameters));
+        let (rate, momentum) = (splat(v, self.rate), splat(v, self.momentum));
+        let gradient = v.add(old.gradient, v.mul(splat(v, self.weight_decay), old.parameters));
         let velocity = v.add(v.mul(momentum, old.h), gradient);
         let direction = if self.nesterov { v.add(gradient, v.mul(momentum, velocity)) } else { velocity };
         Streams { parameters: v.sub(old.parameters, v.mul(rate, direction)), h: velocity, ..old }
