@@ -797,9 +797,9 @@ typedef struct koala_tensor {
   uint32_t group;
   /**
    * 1: the call may let `gradient` and `h` change places in this struct, which saves writing h: it does if the
-   * tensor steps by KOALA++ with its gradient as it is, has no weight decay, and has its state in its own type. Either way `h` is the state afterwards, and
-   * what `gradient` holds is of no use. The gradient's memory must be writable then. Only koala_step_tensor and
-   * koala_step_tensors look at this.
+   * tensor steps by KOALA++ with its gradient as it is, has no weight decay, and has its state in its own type.
+   * Either way `h` is the state afterwards, and what `gradient` holds is of no use. The gradient's memory must be
+   * writable then. Only koala_step_tensor and koala_step_tensors look at this.
    */
   uint32_t exchange;
   /**
@@ -1515,8 +1515,8 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
  * worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
  *
  * Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
- * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
- * KOALA_ON_BREAKDOWN_ERROR.
+ * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a
+ * policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_ERROR.
  */
 koala_status koala_cuda_create(const struct koala_config *config,
                                uint32_t device,

@@ -3,14 +3,15 @@
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
+use koala_optim::Method;
 use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers, Stream};
-use koala_optim::{Error, GroupId, Method};
 
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, copy_or_default, look};
 use crate::guard::guarded;
 use crate::handle::{Guarded, Handle};
 use crate::method::method_of;
+use crate::numbers::{Groups, Names};
 use crate::optimizer::koala_config;
 use crate::pointers::{check, check_optional, flag, known, text};
 use crate::settings::{from_c, koala_element_type, koala_settings, koala_state_type, noise_rule, policy};
@@ -33,20 +34,8 @@ pub struct koala_cuda(Guarded<OnDevice>);
 
 pub(crate) struct OnDevice {
     pub optimizer: Optimizer,
-    groups: Vec<GroupId>,
+    groups: Groups,
     pub names: Names,
-}
-
-/// Of the tensors, by their numbers.
-pub(crate) struct Names(Vec<Box<str>>);
-
-impl Names {
-    pub fn get(&self, tensor: usize) -> Result<&str, Failure> {
-        self.0.get(tensor).map(|name| &**name).ok_or_else(|| {
-            let count = self.0.len();
-            fail(koala_status::UnknownTensor, format_args!("there is no tensor {tensor}: there are {count}"))
-        })
-    }
 }
 
 impl Handle for koala_cuda {
@@ -84,8 +73,8 @@ pub(crate) fn address(pointer: *const c_void) -> u64 {
 /// worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
 ///
 /// Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
-/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
-/// KOALA_ON_BREAKDOWN_ERROR.
+/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a
+/// policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_create(
     config: *const koala_config,
@@ -106,7 +95,7 @@ pub unsafe extern "C" fn koala_cuda_create(
             group_bytes: (group_bytes > 0).then_some(group_bytes),
         };
         let made = Optimizer::new(Device::new(device as usize)?, config)?;
-        let inner = OnDevice { optimizer: made, groups: Vec::new(), names: Names(Vec::new()) };
+        let inner = OnDevice { optimizer: made, groups: Default::default(), names: Default::default() };
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { koala_cuda::give(inner, optimizer) };
         Ok(())
@@ -136,13 +125,6 @@ pub unsafe extern "C" fn koala_cuda_destroy(optimizer: *mut koala_cuda) -> koala
     guarded(|| unsafe { koala_cuda::destroy(optimizer) })
 }
 
-impl OnDevice {
-    fn group(&self, number: u32) -> Result<GroupId, Failure> {
-        let group = self.groups.get(number as usize).copied();
-        Ok(group.ok_or(Error::UnknownGroup { group: number as usize, groups: self.groups.len() })?)
-    }
-}
-
 /// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
 /// 0 on, in the order in which they are made. The host waits.
 #[unsafe(no_mangle)]
@@ -155,12 +137,7 @@ pub unsafe extern "C" fn koala_cuda_add_group(
         check(group, "group")?;
         // SAFETY: the caller's promise.
         let settings = from_c(&unsafe { copy_or_default(settings) }?)?;
-        let add = |inner: &mut OnDevice| {
-            let number = u32::try_from(inner.groups.len())
-                .map_err(|_| fail(koala_status::UnknownGroup, format_args!("there are 2^32 groups already")))?;
-            inner.groups.push(inner.optimizer.add_group(settings)?);
-            Ok(number)
-        };
+        let add = |OnDevice { optimizer, groups, .. }: &mut OnDevice| groups.add(|| optimizer.add_group(settings));
         // SAFETY: the caller's promise.
         let number = unsafe { koala_cuda::changed(optimizer, add) }?;
         // SAFETY: not NULL, aligned, and the caller's to write.
@@ -179,7 +156,7 @@ pub unsafe extern "C" fn koala_cuda_set_settings(
     guarded(|| {
         // SAFETY: the caller's promise.
         let settings = from_c(unsafe { look(settings) }?)?;
-        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_settings(inner.group(group)?, settings)?);
+        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?);
         // SAFETY: the caller's promise.
         unsafe { koala_cuda::changed(optimizer, set) }
     })
@@ -193,7 +170,8 @@ pub unsafe extern "C" fn koala_cuda_set_learning_rate(
     learning_rate: f64,
 ) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_learning_rate(inner.group(group)?, learning_rate)?);
+        let set =
+            |inner: &mut OnDevice| Ok(inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?);
         // SAFETY: the caller's promise.
         unsafe { koala_cuda::changed(optimizer, set) }
     })
@@ -246,7 +224,7 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
             false => Some(unsafe { look(state) }?),
         };
         let add = |inner: &mut OnDevice| {
-            let group = inner.group(group)?;
+            let group = inner.groups.get(group)?;
             match state {
                 None => inner.optimizer.add_tensor(name, length, element_type, state_type, group)?,
                 Some(koala_cuda_state { v, h, scalars, .. }) => {
@@ -255,8 +233,7 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
                     inner.optimizer.add_tensor_with_state(name, length, element_type, state_type, group, buffers)?;
                 }
             }
-            inner.names.0.push(name.into());
-            Ok(inner.names.0.len() - 1)
+            Ok(inner.names.add(name))
         };
         // SAFETY: the caller's promise.
         let added = unsafe { koala_cuda::changed(optimizer, add) }?;

@@ -2,11 +2,12 @@
 
 use std::ffi::{c_char, c_void};
 
-use koala_optim::{GroupId, Optimizer, Tensor};
+use koala_optim::{Optimizer, Tensor};
 
 use crate::apart::Sorted;
 use crate::backends::koala_backend;
 use crate::failure::{Failure, fail};
+use crate::numbers::{Groups, Names};
 use crate::pointers::check;
 use crate::status::koala_status;
 use crate::threads::Started;
@@ -40,9 +41,8 @@ pub(crate) struct Inner {
     /// After the optimizer, with which the pool ends.
     pub started: Started,
     pub backend: koala_backend,
-    pub groups: Vec<GroupId>,
-    /// Of the tensors, by their numbers.
-    pub names: Vec<Box<str>>,
+    pub groups: Groups,
+    pub names: Names,
     pub log: Option<Log>,
     /// Empty between calls; kept so that a step does not allocate.
     pub given: Vec<Tensor<'static>>,

@@ -23,6 +23,7 @@ mod handle;
 mod kernel;
 mod list;
 mod method;
+mod numbers;
 mod optimizer;
 mod optimizer_step;
 mod pointers;

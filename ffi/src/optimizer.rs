@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::kernel::Scalars;
-use koala_optim::{Config, Error, GroupId, Optimizer, Scaling, TensorState};
+use koala_optim::{Config, Error, Optimizer, Scaling, TensorState};
 
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::check_apart;
@@ -114,8 +114,8 @@ pub unsafe extern "C" fn koala_optimizer_create(
         let inner = Inner {
             optimizer: made,
             backend: number(backend),
-            groups: Vec::new(),
-            names: Vec::new(),
+            groups: Default::default(),
+            names: Default::default(),
             started,
             log: None,
             given: Vec::new(),
@@ -146,12 +146,7 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
         check(group, "group")?;
         // SAFETY: the caller's promise.
         let settings = from_c(&unsafe { copy_or_default(settings) }?)?;
-        let add = |inner: &mut Inner| {
-            let number = u32::try_from(inner.groups.len())
-                .map_err(|_| fail(koala_status::UnknownGroup, format_args!("there are 2^32 groups already")))?;
-            inner.groups.push(inner.optimizer.add_group(settings)?);
-            Ok(number)
-        };
+        let add = |Inner { optimizer, groups, .. }: &mut Inner| groups.add(|| optimizer.add_group(settings));
         // SAFETY: the caller's promise.
         let number = unsafe { koala_optimizer::changed(optimizer, add) }?;
         // SAFETY: not NULL, aligned, and the caller's to write.
@@ -161,21 +156,8 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
 }
 
 impl Inner {
-    fn group(&self, number: u32) -> Result<GroupId, Failure> {
-        let group = self.groups.get(number as usize).copied();
-        let groups = self.groups.len();
-        Ok(group.ok_or(Error::UnknownGroup { group: number as usize, groups })?)
-    }
-
-    pub(crate) fn name(&self, tensor: usize) -> Result<&str, Failure> {
-        self.names.get(tensor).map(|name| &**name).ok_or_else(|| {
-            let count = self.names.len();
-            fail(koala_status::UnknownTensor, format_args!("there is no tensor {tensor}: there are {count}"))
-        })
-    }
-
     fn state(&self, tensor: usize) -> Result<&TensorState, Failure> {
-        let name = self.name(tensor)?;
+        let name = self.names.get(tensor)?;
         Ok(self.optimizer.state(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?)
     }
 }
@@ -190,7 +172,7 @@ pub unsafe extern "C" fn koala_optimizer_settings(
     guarded(|| {
         // SAFETY: the caller's promise.
         let (inner, output) = unsafe { (koala_optimizer::shared(optimizer)?, Output::needed(settings)?) };
-        output.write(&to_c(&inner.optimizer.settings(inner.group(group)?)?));
+        output.write(&to_c(&inner.optimizer.settings(inner.groups.get(group)?)?));
         Ok(())
     })
 }
@@ -205,7 +187,7 @@ pub unsafe extern "C" fn koala_optimizer_set_settings(
     guarded(|| {
         // SAFETY: the caller's promise.
         let settings = from_c(unsafe { look(settings) }?)?;
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_settings(inner.group(group)?, settings)?);
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?);
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, set) }
     })
@@ -219,7 +201,7 @@ pub unsafe extern "C" fn koala_optimizer_set_learning_rate(
     learning_rate: f64,
 ) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_learning_rate(inner.group(group)?, learning_rate)?);
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?);
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, set) }
     })
@@ -275,13 +257,13 @@ pub unsafe extern "C" fn koala_optimizer_add_tensor(
         let name = unsafe { text(name, "name") }?;
         let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
         let add = |inner: &mut Inner| {
-            let group = inner.group(group)?;
+            let group = inner.groups.get(group)?;
             inner.optimizer.add_tensor(name, length, element_type, state_type, group)?;
-            inner.names.push(name.into());
+            let number = inner.names.add(name);
             // So that a step does not allocate.
             inner.given.reserve(inner.names.len());
             inner.sorted.reserve(inner.names.len());
-            Ok(inner.names.len() - 1)
+            Ok(number)
         };
         // SAFETY: the caller's promise.
         let added = unsafe { koala_optimizer::changed(optimizer, add) }?;
@@ -318,7 +300,7 @@ pub unsafe extern "C" fn koala_optimizer_find_tensor(
         check(number, "number")?;
         // SAFETY: the caller's promise.
         let (inner, name) = unsafe { (koala_optimizer::shared(optimizer)?, text(name, "name")?) };
-        let place = inner.names.iter().position(|known| **known == *name);
+        let place = inner.names.position(name);
         let place = place.ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { number.write(place) };
@@ -340,7 +322,7 @@ pub unsafe extern "C" fn koala_optimizer_tensor_name(
         crate::pointers::check_optional(length, "length")?;
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
-        let name = inner.name(tensor)?.as_bytes();
+        let name = inner.names.get(tensor)?.as_bytes();
         // SAFETY: the caller's promise.
         unsafe { copy_text(name, buffer, capacity, length) };
         Ok(())
@@ -384,7 +366,7 @@ pub unsafe extern "C" fn koala_optimizer_state(
         let found = inner.state(tensor)?.bytes();
         for (name, vector, buffer) in [("v", found[0], v), ("h", found[1], h)] {
             if !buffer.is_null() && vector.len() != bytes {
-                let (tensor, expected) = (inner.name(tensor)?, vector.len());
+                let (tensor, expected) = (inner.names.get(tensor)?, vector.len());
                 let text = format_args!("tensor {tensor:?}: {bytes} bytes for {name}, expected {expected}");
                 return Err(fail(koala_status::Length, text));
             }
@@ -407,7 +389,7 @@ pub unsafe extern "C" fn koala_optimizer_state(
 pub unsafe extern "C" fn koala_optimizer_restart(optimizer: *mut koala_optimizer, tensor: usize) -> koala_status {
     guarded(|| {
         let restart = |inner: &mut Inner| {
-            let name = inner.name(tensor)?.to_owned();
+            let name = inner.names.get(tensor)?.to_owned();
             Ok(inner.optimizer.restart(&name)?)
         };
         // SAFETY: the caller's promise.

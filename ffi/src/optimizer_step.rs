@@ -167,14 +167,14 @@ impl Inner {
         for place in 0..list.count {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
-            let name = self.name(tensor.tensor)?;
+            let name = self.names.get(tensor.tensor)?;
             tensor.check(predicts).inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?;
         }
         self.check_apart(list, others, predicts)?;
         for place in 0..list.count {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
-            let name: *const str = self.name(tensor.tensor)?;
+            let name: *const str = self.names.get(tensor.tensor)?;
             // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the call
             // ends.
             let name: &'static str = unsafe { &*name };
@@ -198,7 +198,7 @@ impl Inner {
         let tensor = |place| unsafe { list.get(place) };
         let ranges = |place| tensor(place).map_or([(0, 0); BUFFERS.len()], |tensor| tensor.ranges(predicts));
         let overlap = self.sorted.overlap(list.count, ranges);
-        let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| self.name(tensor.tensor));
+        let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| self.names.get(tensor.tensor));
         if let Some((left, right)) = overlap {
             let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
             let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);

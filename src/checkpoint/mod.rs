@@ -24,10 +24,11 @@
 //!
 //! # What is restored
 //!
-//! The state vectors and scalars of each tensor, the settings of each group, the method with the numbers that its tensors
-//! share, the noise and its rule, the policy, what becomes of gradients, and the number of steps: where the caller has set something else than the file has, the file wins, as in PyTorch. Set what is
-//! to be different after loading. Backend, threads and [`details`](crate::Config::details) stay the caller's, as no bit
-//! depends on them. The parameters are the caller's to save, as they are in no optimizer's hands.
+//! The state vectors and scalars of each tensor, the settings of each group, the method with the numbers that its
+//! tensors share, the noise and its rule, the policy, what becomes of gradients, and the number of steps: where the
+//! caller has set something else than the file has, the file wins, as in PyTorch. Set what is to be different after
+//! loading. Backend, threads and [`details`](crate::Config::details) stay the caller's, as no bit depends on them. The
+//! parameters are the caller's to save, as they are in no optimizer's hands.
 //!
 //! Tensors are matched by name. All is read and verified before anything is written: after an error, the optimizer is
 //! as it was. While it is read, a file takes as much memory as it has bytes.
