@@ -11,8 +11,8 @@
 //! the vector width or the thread count. So all of that is fixed:
 //!
 //! 1. **Elementwise arithmetic** is done in the *arithmetic type*: f64 for f64 parameters, f32 for all others, in the
-//!    order in which the method's file in `src/methods` writes it. Each multiply and each add is rounded by itself; a fused multiply-add is
-//!    never used. The step is bound by memory, so nothing is lost by it.
+//!    order in which the method's file in `src/methods` writes it. Each multiply and each add is rounded by itself; a
+//!    fused multiply-add is never used. The step is bound by memory, so nothing is lost by it.
 //! 2. **Dot products** have a fixed shape, described below, through which no vector width and no thread shows.
 //! 3. **Scalars** are f64, computed in the order in which [`recursion`](crate::recursion) writes them. A coefficient
 //!    that multiplies a vector is rounded once to the arithmetic type.

@@ -221,8 +221,8 @@ pub fn predict<P: Element, S: Element>(step: &Step, buffers: Buffers<'_, P, S>) 
     }
 }
 
-/// Pass 1 of KOALA++: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a tensor may be
-/// added up, with what error float64 makes; only a whole tensor has the contract's bits.
+/// Pass 1 of KOALA++: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a
+/// tensor may be added up, with what error float64 makes; only a whole tensor has the contract's bits.
 ///
 /// # Errors
 /// [`Error::Length`] if the lengths differ.

@@ -22,8 +22,9 @@
 //! 2. [`TensorState`]: the filter of one tensor;
 //! 3. [`Optimizer`]: named tensors in groups, noise, reports, threads.
 //!
-//! KOALA++ is one [`Method`] of several on the same kernels: its predecessors KOALA-V and KOALA-M, AdamW, and SGD. Gradients
-//! may be scaled and clipped as they are loaded ([`Scaling`], [`Config::clip_norm`]), and [`schedule`] has learning rates.
+//! KOALA++ is one [`Method`] of several on the same kernels: its predecessors KOALA-V and KOALA-M, AdamW, and SGD.
+//! Gradients may be scaled and clipped as they are loaded ([`Scaling`], [`Config::clip_norm`]), and [`schedule`] has
+//! learning rates.
 //!
 //! What makes the bits the same everywhere is written in [`contract`]. Nothing here panics on bad input, prints, or
 //! starts a thread that was not asked for.

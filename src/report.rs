@@ -30,8 +30,8 @@ pub struct Config {
     pub backend: Backend,
     /// Default: the calling thread only.
     pub threads: Threads,
-    /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`](crate::Optimizer::details). The norms may cost a pass
-    /// more over gradient and parameters. Default: no.
+    /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`](crate::Optimizer::details). The
+    /// norms may cost a pass more over gradient and parameters. Default: no.
     pub details: bool,
 }
 

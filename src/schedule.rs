@@ -1,7 +1,8 @@
 //! Learning rates as plain functions of the step. Each returns a factor for the learning rate, so that one schedule serves
 //! groups of different rates: `optimizer.set_learning_rate(group, rate * cosine(step, steps))`.
 //!
-//! They are the same to the last bit on every machine, as all here is. Steps are counted from 0. Beyond the last one, a schedule stays at its end; one of no steps is at its end at once.
+//! They are the same to the last bit on every machine, as all here is. Steps are counted from 0. Beyond the last one, a
+//! schedule stays at its end; one of no steps is at its end at once.
 //!
 //! ```
 //! use koala_optim::schedule::{constant, cosine, step_decay, warm_up};

@@ -160,7 +160,8 @@ impl TensorState {
     }
 
     /// KOALA-M's prediction, which each of its steps needs before the gradient is taken: moves the parameters by their
-    /// velocities. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; see [`kernel::predict`](crate::kernel::predict).
+    /// velocities. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; see
+    /// [`kernel::predict`](crate::kernel::predict).
     ///
     /// # Errors
     /// As [`step`](Self::step).

@@ -1,5 +1,6 @@
-//! Recorded trajectories of KOALA++, KOALA-V and KOALA-M: inputs of an optimizer and what they lead to, computed in float64 apart from this
-//! project's code, in files of the format `koala-trajectory-1`; and a runner that puts a backend beside them.
+//! Recorded trajectories of KOALA++, KOALA-V and KOALA-M: inputs of an optimizer and what they lead to, computed in
+//! float64 apart from this project's code, in files of the format `koala-trajectory-1`; and a runner that puts a
+//! backend beside them.
 //!
 //! ```
 //! use koala_optim::{Backend, Threads};
