@@ -43,32 +43,13 @@ use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::{DType, DataError, Device, GradientCheckpointingStrategy, Tensor as Array, TensorData};
 use burn_optim::GradientsParams;
 
+pub use super::Config;
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
 use crate::settings::{Loss, Settings};
 use crate::tensor_state::StateType;
 use crate::tensors::Tensor;
 use crate::{ElementType, bf16, f16};
-
-/// What a [`Koala`] is made with.
-///
-/// ```
-/// use koala_optim::{AdamW, Method, Settings, burn::Config};
-/// let config = Config {
-///     optimizer: koala_optim::Config { method: Method::AdamW(AdamW::default()), ..Default::default() },
-///     settings: Settings { learning_rate: 1e-3, weight_decay: 0.01, ..Settings::default() },
-///     ..Config::default()
-/// };
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// The method, and all that holds for every parameter.
-    pub optimizer: crate::Config,
-    /// The settings of the parameters that are in no other group.
-    pub settings: Settings,
-    /// What the state is stored in.
-    pub state: StateType,
-}
 
 /// Why a step did nothing.
 #[derive(Debug)]

@@ -34,32 +34,13 @@ use std::ops::Range;
 use ::candle_core::backprop::GradStore;
 use ::candle_core::{self as candle, CpuStorage, DType, InplaceOp1, Layout, Storage, Var};
 
+pub use super::Config;
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
 use crate::settings::{Loss, Settings};
 use crate::tensor_state::StateType;
 use crate::tensors::Tensor;
 use crate::{ElementType, Error};
-
-/// What a [`Koala`] is made with.
-///
-/// ```
-/// use koala_optim::{AdamW, Method, Settings, candle::Config};
-/// let config = Config {
-///     optimizer: koala_optim::Config { method: Method::AdamW(AdamW::default()), ..Default::default() },
-///     settings: Settings { learning_rate: 1e-3, weight_decay: 0.01, ..Settings::default() },
-///     ..Config::default()
-/// };
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct Config {
-    /// The method, and all that holds for every variable.
-    pub optimizer: crate::Config,
-    /// The settings of the variables that the optimizer is made with, and of its first group.
-    pub settings: Settings,
-    /// What the state is stored in.
-    pub state: StateType,
-}
 
 /// KOALA++, or another [`Method`](crate::Method), over variables of candle: see the [module](self).
 #[derive(Debug)]
