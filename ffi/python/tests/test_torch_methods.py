@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import numpy
@@ -140,3 +142,17 @@ def test_what_is_wrong_is_said() -> None:
     assert optimizer.report().non_finite == 1 and bits(parameters) == before
     with pytest.raises(ValueError, match="is of AdamW"):
         Koala(parameters, Sgd()).load_state_dict(optimizer.state_dict())
+
+
+def test_only_this_needs_numpy() -> None:
+    program = """
+import sys
+sys.modules["numpy"] = None
+import koala_optim.torch
+try:
+    koala_optim.torch.Koala
+except ImportError:
+    print("needs it")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "needs it\n"

@@ -10,11 +10,25 @@
 >>> optimizer.report().first_steps
 2
 
-`Koala` has the library's other optimizers: KOALA-V, KOALA-M, AdamW and SGD.
+`Koala` has the library's other optimizers: KOALA-V, KOALA-M, AdamW and SGD. It needs NumPy, which the rest does not.
 """
 
-from ._methods import Koala
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from ._optimizer import KoalaPlusPlus
 from ._report import Report
 
+if TYPE_CHECKING:
+    from ._methods import Koala
+
 __all__ = ["Koala", "KoalaPlusPlus", "Report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Koala":
+        from ._methods import Koala
+
+        return Koala
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Union
+import math
+from typing import Callable, Union
 
 import torch
 from torch import Tensor
@@ -14,6 +15,36 @@ Number = Union[float, Tensor]
 
 # L and m: numbers, or two float64 on a device.
 Measurement = Union[tuple[float, float], Tensor]
+
+
+def given_loss(closure: Callable[[], Number] | None, loss: Number | None) -> Number | None:
+    """The loss that step() is given, by a closure, which computes the gradients too, or as it is.
+
+    Raises:
+        TypeError: It is given by both.
+    """
+    if closure is None:
+        return loss
+    if loss is not None:
+        raise TypeError("step() takes a closure or a loss, not both")
+    with torch.enable_grad():
+        return closure()
+
+
+def next_noise(decay: float | None, noise: float, measurement: tuple[float, float]) -> float | None:
+    """R of a step: the same as before without a decay; None if the measurement is not finite.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+    mean, moment = measurement
+    if not (math.isfinite(mean) and (decay is None or math.isfinite(moment))):
+        return None
+    if decay is None:
+        return noise
+    updated = ffi.new("double *", noise)
+    check(lib.koala_noise_update(decay, ffi.new("koala_loss *", (0.0, moment)), updated))
+    return float(updated[0])
 
 
 def measure(loss: Number, second_moment: Number | None) -> tuple[float, float]:

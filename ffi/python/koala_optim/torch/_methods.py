@@ -14,9 +14,10 @@ from .. import numpy as kernel
 from .._library import ArgumentError, lib
 from .._methods import AdamW, KoalaM, KoalaV, Method, Sgd
 from .._settings import OUTCOMES, OnNonFinite, Settings, backend_number
-from ._loss import Number, measure
-from ._places import Place, check_gradient, has_kernel, layout_of, places_of, same_order
+from ._loss import Number, given_loss, measure, next_noise
+from ._places import Place, check_gradient, empty_like, has_kernel, in_order_of, layout_of, places_of
 from ._report import Report, report_of
+from ._table import increment_version
 
 _METHODS: dict[str, type[Method]] = {method.__name__: method for method in (AdamW, KoalaM, KoalaV, Sgd)}
 
@@ -35,7 +36,7 @@ class Koala(torch.optim.Optimizer):
         optimizer.step(loss=losses)
 
     KOALA-M has to predict, which moves the parameters, before the gradients of each step are taken: `predict()`. AdamW
-    and SGD need no loss. Parameters are dense, and on the CPU; a step has the same bits on every machine.
+    and SGD need no loss. Parameters are dense, and on the CPU; a step has the same bits on every machine. Needs NumPy.
 
     `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars".
     What all parameters share, the method's numbers and R, is in each group, as "method" and "measurement_noise".
@@ -72,10 +73,9 @@ class Koala(torch.optim.Optimizer):
         backend_number(backend)
         self._noise_decay = noise_decay if noise == "averaged" else None
         start = float(initial_noise if noise == "averaged" else noise)
-        kernel.noise_update(start, 0.0, noise_decay)
+        next_noise(noise_decay, start, (0.0, 0.0))
         self._on_non_finite, self._backend = on_non_finite, backend
         self._predicted = False
-        self._outcomes: list[tuple[str, int]] = []
         self._report: kernel.Report | None = None
         self._names: list[str] = []
         shared = {"method": _to_dict(method), "measurement_noise": start}
@@ -118,7 +118,7 @@ class Koala(torch.optim.Optimizer):
         tensors = [self._lent(place, place.parameter) for place in trained]
         self._share(kernel.predict(tensors, self.method, backend=self._backend))
         self._predicted = True
-        _written(trained)
+        increment_version([place.parameter for place in trained])
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -135,10 +135,8 @@ class Koala(torch.optim.Optimizer):
             ArgumentError: KOALA-M has not predicted since the last step.
             ValueError, NonFiniteError: As in `KoalaPlusPlus.step`. Nothing has been written.
         """
-        returned = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = returned = closure()
+        loss = given_loss(closure, loss)
+        returned = None if closure is None else loss
         method = self.method
         if loss is None and isinstance(method, _MEASURES):
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
@@ -147,26 +145,23 @@ class Koala(torch.optim.Optimizer):
                 lib.KOALA_STATUS_NOT_PREDICTED, "KOALA-M has to predict before each step, and before its gradients"
             )
         mean, moment = measure(0.0 if loss is None else loss, second_moment)
-        averages = self._noise_decay is not None
-        is_finite = math.isfinite(mean) and (not averages or math.isfinite(moment))
-        noise = self.noise
-        if is_finite and self._noise_decay is not None:
-            noise = kernel.noise_update(noise, moment, self._noise_decay)
+        noise = next_noise(self._noise_decay, self.noise, (mean, moment))
         if not self._predicted:
             method = method.predicted()
 
         stepped = [place for place in self._places() if place.parameter.grad is not None]
         tensors = [self._lent(place, _gradient(place)) for place in stepped]
-        options = {"on_non_finite": self._on_non_finite, "backend": self._backend}
-        measurement = {"loss": mean if is_finite else math.nan, "noise": noise}
-        report = kernel.step_many(tensors, method=method, **measurement, **options)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"on_non_finite": self._on_non_finite, "backend": self._backend}
+        # A loss that is not finite keeps every parameter.
+        measured = (math.nan, self.noise) if noise is None else (mean, noise)
+        report = kernel.step_many(tensors, loss=measured[0], noise=measured[1], method=method, **options)
         self._report, self._names = report, [place.name for place in stepped]
         self._predicted = False
-        if is_finite and not (self._on_non_finite == "keep_all" and report.non_finite):
+        if noise is not None and not (self._on_non_finite == "keep_all" and report.non_finite):
             self._share(method.corrected(report.gain))
             for group in self.param_groups:
                 group["measurement_noise"] = noise
-        _written(stepped)
+        increment_version([place.parameter for place in stepped])
         return returned
 
     def report(self) -> Report:
@@ -202,7 +197,7 @@ class Koala(torch.optim.Optimizer):
         if not state:
             for name, kept in zip(("h", "v"), method.vectors):
                 if kept:
-                    state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                    state[name] = empty_like(parameter, parameter.dtype).zero_()
             state["scalars"] = torch.zeros(4, dtype=torch.float64)
         v, h = (_flat(state[name]) if name in state else None for name in ("v", "h"))
         settings = Settings(float(group["lr"]), group["weight_decay"])
@@ -222,10 +217,7 @@ def _gradient(place: Place) -> Tensor:
     gradient = place.parameter.grad
     assert gradient is not None
     check_gradient(place, gradient)
-    gradient = gradient.detach().resolve_neg()
-    if layout_of(gradient) == "dense" and same_order(gradient, place.parameter):
-        return gradient
-    return torch.empty_like(place.parameter, memory_format=torch.preserve_format).copy_(gradient)
+    return in_order_of(place.parameter, gradient.detach().resolve_neg())
 
 
 def _to_dict(method: Method) -> dict[str, Any]:
@@ -238,9 +230,3 @@ def _from_dict(given: dict[str, Any]) -> Method:
     if given.get("name") not in _METHODS:
         raise ValueError(f"the method is {given}, expected one of {', '.join(_METHODS)}")
     return _METHODS[given["name"]](**values)
-
-
-def _written(places: list[Place]) -> None:
-    """What autograd has saved of these parameters is not what it was."""
-    for place in places:
-        torch.autograd.graph.increment_version(place.parameter)

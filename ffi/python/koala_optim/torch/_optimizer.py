@@ -16,7 +16,7 @@ from torch.optim.optimizer import ParamsT
 from .._library import NonFiniteError, check, ffi, lib
 from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
 from ._cuda import CudaTable, measure_on_cuda, new_tables
-from ._loss import Number, measure
+from ._loss import Number, given_loss, measure, next_noise
 from ._operations import Operations
 from ._places import has_kernel, places_of
 from ._report import Report, report_of
@@ -175,7 +175,7 @@ class KoalaPlusPlus(torch.optim.Optimizer):
             raise ValueError(f"threads is {threads}, expected at least 1")
         decay = noise_decay if isinstance(noise, str) else None
         if decay is not None:
-            _next_noise(decay, start, 0.0)
+            next_noise(decay, start, (0.0, 0.0))
         self._configuration = _Configuration(decay, on_non_finite, on_breakdown, backend, threads, fallback)
         self._configuration.step()
         self._reset()
@@ -245,12 +245,8 @@ class KoalaPlusPlus(torch.optim.Optimizer):
             ValueError: A shape has changed since the first step; a number is out of its range.
             NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
         """
-        returned = None
-        if closure is not None:
-            if loss is not None:
-                raise TypeError("step() takes a closure or a loss, not both")
-            with torch.enable_grad():
-                loss = returned = closure()
+        loss = given_loss(closure, loss)
+        returned = None if closure is None else loss
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
         if not self._unscale():
@@ -263,19 +259,16 @@ class KoalaPlusPlus(torch.optim.Optimizer):
                 table.put(measurement)
             return returned
         mean, moment = measure(loss, second_moment)
-        configuration, noise = self._configuration, self.noise
-        decay = configuration.noise_decay
-        is_finite = math.isfinite(mean) and (decay is None or math.isfinite(moment))
-        if is_finite and decay is not None:
-            noise = _next_noise(decay, noise, moment)
-        if not is_finite:
+        configuration, before = self._configuration, self.noise
+        noise = next_noise(configuration.noise_decay, before, (mean, moment))
+        if noise is None:
             if configuration.on_non_finite == "error":
                 text = f"the loss is not finite: mean {mean}, second moment {moment}"
                 raise NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
             mean = math.nan
         # Not `all`: each one is to step.
-        goes_on = [stepper.step(mean, noise) for stepper in steppers]
-        if is_finite and all(goes_on):
+        goes_on = [stepper.step(mean, before if noise is None else noise) for stepper in steppers]
+        if noise is not None and all(goes_on):
             for group in self.param_groups:
                 group["measurement_noise"] = noise
         return returned
@@ -403,12 +396,6 @@ class KoalaPlusPlus(torch.optim.Optimizer):
                 self.state[place.parameter] = {name: tensor.clone() for name, tensor in entries.items()}
                 state_of(place, self.state, None)
         self._reset()
-
-
-def _next_noise(decay: float, noise: float, moment: float) -> float:
-    updated = ffi.new("double *", noise)
-    check(lib.koala_noise_update(decay, ffi.new("koala_loss *", (0.0, moment)), updated))
-    return float(updated[0])
 
 
 def _executor(threads: int) -> Executor | None:

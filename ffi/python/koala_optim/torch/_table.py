@@ -122,8 +122,7 @@ class Table:
         call()
         for parameter, work in self._works:
             parameter.detach().copy_(work)
-        # What autograd has saved of a parameter is not what it was.
-        _increment_version(self._active_parameters)
+        increment_version(self._active_parameters)
 
     def outcomes(self) -> Iterator[tuple[str, int]]:
         """What the last step did with each parameter that had a gradient, by its name."""
@@ -277,7 +276,8 @@ def state_type_of(place: Place, state: State) -> int:
     return STATE_TYPES["same" if dtype == place.parameter.dtype else str(dtype).replace("torch.", "")]
 
 
-def _increment_version(tensors: list[Tensor]) -> None:
+def increment_version(tensors: list[Tensor]) -> None:
+    """Lets autograd know that what it has saved of these is not what it was."""
     try:
         torch.autograd.graph.increment_version(tensors)
     except TypeError:
