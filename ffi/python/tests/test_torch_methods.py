@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pathlib
 import subprocess
 import sys
 from typing import Any
@@ -144,7 +145,7 @@ def test_what_is_wrong_is_said() -> None:
         Koala(parameters, Sgd()).load_state_dict(optimizer.state_dict())
 
 
-def test_only_this_needs_numpy() -> None:
+def test_only_this_needs_numpy(tmp_path: pathlib.Path) -> None:
     program = """
 import sys
 sys.modules["numpy"] = None
@@ -154,5 +155,7 @@ try:
 except ImportError:
     print("needs it")
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    # From elsewhere, so that it is the installed package that is imported.
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout == "needs it\n"
