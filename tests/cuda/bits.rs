@@ -17,7 +17,7 @@ fn agrees(model: &Model) -> Option<Trace> {
     let total: usize = model.shapes.iter().map(|shape| shape.length * 8).sum();
     let mut counts = Vec::new();
     for group_bytes in [usize::MAX, total / 3, 0] {
-        let (found, groups) = on_device(model, &machine, group_bytes)?;
+        let (found, groups) = on_device(model, &machine, group_bytes);
         let difference = found.difference(&expected);
         let name = &machine.name;
         assert!(difference.is_none(), "{name}, groups of {group_bytes} bytes: {}", difference.unwrap_or_default());
@@ -105,6 +105,7 @@ fn fifty_steps() {
 }
 
 #[test]
+#[ignore = "needs a driver: KOALA_CUDA_DEVICE names a device, or the bundle runs it"]
 fn steps_of_a_graph() {
     agrees(&Model { steps: 8, captured: true, ..Model::new(shapes(333), settings(Variant::Symmetric)) });
 }

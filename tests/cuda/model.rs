@@ -237,17 +237,11 @@ pub fn on_scalar(model: &Model) -> Trace {
 }
 
 /// The model on the device, in groups of at most that many bytes; and the groups. Each step is checked to be three
-/// launches for each of them, and no wait. `None`, with a line that says so, if it can't be captured there.
-pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> Option<(Trace, usize)> {
+/// launches for each of them, and no wait.
+pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace, usize) {
     let Model { noise, policy, details, .. } = *model;
-    let mut captured = match (model.captured, &machine.context) {
-        (false, _) => None,
-        (true, Some(context)) => Some(Captured::on(context)),
-        (true, None) => {
-            println!("skipped: {} has no graphs", machine.name);
-            return None;
-        }
-    };
+    let context = || machine.context.as_ref().expect("KOALA_CUDA_DEVICE names a device, as the shim has no graphs");
+    let mut captured = model.captured.then(|| Captured::on(context()));
     let stream = captured.as_ref().map_or(Stream::DEFAULT, Captured::stream);
     let config = cuda::Config { noise, policy, details, group_bytes: Some(group_bytes) };
     let mut optimizer = cuda::Optimizer::new(machine.driver.clone(), config).unwrap();
@@ -323,5 +317,5 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> Option
         // SAFETY: it came from `buffer`, and is used no more.
         unsafe { driver.free(address) };
     }
-    Some((trace, optimizer.cache_groups()))
+    (trace, optimizer.cache_groups())
 }

@@ -30,7 +30,7 @@ pub fn run(plan: &Plan, table: &mut Table) -> io::Result<()> {
     let limit = plan.seconds(SECONDS).to_string();
     let mut command = limited(plan, &limit, &program);
     // One after the other: so a failure tells whose it is.
-    command.args(tests).args(["--test-threads=1", "--skip", NOT_HERE]);
+    command.args(tests).args(["--include-ignored", "--test-threads=1", "--skip", NOT_HERE]);
     let (text, good) = logged(&mut command, &plan.folder.join("tests.log"))?;
     let mut count = 0;
     for (name, outcome) in text.lines().filter_map(test_line) {
@@ -57,7 +57,7 @@ pub fn run_under_sanitizer(plan: &Plan, table: &mut Table) -> io::Result<()> {
         let log = format!("{tool}.log");
         let mut command = limited(plan, &limit, Path::new(TOOL));
         command.args(["--tool", tool, "--error-exitcode", "9"]).arg(plan.folder.join("tests"));
-        command.args([tests, "--test-threads=1", "--skip", NOT_HERE]);
+        command.args([tests, "--include-ignored", "--test-threads=1", "--skip", NOT_HERE]);
         let (_, good) = logged(&mut command, &plan.folder.join(&log))?;
         match good {
             true => table.note(Outcome::Passed, name(tool), ""),
