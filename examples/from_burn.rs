@@ -2,6 +2,7 @@
 //! `cargo run --release --features burn --example from_burn`
 
 use std::error::Error;
+use std::f32::consts::FRAC_1_SQRT_2;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::{sigmoid, tanh};
@@ -29,7 +30,7 @@ impl Model {
             Param::from_tensor(Tensor::from_data(TensorData::new(values, [rows, columns]), device))
         };
         Model {
-            weight1: parameter(2, HIDDEN, 2.0, 0.707_1),
+            weight1: parameter(2, HIDDEN, 2.0, FRAC_1_SQRT_2),
             bias1: parameter(1, HIDDEN, 0.0, 0.0),
             weight2: parameter(HIDDEN, 1, 0.5, 0.430_16),
             bias2: parameter(1, 1, 0.0, 0.0),

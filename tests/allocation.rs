@@ -6,7 +6,6 @@ mod counting;
 use counting::allocations;
 use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor, Threads, bf16};
 
-/// Alone in this file: another test's allocations would be counted too.
 #[test]
 fn a_step_allocates_nothing() {
     for details in [false, true] {

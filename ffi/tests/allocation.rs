@@ -20,7 +20,6 @@ fn allocations(call: impl FnOnce() -> koala_status) -> usize {
     after - before
 }
 
-/// Alone in this file: another test's allocations would be counted too.
 #[test]
 fn a_step_allocates_what_the_header_says() {
     let mut memory = vec![[[0.5_f32; LENGTH]; 4]; TENSORS];

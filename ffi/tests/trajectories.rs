@@ -91,7 +91,7 @@ fn c_gives_the_bits_of_rust() {
     let program = common::compile("c/tests/trajectory.c", &[]);
     let numbers = ["scalar", "portable", "neon", "avx2", "avx512"];
     for (name, trajectory) in embedded() {
-        // The other methods are stepped by the optimizer alone: ffi/tests/methods.rs.
+        // The other methods are stepped by the optimizer alone: ffi/tests/c_methods.rs.
         let Settings::KoalaPlusPlus(config) = trajectory.config else { continue };
         for backend in Backend::present() {
             for precision in Precision::ALL {
