@@ -23,13 +23,12 @@ run "$environment/bin/pip" install --quiet --disable-pip-version-check -r backen
 # It ends in cargo's words, for the summary of .ci/run.
 run "$environment/bin/python" backends/cuda/ptx.py --check
 
-# The bundle, the processor's side of which need not be fast here: where there is no such device, and on a driver that is
-# no GPU's.
+# The bundle: where there is no such device, and on a driver that is no GPU's. With the features of the whole workspace, all
+# of it but its own program has been compiled already.
 bundle=target/ci-gpu-bundle
 shim=backends/cuda/shim
 rm -rf "$bundle"
-run env BUNDLE_OPTIONS="--config profile.release.package.koala-optim.opt-level=1" \
-    bash backends/cuda/bundle.sh "$bundle" --without-python
+run env BUNDLE_OPTIONS=--workspace bash backends/cuda/bundle.sh "$bundle" --without-python
 run g++ -std=c++17 -O2 -ffp-contract=off -shared -fPIC -Wno-unknown-pragmas -I "$shim" -Wl,-soname,libcuda.so \
     "$shim"/{shim,libcuda,libcuda_streams}.cpp -o "$environment/libcuda.so"
 run fails_with 2 env KOALA_CUDA_DEVICE=1000 "$bundle/run"

@@ -15,17 +15,17 @@ folder=$(cd "$1" && pwd)
 with_python=$([ $# = 1 ] && echo yes || echo no)
 cd "$(dirname "$0")/../.."
 
-# executable NAME KIND: where cargo has put it.
+# executable SOURCE: where cargo has put what it made of that file.
 executable() {
-    sed -n 's/.*"kind":\["'"$2"'"\].*"name":"'"$1"'".*"executable":"\([^"]*\)".*/\1/p' "$folder/cargo.json"
+    sed -n 's|.*"src_path":"[^"]*/'"$1"'".*"executable":"\([^"]*\)".*|\1|p' "$folder/cargo.json"
 }
 
 # BUNDLE_OPTIONS: more for cargo.
 # shellcheck disable=SC2086
 cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features cuda,rayon --test cuda --bench gpu --no-run \
     --message-format=json >"$folder/cargo.json"
-cp "$(executable gpu bench)" "$folder/run"
-cp "$(executable cuda test)" "$folder/tests"
+cp "$(executable backends/cuda/bundle/main.rs)" "$folder/run"
+cp "$(executable tests/cuda/main.rs)" "$folder/tests"
 rm "$folder/cargo.json"
 if [ "$with_python" = yes ]; then
     python3 -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder" ./ffi/python
