@@ -1,14 +1,16 @@
 //! The buffers of a tensor whose types are known only when the program runs: what C and lists of unlike tensors have.
-//! What is done with them is compiled once, in this crate, for all types and backends.
+//! What is done with them is compiled once, in this crate, for all types and backends; so the kernel's generic functions
+//! hand theirs on to here.
 
+use bytemuck::{cast_slice, cast_slice_mut};
 use half::{bf16, f16};
 
 use crate::backend::Backend;
-use crate::element::Element;
+use crate::element::{Element, ElementType};
 use crate::error::Error;
 use crate::kernel::{self, Buffers, Dots, Plan, Scalars, Step, TensorReport};
-use crate::methods::Method;
-use crate::passes::{Manner, step_with_report};
+use crate::methods::{Method, Update};
+use crate::passes::{Manner, apply_plan, step_with_report};
 use crate::tasks::{Predict, Task};
 
 macro_rules! pairs_of_types {
@@ -37,7 +39,61 @@ macro_rules! pairs_of_types {
             }
         })*
 
+        impl<'a> AnyBuffers<'a> {
+            /// The same buffers. Which pair of types it is, is known when this is compiled; any other does not compile.
+            #[inline(always)]
+            pub(crate) fn of<P: Element, S: Element>(buffers: Buffers<'a, P, S>) -> Self {
+                const { assert!(is_a_pair(P::TYPE, S::TYPE), "the state is of the parameters' type, f32 or bf16") };
+                let Buffers { parameters, gradient, v, h, copy } = buffers;
+                $(if P::TYPE == <$parameters>::TYPE && S::TYPE == <$state>::TYPE {
+                    return AnyBuffers::$variant(Buffers {
+                        parameters: cast_slice_mut(parameters),
+                        gradient: cast_slice(gradient),
+                        v: cast_slice_mut(v),
+                        h: cast_slice_mut(h),
+                        copy,
+                    });
+                })*
+                unreachable!("there are no other pairs");
+            }
+        }
+
+        $(impl Buffers<'_, $parameters, $state> {
+            /// A whole step, compiled in this crate. The result says whether the gradient has to take the place of h.
+            #[inline(never)]
+            fn compiled_step(
+                self,
+                step: &Step,
+                exchange: bool,
+                scalars: &mut Scalars,
+                report: &mut TensorReport,
+            ) -> Result<bool, Error> {
+                step_with_report(step, Manner { exchange, ..Manner::default() }, self, scalars, report)
+            }
+        })*
+
         impl AnyBuffers<'_> {
+            /// As [`kernel::step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h
+            /// change places: where the result is true, h has not been written, and the gradient is the new h. The report
+            /// is written where it is to be, since it is large for a result.
+            ///
+            /// # Errors
+            /// As [`kernel::step`].
+            ///
+            /// See the [type's example](Self).
+            #[inline(always)]
+            pub fn step_exchanging(
+                self,
+                step: &Step,
+                exchange: bool,
+                scalars: &mut Scalars,
+                report: &mut TensorReport,
+            ) -> Result<bool, Error> {
+                match self {
+                    $(AnyBuffers::$variant(buffers) => buffers.compiled_step(step, exchange, scalars, report),)*
+                }
+            }
+
             /// Calls `task` with the buffers in their own types.
             #[inline(always)]
             pub(crate) fn with<T: Task>(self, scalars: &mut Scalars, task: T) -> T::Output {
@@ -70,6 +126,10 @@ pairs_of_types! {
     F16Bf16: f16, bf16;
 }
 
+const fn is_a_pair(parameters: ElementType, state: ElementType) -> bool {
+    parameters as u8 == state as u8 || matches!(state, ElementType::F32 | ElementType::Bf16)
+}
+
 /// Something to find out about a tensor's buffers, whatever their types.
 trait Look {
     type Output;
@@ -98,28 +158,11 @@ impl AnyBuffers<'_> {
     /// As [`kernel::step`].
     ///
     /// See the [type's example](Self).
+    #[inline(always)]
     pub fn step(self, step: &Step, scalars: &mut Scalars) -> Result<TensorReport, Error> {
         let mut report = TensorReport::default();
         self.step_exchanging(step, false, scalars, &mut report)?;
         Ok(report)
-    }
-
-    /// As [`kernel::step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h change
-    /// places: where the result is true, h has not been written, and the gradient is the new h. The report is written
-    /// where it is to be, since it is large for a result.
-    ///
-    /// # Errors
-    /// As [`kernel::step`].
-    ///
-    /// See the [type's example](Self).
-    pub fn step_exchanging(
-        self,
-        step: &Step,
-        exchange: bool,
-        scalars: &mut Scalars,
-        report: &mut TensorReport,
-    ) -> Result<bool, Error> {
-        self.with(scalars, WholeStep { step, exchange, report })
     }
 
     /// As [`kernel::predict`].
@@ -205,25 +248,9 @@ impl Look for Prefetch {
     #[inline(always)]
     fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) {
         let Buffers { parameters, gradient, v, h, .. } = buffers;
-        let of_parameters = [bytemuck::cast_slice(parameters), bytemuck::cast_slice(gradient)];
-        let of_state = [bytemuck::cast_slice(v), bytemuck::cast_slice(h)];
+        let of_parameters = [cast_slice(parameters), cast_slice(gradient)];
+        let of_state = [cast_slice(v), cast_slice(h)];
         of_parameters.into_iter().chain(of_state).for_each(crate::backends::prefetch::prefetch);
-    }
-}
-
-struct WholeStep<'a> {
-    step: &'a Step,
-    exchange: bool,
-    report: &'a mut TensorReport,
-}
-
-impl Task for WholeStep<'_> {
-    type Output = Result<bool, Error>;
-
-    #[inline(always)]
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        let WholeStep { step, exchange, report } = self;
-        step_with_report(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
     }
 }
 
@@ -267,6 +294,11 @@ impl Task for Apply<'_> {
 
     #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        kernel::apply(self.backend, self.plan, buffers, scalars)
+        buffers.validate(&Method::KoalaPlusPlus)?;
+        if !matches!(self.plan.update, Update::KoalaPlusPlus(_)) || self.plan.scaled.is_some() {
+            return Err(Error::Halves);
+        }
+        apply_plan(self.backend, Manner::default(), self.plan, buffers, scalars);
+        Ok(())
     }
 }

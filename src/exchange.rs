@@ -4,10 +4,10 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::any_buffers::AnyBuffers;
 use crate::element::Element;
 use crate::error::Error;
 use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport};
-use crate::passes::{Manner, step_with_report};
 use crate::storage::Storage;
 
 /// The buffers of one tensor whose gradient may become the new h, all of one length and type: see [`step_exchanging`].
@@ -55,8 +55,7 @@ pub fn step_exchanging<P: Element>(
     let ExchangeBuffers { parameters, gradient, v, h, copy } = buffers;
     let buffers = Buffers { parameters, gradient, v, h, copy };
     let mut report = TensorReport::default();
-    let manner = Manner { exchange: true, ..Manner::default() };
-    if step_with_report(step, manner, buffers, scalars, &mut report)? {
+    if AnyBuffers::of(buffers).step_exchanging(step, true, scalars, &mut report)? {
         std::mem::swap(gradient, h);
     }
     Ok(report)

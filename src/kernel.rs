@@ -27,8 +27,8 @@ pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, Ten
 use crate::backend::Backend;
 use crate::element::Element;
 use crate::error::{Error, check_lengths};
-use crate::methods::{self, Method, Update};
-use crate::passes::{self, Manner, apply_plan, error_of, pass_1, step_with_report};
+use crate::methods::{self, Method};
+use crate::passes::{error_of, pass_1};
 use crate::recursion::kept;
 use crate::settings::{Policy, Scaling, Settings, at_least_zero};
 use crate::staging::Scaled;
@@ -138,7 +138,7 @@ impl<'a> HalfCopy<'a> {
 }
 
 /// The buffers of one tensor, all of one length n; 0 is legal and does nothing. `P` is what the parameters are stored
-/// in, `S` the state: the same type, f32 or bf16.
+/// in, `S` the state: the same type, f32 or bf16, or it does not compile.
 #[derive(Debug)]
 pub struct Buffers<'a, P, S> {
     /// θ: read and written.
@@ -181,9 +181,7 @@ pub fn step<P: Element, S: Element>(
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<TensorReport, Error> {
-    let mut report = TensorReport::default();
-    step_with_report(step, Manner::default(), buffers, scalars, &mut report)?;
-    Ok(report)
+    AnyBuffers::of(buffers).step(step, scalars)
 }
 
 /// KOALA-M's prediction of one tensor, before its gradient is taken: θ ← θ + u, u ← a·u. The gradient's slice may be
@@ -205,20 +203,7 @@ pub fn step<P: Element, S: Element>(
 /// # Ok::<(), koala_optim::Error>(())
 /// ```
 pub fn predict<P: Element, S: Element>(step: &Step, buffers: Buffers<'_, P, S>) -> Result<f64, Error> {
-    step.validate()?;
-    let length = buffers.parameters.len();
-    let [h, v] = step.method.state_lengths(length);
-    check_lengths([
-        ("state v", buffers.v.len(), v),
-        ("state h", buffers.h.len(), h),
-        ("half-precision copy", buffers.copy.as_ref().map_or(length, HalfCopy::len), length),
-    ])?;
-    match step.method {
-        Method::KoalaM(koala_m) if !step.settings.frozen => {
-            Ok(passes::predict(step.backend, false, koala_m.velocity_decay, buffers))
-        }
-        _ => Ok(0.0),
-    }
+    AnyBuffers::of(buffers).predict(step)
 }
 
 /// Pass 1 of KOALA++: the dot products, of a whole tensor or of a part of one. Reads only. The dots of the parts of a
@@ -299,10 +284,5 @@ pub fn apply<P: Element, S: Element>(
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> Result<(), Error> {
-    buffers.validate(&Method::KoalaPlusPlus)?;
-    if !matches!(plan.update, Update::KoalaPlusPlus(_)) || plan.scaled.is_some() {
-        return Err(Error::Halves);
-    }
-    apply_plan(backend, Manner::default(), plan, buffers, scalars);
-    Ok(())
+    AnyBuffers::of(buffers).apply(backend, plan, scalars)
 }

@@ -2,8 +2,9 @@
 //! of lists are given alike.
 
 use crate::element::Element;
-use crate::error::Error;
-use crate::kernel::{self, Buffers, Plan, Scalars, Step, TensorReport};
+use crate::error::{Error, check_lengths};
+use crate::kernel::{Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
+use crate::methods::Method;
 use crate::passes::{self, Manner};
 use crate::staging::Products;
 
@@ -105,7 +106,21 @@ impl Task for Predict<'_> {
     type Output = Result<f64, Error>;
 
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
-        kernel::predict(self.step, buffers)
+        let step = self.step;
+        step.validate()?;
+        let length = buffers.parameters.len();
+        let [h, v] = step.method.state_lengths(length);
+        check_lengths([
+            ("state v", buffers.v.len(), v),
+            ("state h", buffers.h.len(), h),
+            ("half-precision copy", buffers.copy.as_ref().map_or(length, HalfCopy::len), length),
+        ])?;
+        match step.method {
+            Method::KoalaM(koala_m) if !step.settings.frozen => {
+                Ok(passes::predict(step.backend, false, koala_m.velocity_decay, buffers))
+            }
+            _ => Ok(0.0),
+        }
     }
 }
 
