@@ -327,7 +327,8 @@ typedef int32_t koala_method_kind;
 #endif // __cplusplus
 
 /**
- * What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.
+ * What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
+ * unchecked.
  */
 enum koala_on_non_finite
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -346,6 +347,12 @@ enum koala_on_non_finite
    * Leave every tensor as it is, and return KOALA_STATUS_NON_FINITE.
    */
   KOALA_ON_NON_FINITE_ERROR = 2,
+  /**
+   * As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one that
+   * writes, do not look at it then, unless for its norm: what is not finite in it is written to its place in the
+   * parameters and the state. That saves reading the gradient twice.
+   */
+  KOALA_ON_NON_FINITE_UNCHECKED = 3,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -726,7 +733,7 @@ typedef struct koala_step {
    */
   koala_backend backend;
   /**
-   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under the other two, koala_step_tensors and koala_apply_tensors allocate
+   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors allocate
    * some hundred bytes per tensor until they return, if there are more than 16.
    */
   koala_on_non_finite on_non_finite;

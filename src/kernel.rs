@@ -30,7 +30,7 @@ use crate::error::{Error, check_lengths};
 use crate::methods::{self, Method};
 use crate::passes::{error_of, pass_1};
 use crate::recursion::kept;
-use crate::settings::{Policy, Scaling, Settings, at_least_zero};
+use crate::settings::{OnNonFinite, Policy, Scaling, Settings, at_least_zero};
 use crate::staging::Scaled;
 
 /// Everything about a step but the tensor.
@@ -90,6 +90,11 @@ impl Step {
     pub(crate) fn is_plain(&self) -> bool {
         let Scaling { factor, limit } = self.scaling;
         matches!(self.method, Method::KoalaPlusPlus) && factor == 1.0 && limit == f64::INFINITY
+    }
+
+    /// Whether there is something to find out about the gradient before it is used.
+    pub(crate) fn looks(&self) -> bool {
+        self.method.measures() || self.norms || self.policy.non_finite != OnNonFinite::Unchecked
     }
 
     /// What becomes of the gradient, if anything.

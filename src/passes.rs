@@ -127,6 +127,7 @@ fn other_plan<P: Element, S: Element>(
 ) -> Plan {
     let (backend, input) = (step.backend, input(step, buffers, scalars));
     let dots = match step.scaled() {
+        _ if !step.looks() => Dots::default(),
         Some(scaled) => {
             let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay);
             dots_of_sums(staging::dots(backend, parallel, weight_decay, &scaled.cast(), &input))

@@ -236,7 +236,7 @@ fn what_is_not_finite_writes_nothing() {
                     assert_eq!(result.unwrap().withheld, 1);
                     assert!(after == before, "{method:?}");
                 }
-                OnNonFinite::Error => {
+                _ => {
                     assert!(result.unwrap_err().to_string().contains("tensor 1"));
                     assert!(after == before, "{method:?}");
                 }
@@ -260,6 +260,43 @@ fn frozen_tensors_and_restarts() {
         model.optimizer.restart("tensor 0").unwrap();
         let state = model.optimizer.state("tensor 0").unwrap();
         assert!(state.h().iter().chain(&state.v()).all(|x| *x == 0.0) && state.scalars().steps == 0);
+    }
+}
+
+/// Unchecked, methods without dots take any gradient and write it element by element; the others look in any case. What
+/// is finite is stepped as ever.
+#[test]
+fn what_is_unchecked_is_written() {
+    const BAD: usize = 2999;
+    let step = |method: Method, non_finite, gradients: &dyn Fn(&mut Vec<Vec<f32>>)| {
+        let policy = Policy { non_finite, ..Policy::default() };
+        let mut model = Model::new(Config { method, policy, ..Config::default() }, &[40, 3000]);
+        model.step(&model.gradients(0)).unwrap();
+        let mut given = model.gradients(1);
+        gradients(&mut given);
+        let report = model.step(&given).unwrap();
+        (report, model.outcome())
+    };
+    for method in METHODS {
+        let finite = step(method, OnNonFinite::KeepTensor, &|_| {});
+        assert_eq!(step(method, OnNonFinite::Unchecked, &|_| {}), finite, "{method:?}");
+        let spoil = |gradients: &mut Vec<Vec<f32>>| gradients[1][BAD] = f32::NAN;
+        let (report, found) = step(method, OnNonFinite::Unchecked, &spoil);
+        if !matches!(method, Method::AdamW(_) | Method::Sgd(_)) {
+            assert_eq!((report, found), step(method, OnNonFinite::KeepTensor, &spoil), "{method:?}");
+            continue;
+        }
+        assert_eq!((report.stepped, report.non_finite), (2, 0));
+        let (mut parameters, mut states, _) = finite.1;
+        assert!(f32::from_bits(found.0[1][BAD]).is_nan());
+        parameters[1][BAD] = found.0[1][BAD];
+        for (vector, spoilt) in states[1].iter_mut().zip(&found.1[1]).filter(|(vector, _)| !vector.is_empty()) {
+            assert!(spoilt[BAD].is_nan());
+            vector[BAD] = 0.0;
+        }
+        let mut kept = found.1.clone();
+        kept[1].iter_mut().filter(|vector| !vector.is_empty()).for_each(|vector| vector[BAD] = 0.0);
+        assert_eq!((&found.0, &kept), (&parameters, &states), "{method:?}");
     }
 }
 

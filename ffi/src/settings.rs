@@ -106,7 +106,8 @@ impl FromC for koala_variant {
     const ALL: &'static [Self] = &[Self::Symmetric, Self::Vanilla];
 }
 
-/// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is never written.
+/// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
+/// unchecked.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum koala_on_non_finite {
@@ -116,11 +117,15 @@ pub enum koala_on_non_finite {
     KeepAll = 1,
     /// Leave every tensor as it is, and return KOALA_STATUS_NON_FINITE.
     Error = 2,
+    /// As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one that
+    /// writes, do not look at it then, unless for its norm: what is not finite in it is written to its place in the
+    /// parameters and the state. That saves reading the gradient twice.
+    Unchecked = 3,
 }
 
 impl FromC for koala_on_non_finite {
     const NAME: &'static str = "koala_on_non_finite";
-    const ALL: &'static [Self] = &[Self::KeepTensor, Self::KeepAll, Self::Error];
+    const ALL: &'static [Self] = &[Self::KeepTensor, Self::KeepAll, Self::Error, Self::Unchecked];
 }
 
 /// What to do with a tensor whose innovation variance S would not be positive, which the recursion does not rule out.
@@ -150,6 +155,7 @@ pub(crate) fn policy(
             koala_on_non_finite::KeepTensor => OnNonFinite::KeepTensor,
             koala_on_non_finite::KeepAll => OnNonFinite::KeepAll,
             koala_on_non_finite::Error => OnNonFinite::Error,
+            koala_on_non_finite::Unchecked => OnNonFinite::Unchecked,
         },
         breakdown: match known(on_breakdown)? {
             koala_on_breakdown::Restart => OnBreakdown::Restart,

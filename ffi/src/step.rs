@@ -35,7 +35,7 @@ pub struct koala_step {
     pub gradient_limit: f64,
     /// Where to run. Default KOALA_BACKEND_FASTEST.
     pub backend: MaybeUninit<koala_backend>,
-    /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under the other two, koala_step_tensors and koala_apply_tensors allocate
+    /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors allocate
     /// some hundred bytes per tensor until they return, if there are more than 16.
     pub on_non_finite: MaybeUninit<koala_on_non_finite>,
     /// Default KOALA_ON_BREAKDOWN_RESTART. KOALA_ON_BREAKDOWN_ERROR allocates as above.

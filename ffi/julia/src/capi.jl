@@ -46,6 +46,7 @@ end
     KOALA_ON_NON_FINITE_KEEP_TENSOR = 0
     KOALA_ON_NON_FINITE_KEEP_ALL = 1
     KOALA_ON_NON_FINITE_ERROR = 2
+    KOALA_ON_NON_FINITE_UNCHECKED = 3
 end
 
 @enum koala_on_breakdown::Int32 begin

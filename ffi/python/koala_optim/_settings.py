@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from ._library import check, ffi, lib
 
 Variant = Literal["symmetric", "vanilla"]
-OnNonFinite = Literal["keep_tensor", "keep_all", "error"]
+OnNonFinite = Literal["keep_tensor", "keep_all", "error", "unchecked"]
 OnBreakdown = Literal["restart", "skip", "error"]
 ElementType = Literal["float32", "float64", "bfloat16", "float16"]
 StateType = Literal["same", "float32", "bfloat16"]
@@ -22,6 +22,7 @@ ON_NON_FINITE: Mapping[str, int] = {
     "keep_tensor": lib.KOALA_ON_NON_FINITE_KEEP_TENSOR,
     "keep_all": lib.KOALA_ON_NON_FINITE_KEEP_ALL,
     "error": lib.KOALA_ON_NON_FINITE_ERROR,
+    "unchecked": lib.KOALA_ON_NON_FINITE_UNCHECKED,
 }
 ON_BREAKDOWN: Mapping[str, int] = {
     "restart": lib.KOALA_ON_BREAKDOWN_RESTART,

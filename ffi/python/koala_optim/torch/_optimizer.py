@@ -58,7 +58,7 @@ class _Configuration:
     @property
     def is_atomic(self) -> bool:
         """Whether trouble with one parameter may keep all of them."""
-        return self.on_non_finite != "keep_tensor" or self.on_breakdown == "error"
+        return self.on_non_finite in ("keep_all", "error") or self.on_breakdown == "error"
 
     @property
     def raises(self) -> bool:
