@@ -1,5 +1,5 @@
 """What AdamW costs on libkoala's kernel, beside PyTorch's fused one: ResNet-50's parameters, float32, one thread.
-PyTorch does not look whether a gradient is finite; libkoala does unless it is told not to, so both of its ways are timed.
+PyTorch does not look whether a gradient is finite; libkoala does unless it is told not to: both of its ways are timed.
 
     python bench/adamw.py [--quick]
 

@@ -308,8 +308,8 @@ def step(
         backend: Where to run: see `koala_optim.backends`. All give the same bits.
         on_non_finite: Where the gradient, the loss or a scalar is NaN or infinite: "keep_tensor" leaves that tensor as
             it is, "keep_all" leaves every tensor of the call as it is, "error" does too, and raises. "unchecked" is
-            "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice, and write what is
-            not finite in it to its place.
+            "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice, and write what
+            is not finite in it to its place.
         on_breakdown: Where the innovation variance S would not be positive: "restart" starts the filter anew, as on a
             first step, "skip" leaves that tensor as it is, "error" leaves every tensor as it is, and raises.
         norms: Whether to report the norms, which may cost a pass more over gradient and parameters.

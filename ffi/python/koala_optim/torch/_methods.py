@@ -48,9 +48,9 @@ class Koala(torch.optim.Optimizer):
         lr: η ≥ 0. For AdamW and SGD far less than for the KOALA family, whose default is 1.
         weight_decay: wd ≥ 0; coupled, but for AdamW.
         noise, noise_decay, initial_noise: R, as in `KoalaPlusPlus`.
-        on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite, likewise. "unchecked":
-            as "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice, and write what
-            is not finite in it to its place.
+        on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite, likewise; or
+            "unchecked": as "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice,
+            and write what is not finite in it to its place.
         backend: See `koala_optim.backends`.
 
     Raises:
