@@ -306,11 +306,11 @@ impl<const N: usize> Tree<N> {
     }
 }
 
-/// The contract's tree over whatever sums are taken of each block.
-pub fn by_blocks<const N: usize>(
+/// The contract's tree over whatever sums are taken of each block, with memory that is made but once for many blocks.
+pub fn by_blocks<M: Zeroable, const N: usize>(
     range: Range<usize>,
     parallel: bool,
-    block: &(dyn Fn(Range<usize>) -> [f64; N] + Sync),
+    block: &(dyn Fn(Range<usize>, &mut M) -> [f64; N] + Sync),
 ) -> [f64; N] {
     if range.len() > CHUNK {
         let middle = range.start + split_point(range.len());
@@ -321,11 +321,11 @@ pub fn by_blocks<const N: usize>(
         );
         return add(left, right);
     }
-    let mut tree = Tree::new();
+    let (mut tree, mut memory) = (Tree::new(), M::zeroed());
     let mut first = range.start;
     while first + BLOCK < range.end {
-        tree.push(block(first..first + BLOCK));
+        tree.push(block(first..first + BLOCK, &mut memory));
         first += BLOCK;
     }
-    tree.finish(block(first..range.end))
+    tree.finish(block(first..range.end, &mut memory))
 }

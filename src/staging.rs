@@ -19,6 +19,7 @@ use crate::convert::Convert;
 use crate::dots::{self, Sums, by_blocks};
 use crate::element::{Element, Real};
 use crate::update::{self, Pass};
+use crate::vector::{Operation, Vector};
 
 /// What becomes of a gradient's elements, in the arithmetic type.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,41 +47,63 @@ impl Scaled<f64> {
 type Block<F> = [F; BLOCK];
 
 impl<F: Real> Scaled<F> {
+    fn has_limit(&self) -> bool {
+        self.limit.to_f64().is_finite()
+    }
+
     /// The gradient as the step sees it.
     fn load<'b, P: Element<Arithmetic = F>>(
         &self,
         backend: Backend,
-        gradient: &[P],
+        gradient: &'b [P],
         block: &'b mut Block<F>,
     ) -> &'b [F] {
-        let block = &mut block[..gradient.len()];
-        backend.run(Convert::times(gradient, self.factor, block));
-        if self.limit.to_f64().is_finite() {
-            // A NaN is neither, and stays.
-            for x in &mut *block {
-                *x = if *x > self.limit { self.limit } else { *x };
-                *x = if *x < -self.limit { -self.limit } else { *x };
-            }
+        let one = F::rounded(1.0);
+        if self.has_limit() || self.factor != one {
+            let block = &mut block[..gradient.len()];
+            backend.run(Convert::times(gradient, self.factor, block));
+            backend.run(LimitAndClip { block, limit: self.limit, clip: self.clip });
+            block
+        } else if self.clip != one {
+            let block = &mut block[..gradient.len()];
+            backend.run(Convert::times(gradient, self.clip, block));
+            block
+        } else {
+            widened(backend, gradient, block)
         }
-        if self.clip.to_f64() != 1.0 {
-            for x in &mut *block {
-                *x = self.clip * *x;
-            }
-        }
-        block
     }
 
-    /// The sum of squares of what `load` made of a block, or what is not finite before the limit, which hides it.
-    fn squares<P: Element<Arithmetic = F>>(&self, backend: Backend, gradient: &[P], x: &[F]) -> f64 {
-        if self.limit.to_f64().is_finite() {
-            let mut block = [F::zeroed(); BLOCK];
-            let unlimited = Scaled { limit: F::rounded(f64::INFINITY), ..*self };
-            let squares = dots::squares(backend, false, unlimited.load(backend, gradient, &mut block));
-            if !squares.is_finite() {
-                return squares;
-            }
+    /// The sum of squares of what `load` makes of a block but for the limit, if there is one: it hides what is not finite.
+    fn hidden_squares<P: Element<Arithmetic = F>>(
+        &self,
+        backend: Backend,
+        gradient: &[P],
+        block: &mut Block<F>,
+    ) -> Option<f64> {
+        let unlimited = Scaled { limit: F::rounded(f64::INFINITY), ..*self };
+        self.has_limit().then(|| dots::squares(backend, false, unlimited.load(backend, gradient, block)))
+    }
+}
+
+/// x = clip·min(max(x, −limit), limit), in loops that become vectors of whatever backend runs them.
+struct LimitAndClip<'a, F> {
+    block: &'a mut [F],
+    limit: F,
+    clip: F,
+}
+
+impl<F: Real> Operation<F> for LimitAndClip<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector<F>>(self, _: V) {
+        let LimitAndClip { block, limit, clip } = self;
+        for x in block {
+            // A NaN is neither, and stays.
+            let limited = if *x > limit { limit } else { *x };
+            let limited = if limited < -limit { -limit } else { limited };
+            *x = clip * limited;
         }
-        dots::squares(backend, false, x)
     }
 }
 
@@ -109,34 +132,34 @@ pub fn dots<P: Element, S: Element>(
     scaled: &Scaled<P::Arithmetic>,
     input: &dots::Input<'_, P, S>,
 ) -> (Sums, f64) {
-    let [a, b, c, t, squares] = by_blocks(0..input.gradient.len(), parallel, &|range| {
-        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
-        let (block, squares) = load_block(backend, scaled, input, &range, &mut blocks);
+    let [a, b, c, t, squares] = by_blocks(0..input.gradient.len(), parallel, &|range, blocks| {
+        let (block, hidden) = load_block(backend, scaled, input, &range, blocks);
         let [a, b, c, t] = dots_of_block(backend, weight_decay, &block);
-        [a, b, c, t, squares]
+        let squares = || if block.parameters.is_empty() { c } else { dots::squares(backend, false, block.gradient) };
+        [a, b, c, t, hidden.unwrap_or_else(squares)]
     });
     ([a, b, c, t], squares)
 }
 
-/// One block of what pass 1 reads, and the sum of the gradient's squares.
+/// One block of what pass 1 reads, and a sum of the gradient's squares that is not finite, if there is one and a limit
+/// hides it.
 fn load_block<'b, P: Element, S: Element>(
     backend: Backend,
     scaled: &Scaled<P::Arithmetic>,
     input: &'b dots::Input<'_, P, S>,
     range: &Range<usize>,
     blocks: &'b mut [Block<P::Arithmetic>; 4],
-) -> (dots::Input<'b, P::Arithmetic, P::Arithmetic>, f64) {
+) -> (dots::Input<'b, P::Arithmetic, P::Arithmetic>, Option<f64>) {
     let [x, parameters, h, v] = blocks;
     let gradient = &input.gradient[range.clone()];
-    let x = scaled.load(backend, gradient, x);
-    let squares = scaled.squares(backend, gradient, x);
+    let hidden = scaled.hidden_squares(backend, gradient, x).filter(|squares| !squares.is_finite());
     let block = dots::Input {
-        gradient: x,
+        gradient: scaled.load(backend, gradient, x),
         parameters: widened(backend, part(input.parameters, range), parameters),
         h: widened(backend, part(input.h, range), h),
         v: widened(backend, part(input.v, range), v),
     };
-    (block, squares)
+    (block, hidden)
 }
 
 /// The products of which the dots are made for every clip τ: with x the gradient as scaled but for τ,
@@ -178,20 +201,22 @@ pub fn products<P: Element, S: Element>(
     scaled: &Scaled<P::Arithmetic>,
     input: &dots::Input<'_, P, S>,
 ) -> Products {
-    let sums = by_blocks(0..input.gradient.len(), parallel, &|range| {
-        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
-        let (block, squares) = load_block(backend, scaled, input, &range, &mut blocks);
-        products_of_block(backend, block, squares)
+    let sums = by_blocks(0..input.gradient.len(), parallel, &|range, blocks| {
+        let (block, hidden) = load_block(backend, scaled, input, &range, blocks);
+        let [x_h, x_v, x_x, rest @ ..] = products_of_block(backend, &block);
+        let [parameters_h, parameters_v, parameters_parameters, x_parameters] = rest;
+        let x_x = hidden.unwrap_or(x_x);
+        [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters]
     });
     let [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters] = sums;
     Products { x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters }
 }
 
 #[inline(never)]
-fn products_of_block<F: Real>(backend: Backend, block: dots::Input<'_, F, F>, x_x: f64) -> [f64; 7] {
-    let dots::Input { gradient: x, parameters, h, v } = block;
+fn products_of_block<F: Real>(backend: Backend, block: &dots::Input<'_, F, F>) -> [f64; 7] {
+    let dots::Input { gradient: x, parameters, h, v } = *block;
     let dots = |gradient, h, v| dots_of_block(backend, F::zeroed(), &dots::Input { gradient, parameters: &[], h, v });
-    let [x_h, x_v, ..] = dots(x, h, v);
+    let [x_h, x_v, x_x, _] = dots(x, h, v);
     if parameters.is_empty() {
         return [x_h, x_v, x_x, 0.0, 0.0, 0.0, 0.0];
     }
@@ -203,9 +228,7 @@ fn products_of_block<F: Real>(backend: Backend, block: dots::Input<'_, F, F>, x_
 /// ‖a − b‖², by the contract's sum of squares, in the arithmetic type of `b`.
 pub fn distance_squared<P: Element, S: Element>(backend: Backend, parallel: bool, a: &[S], b: &[P]) -> f64 {
     let minus_one = P::Arithmetic::rounded(-1.0);
-    let [distance] = by_blocks(0..b.len(), parallel, &|range| {
-        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 2];
-        let [of_a, of_b] = &mut blocks;
+    let [distance] = by_blocks(0..b.len(), parallel, &|range, [of_a, of_b]: &mut [Block<P::Arithmetic>; 2]| {
         // H·H, with a for a gradient and a weight decay of −1.
         let input = dots::Input {
             gradient: widened(backend, &a[range.clone()], of_a),
