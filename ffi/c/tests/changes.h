@@ -66,7 +66,7 @@ enum { TENSOR_OR_TENSORS = TENSOR | TENSORS, ANY_SETTINGS = GROUPS | SETTINGS };
 
 static const struct change changes[] = {
     ENUM(STEP, koala_step, backend, KOALA_BACKEND_AVX512, "koala_backend"),
-    ENUM(STEP, koala_step, on_non_finite, KOALA_ON_NON_FINITE_ERROR, "koala_on_non_finite"),
+    ENUM(STEP, koala_step, on_non_finite, KOALA_ON_NON_FINITE_UNCHECKED, "koala_on_non_finite"),
     ENUM(STEP, koala_step, on_breakdown, KOALA_ON_BREAKDOWN_ERROR, "koala_on_breakdown"),
     FLAG(STEP, koala_step, norms),
     AT(STEP, koala_step, backend, ABSENT, whole, 0, KOALA_STATUS_ABSENT_BACKEND, "cannot run here"),
@@ -139,7 +139,7 @@ static const struct change changes[] = {
     AT(CONFIG, koala_config, clip_norm, SET, real, -INFINITY, KOALA_STATUS_SETTING, "norm to clip by is -inf"),
     ENUM(CONFIG, koala_config, noise, KOALA_NOISE_FIXED, "koala_noise"),
     ENUM(CONFIG, koala_config, backend, KOALA_BACKEND_AVX512, "koala_backend"),
-    ENUM(CONFIG, koala_config, on_non_finite, KOALA_ON_NON_FINITE_ERROR, "koala_on_non_finite"),
+    ENUM(CONFIG, koala_config, on_non_finite, KOALA_ON_NON_FINITE_UNCHECKED, "koala_on_non_finite"),
     ENUM(CONFIG, koala_config, on_breakdown, KOALA_ON_BREAKDOWN_ERROR, "koala_on_breakdown"),
     FLAG(CONFIG, koala_config, norms),
     REAL(CONFIG, koala_config, initial_noise, "noise"),

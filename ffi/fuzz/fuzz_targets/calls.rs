@@ -89,7 +89,7 @@ impl Pair {
             noise_decay: if bytes.rarely() { bytes.real() } else { 0.9 },
             noise: any(bytes.choice(2)),
             backend: any(koala_backend::Scalar as i32),
-            on_non_finite: any(bytes.choice(3)),
+            on_non_finite: any(bytes.choice(4)),
             on_breakdown: any(bytes.choice(3)),
             threads: 1,
             norms: bytes.flag().into(),

@@ -142,7 +142,7 @@ pub fn step(bytes: &mut Bytes) {
         loss: bytes.real(),
         noise: bytes.real(),
         backend: any(koala_backend::Scalar as i32),
-        on_non_finite: any(bytes.choice(3)),
+        on_non_finite: any(bytes.choice(4)),
         on_breakdown: any(bytes.choice(3)),
         norms: 0,
         ..koala_step::default()
@@ -163,7 +163,8 @@ pub fn step(bytes: &mut Bytes) {
     let second = in_a_way(way, &step, &tensors);
     is_ok(second.status);
     // One by one, those before a trouble have stepped, nothing is withheld, and groups that none is of are not looked at.
-    let atomic = bytes_of(&step.on_non_finite) != [0; 4] || bytes_of(&step.on_breakdown) == [2, 0, 0, 0];
+    let atomic =
+        matches!(bytes_of(&step.on_non_finite), [1 | 2, 0, 0, 0]) || bytes_of(&step.on_breakdown) == [2, 0, 0, 0];
     if way == 0 && (atomic || !is_ok(first.status)) {
         return;
     }
