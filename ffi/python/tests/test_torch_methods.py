@@ -92,13 +92,14 @@ def test_as_pytorch_has_it(method: Method, make: Any) -> None:
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_resuming_gives_the_same_bits(method: Method, dtype: Any) -> None:
     whole = model(dtype)
-    optimizer = Koala(whole, method, lr=0.1)
+    optimizer = Koala(whole, method, lr=0.1, noise_decay=0.5)
     run(optimizer, whole, range(3))
     saved, parameters = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in whole]
     run(optimizer, whole, range(3, 6))
 
     resumed = [torch.nn.Parameter(p) for p in parameters]
-    other = Koala(resumed, method, lr=0.7, noise_decay=0.9)
+    # Another learning rate and another rule of R, which those that were saved replace.
+    other = Koala(resumed, method, lr=0.7, noise=0.3)
     other.load_state_dict(saved)
     run(other, resumed, range(3, 6))
     assert bits(resumed) == bits(whole)

@@ -58,7 +58,7 @@ def new_tables(
         step = configuration.step()
         step.noise = noise
         try:
-            tables.append(CudaTable(own, groups, states, step, configuration.noise_decay))
+            tables.append(CudaTable(own, groups, states, step, groups[0]["noise_decay"]))
         except DeviceError as error:
             return [], f" ({error})"
     return tables, ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Union
+from typing import Callable, Literal, Union
 
 import torch
 from torch import Tensor
@@ -29,6 +29,30 @@ def given_loss(closure: Callable[[], Number] | None, loss: Number | None) -> Num
         raise TypeError("step() takes a closure or a loss, not both")
     with torch.enable_grad():
         return closure()
+
+
+def noise_rule(noise: Literal["averaged"] | float, decay: float, initial: float) -> dict[str, float | None]:
+    """R and how it goes on, as the entries of a group: without a decay, R stays as it is.
+
+    Raises:
+        ValueError: A name is unknown, or a number out of its range.
+    """
+    if isinstance(noise, str) and noise != "averaged":
+        raise ValueError(f"noise is {noise!r}, expected 'averaged' or a number")
+    rule = (float(initial), decay) if isinstance(noise, str) else (float(noise), None)
+    check_noise(rule[1], rule[0])
+    return {"measurement_noise": rule[0], "noise_decay": rule[1]}
+
+
+def check_noise(decay: float | None, noise: float) -> None:
+    """Looks at both entries.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"the noise is {noise}, expected a finite number, at least 0")
+    next_noise(decay, noise, (0.0, 0.0))
 
 
 def next_noise(decay: float | None, noise: float, measurement: tuple[float, float]) -> float | None:
