@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from koala_optim import AdamW, KoalaM, KoalaV, Method, Settings, Sgd  # noqa: E402
 from koala_optim.numpy import Tensor, new_state, noise_update, predict, step_many  # noqa: E402
-from koala_optim.torch import Koala  # noqa: E402
+from koala_optim.torch import Koala, KoalaPlusPlus, new_optimizer  # noqa: E402
 
 METHODS: list[Method] = [KoalaV(), KoalaM(), AdamW(), Sgd(), Sgd(momentum=0.0)]
 SHAPES = [(3, 5), (1,), (40, 7), (0,)]
@@ -119,6 +119,53 @@ def test_orders_of_memory() -> None:
         )
         optimizer.step()
     assert torch.equal(*ours)
+
+
+def named(method: Any) -> Any:
+    return method if isinstance(method, str) else type(method).__name__
+
+
+@pytest.mark.parametrize(
+    ("choice", "make"),
+    [
+        ("koala++", lambda p, **options: KoalaPlusPlus(p, **options)),
+        ("koala-v", lambda p, **options: Koala(p, KoalaV(), **options)),
+        ("koala-m", lambda p, **options: Koala(p, KoalaM(), **options)),
+        ("adamw", lambda p, **options: Koala(p, AdamW(), **options)),
+        ("sgd", lambda p, **options: Koala(p, Sgd(), **options)),
+        (
+            Settings(weight_decay=0.5, initial_variance=0.2, process_noise=0.3, variant="vanilla"),
+            lambda p, **options: KoalaPlusPlus(p, 0.1, 0.5, 0.2, 0.3, "vanilla", noise_decay=0.5),
+        ),
+        (KoalaV(0.2), lambda p, **options: Koala(p, KoalaV(0.2), **options)),
+        (Sgd(0.5, nesterov=True), lambda p, **options: Koala(p, Sgd(0.5, nesterov=True), **options)),
+    ],
+    ids=named,
+)
+def test_one_way_to_choose(choice: Any, make: Any) -> None:
+    one, other = model(), model()
+    chosen = new_optimizer(one, choice, lr=0.1, noise_decay=0.5)
+    direct = make(other, lr=0.1, noise_decay=0.5)
+    assert type(chosen) is type(direct)
+    run(chosen, one, range(3))
+    run(direct, other, range(3))
+    assert bits(one) == bits(other)
+    for entries in (chosen.param_groups[0], direct.param_groups[0]):
+        del entries["params"]
+    assert chosen.param_groups == direct.param_groups
+
+
+def test_choices_that_there_are_not() -> None:
+    parameters = model()
+    assert isinstance(new_optimizer(parameters), KoalaPlusPlus)
+    with pytest.raises(ValueError, match=r"method is 'adam', expected one of koala\+\+, koala-v, koala-m, adamw, sgd$"):
+        new_optimizer(parameters, "adam")
+    with pytest.raises(ValueError, match="frozen"):
+        new_optimizer(parameters, Settings(frozen=True))
+    with pytest.raises(TypeError, match="method is 5"):
+        new_optimizer(parameters, 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="state_dtype"):
+        new_optimizer(parameters, "adamw", state_dtype=None)
 
 
 def test_what_is_wrong_is_said() -> None:
