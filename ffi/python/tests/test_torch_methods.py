@@ -121,6 +121,27 @@ def test_orders_of_memory() -> None:
     assert torch.equal(*ours)
 
 
+@pytest.mark.parametrize("method", [Settings(), *METHODS], ids=str)
+def test_unchecked(method: Method | Settings) -> None:
+    spoilt, well = model(), model()
+    for parameters in (spoilt, well):
+        optimizer = new_optimizer(parameters, method, lr=0.1, on_non_finite="unchecked")
+        optimizer.predict()
+        for parameter, gradient in zip(parameters, gradients(0)):
+            parameter.grad = gradient
+        if parameters is spoilt:
+            before = bits(spoilt)
+            spoilt[0].grad[1, 2] = torch.nan
+        optimizer.step(loss=0.5)
+        if parameters is spoilt and isinstance(method, (AdamW, Sgd)):
+            assert optimizer.report().stepped == 4
+            assert spoilt[0].isnan().nonzero().tolist() == [[1, 2]]
+        elif parameters is spoilt:
+            assert optimizer.report().outcomes["parameter 0 of group 0"] == "non_finite"
+            assert bits(spoilt)[0] == before[0]
+    assert bits(spoilt)[1:] == bits(well)[1:]
+
+
 def named(method: Any) -> Any:
     return method if isinstance(method, str) else type(method).__name__
 

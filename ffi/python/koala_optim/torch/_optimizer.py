@@ -126,7 +126,8 @@ class KoalaPlusPlus(Resumable):
         noise_decay: In [0, 1], of the average.
         initial_noise: R ≥ 0 before the first step, in squared units of the loss.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
-            leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises.
+            leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises. "unchecked" is
+            "keep_tensor" here: only in AdamW and SGD does looking cost anything.
         on_breakdown: What to do if S would not be positive, which the recursion does not rule out: "restart" the filter
             as on a first step; "skip" leaves that parameter; "error" leaves every parameter, and raises.
         backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
