@@ -35,13 +35,13 @@ def noise_rule(noise: Literal["averaged"] | float, decay: float, initial: float)
     """R and how it goes on, as the entries of a group: without a decay, R stays as it is.
 
     Raises:
-        ValueError: A name is unknown, or a number out of its range.
+        ValueError: A name is unknown. `check_noise` looks at the numbers.
     """
-    if isinstance(noise, str) and noise != "averaged":
+    if not isinstance(noise, str):
+        return {"measurement_noise": float(noise), "noise_decay": None}
+    if noise != "averaged":
         raise ValueError(f"noise is {noise!r}, expected 'averaged' or a number")
-    rule = (float(initial), decay) if isinstance(noise, str) else (float(noise), None)
-    check_noise(rule[1], rule[0])
-    return {"measurement_noise": rule[0], "noise_decay": rule[1]}
+    return {"measurement_noise": float(initial), "noise_decay": decay}
 
 
 def check_noise(decay: float | None, noise: float) -> None:

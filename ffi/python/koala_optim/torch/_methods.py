@@ -41,7 +41,10 @@ class Koala(Resumable):
 
     `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars".
     What all parameters share is in each group: the method's numbers as "method", whether it has "predicted" since the
-    last step, R as "measurement_noise", and its "noise_decay".
+    last step, R as "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit".
+
+    With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
+    stay as they are: they are divided by the scale as they are loaded.
 
     Args:
         params: Tensors, or pairs of name and tensor, or dicts with groups of either, which may have an `lr` and a
@@ -50,6 +53,7 @@ class Koala(Resumable):
         lr: η ≥ 0. For AdamW and SGD far less than for the KOALA family, whose default is 1.
         weight_decay: wd ≥ 0; coupled, but for AdamW.
         noise, noise_decay, initial_noise: R, as in `KoalaPlusPlus`.
+        gradient_factor, gradient_limit: What becomes of gradients as they are loaded, likewise.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite, likewise; or
             "unchecked": as "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice,
             and write what is not finite in it to its place.
@@ -59,7 +63,10 @@ class Koala(Resumable):
         TypeError, ValueError: An argument is not as said, or a parameter is not dense or not on the CPU.
     """
 
-    _shared = ("method", "predicted", "measurement_noise", "noise_decay")
+    # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
+    _step_supports_amp_scaling = True
+
+    _shared = ("method", "predicted", *Resumable._shared)
     _entries = ("lr", "weight_decay", *_shared)
     _configuration: dict[str, Any]
     # Of the last step: what was done with each parameter that had a gradient, and its name.
@@ -76,6 +83,8 @@ class Koala(Resumable):
         noise: Literal["averaged"] | float = "averaged",
         noise_decay: float = 0.9,
         initial_noise: float = 1.0,
+        gradient_factor: float = 1.0,
+        gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
         backend: str = "fastest",
     ) -> None:
@@ -86,7 +95,13 @@ class Koala(Resumable):
         self._configuration = {"on_non_finite": on_non_finite, "backend": backend}
         kernel.step_many([], loss=0.0, noise=0.0, **self._configuration)
         self._reset()
-        shared = {"method": _to_dict(method), "predicted": False, **noise_rule(noise, noise_decay, initial_noise)}
+        shared = {
+            "method": _to_dict(method),
+            "predicted": False,
+            **noise_rule(noise, noise_decay, initial_noise),
+            "gradient_factor": gradient_factor,
+            "gradient_limit": gradient_limit,
+        }
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **shared})
 
     @property
@@ -132,6 +147,9 @@ class Koala(Resumable):
         method = self.method
         if loss is None and isinstance(method, _MEASURES):
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
+        factor = self._factor()
+        if factor is None:
+            return returned
         if isinstance(method, KoalaM):
             if not self.param_groups[0]["predicted"]:
                 text = "KOALA-M has to predict before each step, and before its gradients"
@@ -145,7 +163,15 @@ class Koala(Resumable):
 
         stepped = [place for place in places_of(self.param_groups) if place.parameter.grad is not None]
         tensors = [self._lent(place, _gradient(place)) for place in stepped]
-        report = kernel.step_many(tensors, loss=measured[0], noise=measured[1], method=method, **self._configuration)
+        report = kernel.step_many(
+            tensors,
+            loss=measured[0],
+            noise=measured[1],
+            method=method,
+            gradient_factor=factor,
+            gradient_limit=self.param_groups[0]["gradient_limit"],
+            **self._configuration,
+        )
         self._report, self._names = report, [place.name for place in stepped]
         self._share(predicted=False)
         if noise is not None and not (self._configuration["on_non_finite"] == "keep_all" and report.non_finite):
@@ -175,6 +201,15 @@ class Koala(Resumable):
 
     def _reset(self) -> None:
         self._report, self._names = None, []
+
+    def _factor(self) -> float | None:
+        """What gradients are to be multiplied by; None: a GradScaler found that they are not finite."""
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if found_inf is not None and found_inf.item():
+            return None
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        factor = float(self.param_groups[0]["gradient_factor"])
+        return factor if scale is None else factor / scale.item()
 
     def _lent(self, place: Place, gradient: Tensor) -> kernel.Tensor:
         """A parameter and its state as the kernel takes them, flat in the order of memory."""

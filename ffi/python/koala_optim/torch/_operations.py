@@ -29,11 +29,26 @@ class _Tensor(NamedTuple):
     gradient: Tensor
     state: State
     arithmetic: torch.dtype
-    weight_decay: float
+    group: dict[str, Any]
+
+    @property
+    def weight_decay(self) -> float:
+        return float(self.group["weight_decay"])
+
+    def scaled_gradient(self) -> Tensor:
+        """g, multiplied and limited."""
+        gradient = self.gradient.to(self.arithmetic)
+        factor, limit = self.group["gradient_factor"], self.group["gradient_limit"]
+        if factor != 1:
+            gradient = gradient * factor
+        if limit != math.inf:
+            # What is infinite stays that.
+            gradient = torch.where(gradient.isfinite(), gradient.clamp(-limit, limit), gradient)
+        return gradient
 
     def measurement(self) -> Tensor:
         """H = g + wd·θ"""
-        gradient = self.gradient.to(self.arithmetic)
+        gradient = self.scaled_gradient()
         return gradient + self.weight_decay * self.parameter() if self.weight_decay else gradient
 
     def parameter(self) -> Tensor:
@@ -103,7 +118,7 @@ class Operations:
         group = self._groups[place.group]
         state = state_of(place, self._states, group["state_dtype"])
         arithmetic = torch.float64 if place.parameter.dtype == torch.float64 else torch.float32
-        return _Tensor(place, gradient, state, arithmetic, group["weight_decay"])
+        return _Tensor(place, gradient, state, arithmetic, group)
 
     def _plan(self, tensors: list[_Tensor], settings: list[Settings], loss: float, noise: float) -> _Plan:
         wide = tensors[0].state.scalars.dtype
@@ -204,7 +219,7 @@ def _settings(group: dict[str, Any]) -> Settings:
 def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:
     """H·h, H·v, H·H, θ·θ, g·g"""
     measurement = tensor.measurement()
-    gradient = tensor.gradient.to(tensor.arithmetic) if tensor.weight_decay else measurement
+    gradient = tensor.scaled_gradient() if tensor.weight_decay else measurement
     products = [measurement * other.to(tensor.arithmetic) for other in (tensor.state.h, tensor.state.v)]
     products.append(measurement * measurement)
     products.append(tensor.parameter().square() if tensor.weight_decay else torch.zeros_like(measurement[:0]))

@@ -24,17 +24,8 @@ from ._resumable import Resumable
 from ._state import STATE_DTYPES, VECTORS
 from ._table import Table
 
-# The entries of a group beside its parameters: those that all groups share are R and how it goes on.
-_SHARED = ("measurement_noise", "noise_decay")
-_ENTRIES = (
-    "lr",
-    "weight_decay",
-    "initial_variance",
-    "process_noise",
-    "variant",
-    "state_dtype",
-    *_SHARED,
-)
+# The entries of a group beside its parameters and what all groups share.
+_OWN = ("lr", "weight_decay", "initial_variance", "process_noise", "variant", "state_dtype")
 
 
 @dataclass(frozen=True)
@@ -99,14 +90,16 @@ class KoalaPlusPlus(Resumable):
 
     `state[parameter]` has the tensors "v" and "h", of the parameter's shape, and "scalars", four float64: h·h, h·v, s
     and the number of steps. A filter restarts if its scalars are set to zero; the tensors themselves must not be
-    replaced but by `load_state_dict`. R is in each group, as "measurement_noise", with its "noise_decay".
+    replaced but by `load_state_dict`. What all parameters share is in each group: R as "measurement_noise", its
+    "noise_decay", "gradient_factor" and "gradient_limit".
 
     On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
     of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
-    on one GPU or several, and no policy is "error". Nothing waits for the GPU if `lr` is a number and the loss is a
-    tensor there, which is then averaged there; `report()`, `noise` and `state_dict()` wait. Such a step can be captured
-    in a CUDA graph once a step has been taken: call `write_changes()` before the capture, and before a replay if `lr`
-    or other settings have changed; loss and gradients are read where they were. None of this has run on a GPU yet.
+    on one GPU or several, no policy is "error", and gradients are neither multiplied nor limited. Nothing waits for the
+    GPU if `lr` is a number and the loss is a tensor there, which is then averaged there; `report()`, `noise` and
+    `state_dict()` wait. Such a step can be captured in a CUDA graph once a step has been taken: call `write_changes()`
+    before the capture, and before a replay if `lr` or other settings have changed; loss and gradients are read where
+    they were. None of this has run on a GPU yet.
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     are divided by the scale in place; in float16, small ones may be lost by that.
@@ -125,6 +118,9 @@ class KoalaPlusPlus(Resumable):
         noise: "averaged", as above; or a number, R for ever.
         noise_decay: In [0, 1], of the average.
         initial_noise: R ≥ 0 before the first step, in squared units of the loss.
+        gradient_factor: Above 0: what gradients are multiplied by as they are loaded, at no pass over memory: one over
+            the number of minibatches, for example, that they were summed over.
+        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
             leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises. "unchecked" is
             "keep_tensor" here: only in AdamW and SGD does looking cost anything.
@@ -147,7 +143,7 @@ class KoalaPlusPlus(Resumable):
     # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
     _step_supports_amp_scaling = True
 
-    _entries, _shared = _ENTRIES, _SHARED
+    _entries = (*_OWN, *Resumable._shared)
     _configuration: _Configuration
 
     def __init__(
@@ -163,6 +159,8 @@ class KoalaPlusPlus(Resumable):
         noise: Literal["averaged"] | float = "averaged",
         noise_decay: float = 0.9,
         initial_noise: float = 1.0,
+        gradient_factor: float = 1.0,
+        gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
         on_breakdown: OnBreakdown = "restart",
         backend: str = "fastest",
@@ -178,7 +176,8 @@ class KoalaPlusPlus(Resumable):
         self._configuration.step()
         self._reset()
         settings = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype)
-        super().__init__(params, {**dict(zip(_ENTRIES, settings)), **rule})
+        scaling = {"gradient_factor": gradient_factor, "gradient_limit": gradient_limit}
+        super().__init__(params, {**dict(zip(_OWN, settings)), **rule, **scaling})
 
     @property
     def noise(self) -> float:
@@ -261,7 +260,7 @@ class KoalaPlusPlus(Resumable):
         return report_of(self.noise, (found for stepper in self._steppers for found in stepper.outcomes()))
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        lr, weight_decay, initial_variance, process_noise = (float(group[name]) for name in _ENTRIES[:4])
+        lr, weight_decay, initial_variance, process_noise = (float(group[name]) for name in _OWN[:4])
         Settings(lr, weight_decay, initial_variance, process_noise, group["variant"])
         if group["state_dtype"] not in STATE_DTYPES:
             expected = ", ".join(map(str, STATE_DTYPES))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from .._settings import check_scaling
 from ._loss import check_noise
 from ._places import Place, places_of
 from ._state import check_state, entries_of
@@ -16,9 +17,10 @@ from ._state import check_state, entries_of
 class Resumable(torch.optim.Optimizer):
     """An optimizer whose groups and state are all that a run needs to go on to the bit."""
 
-    # What a group has beside its parameters, and what of that is the same in every group.
+    # What a group has beside its parameters.
     _entries: ClassVar[tuple[str, ...]]
-    _shared: ClassVar[tuple[str, ...]]
+    # What of that is the same in every group: R, how it goes on, what becomes of gradients as they are loaded.
+    _shared: ClassVar[tuple[str, ...]] = ("measurement_noise", "noise_decay", "gradient_factor", "gradient_limit")
     # What is in no group: copies have it, state dicts do not.
     _configuration: Any
 
@@ -34,7 +36,7 @@ class Resumable(torch.optim.Optimizer):
         try:
             group = self.param_groups[-1]
             group.update({name: shared[name] for name in self._shared})
-            self._check_group(group)
+            self._check(group)
             for place in places_of(self.param_groups):
                 if place.group == len(self.param_groups) - 1:
                     self._check_place(place)
@@ -85,7 +87,7 @@ class Resumable(torch.optim.Optimizer):
         self._reset()
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        """Looks at the entries of a group, all of which are there, but for R and its rule."""
+        """Looks at the entries of a group that a class has beside those of all, and has all of."""
         raise NotImplementedError
 
     def _check_place(self, place: Place) -> None:
@@ -107,6 +109,11 @@ class Resumable(torch.optim.Optimizer):
         for group in self.param_groups:
             group.update(entries)
 
+    def _check(self, group: dict[str, Any]) -> None:
+        self._check_group(group)
+        check_noise(group["noise_decay"], group["measurement_noise"])
+        check_scaling(group["gradient_factor"], group["gradient_limit"])
+
     def _check_state_dict(self, given: dict[str, Any]) -> None:
         lacking = [name for name in ("state", "param_groups") if name not in given]
         if lacking:
@@ -117,8 +124,7 @@ class Resumable(torch.optim.Optimizer):
             if lacking:
                 text = f"its group {index} has no {', '.join(lacking)}"
                 raise ValueError(f"the state dict is of another optimizer: {text}")
-            self._check_group(group)
-            check_noise(group["noise_decay"], group["measurement_noise"])
+            self._check(group)
             for name in self._shared:
                 if group[name] != groups[0][name]:
                     raise ValueError(f"the state dict's groups have {name} of {groups[0][name]} and {group[name]}")

@@ -106,6 +106,8 @@ class Table:
         """
         step = self._step
         step.loss, step.noise = loss, noise
+        shared = self._groups[0]
+        step.gradient_factor, step.gradient_limit = shared["gradient_factor"], shared["gradient_limit"]
         self._take_step(self._call)
         if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
             return True
