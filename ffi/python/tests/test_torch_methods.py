@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from koala_optim import AdamW, KoalaM, KoalaV, Method, Settings, Sgd  # noqa: E402
+from koala_optim import AdamW, KoalaM, KoalaV, Method, NonFiniteError, Settings, Sgd  # noqa: E402
 from koala_optim.numpy import Tensor, new_state, noise_update, predict, step_many  # noqa: E402
 from koala_optim.torch import Koala, KoalaPlusPlus, new_optimizer  # noqa: E402
 
@@ -212,6 +212,22 @@ def test_what_is_wrong_is_said() -> None:
     assert optimizer.report().non_finite == 1 and bits(parameters) == before
     with pytest.raises(ValueError, match="is of AdamW"):
         Koala(parameters, Sgd()).load_state_dict(optimizer.state_dict())
+
+
+def test_what_is_not_finite_is_said_where_it_is_an_error() -> None:
+    parameters = model()
+    before = bits(parameters)
+    names = ["first", "second", "third", "fourth"]
+    optimizer = Koala(list(zip(names, parameters)), KoalaV(), on_non_finite="error")
+    with pytest.raises(NonFiniteError, match="the loss is not finite: mean nan"):
+        optimizer.step(loss=torch.nan)
+    for parameter, gradient in zip(parameters[1:], gradients(0)[1:]):
+        parameter.grad = gradient
+    parameters[2].grad[3, 0] = torch.inf
+    with pytest.raises(NonFiniteError, match=r'^parameter "third", of shape \(40, 7\)'):
+        optimizer.step(loss=0.5)
+    assert bits(parameters) == before
+    assert optimizer.method == KoalaV() and optimizer.noise == 1
 
 
 def test_only_this_needs_numpy(tmp_path: pathlib.Path) -> None:

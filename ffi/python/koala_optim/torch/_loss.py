@@ -8,7 +8,7 @@ from typing import Callable, Literal, Union
 import torch
 from torch import Tensor
 
-from .._library import check, ffi, lib
+from .._library import NonFiniteError, check, ffi, lib
 from ._places import TYPES
 
 Number = Union[float, Tensor]
@@ -69,6 +69,12 @@ def next_noise(decay: float | None, noise: float, measurement: tuple[float, floa
     updated = ffi.new("double *", noise)
     check(lib.koala_noise_update(decay, ffi.new("koala_loss *", (0.0, moment)), updated))
     return float(updated[0])
+
+
+def loss_error(measurement: tuple[float, float]) -> NonFiniteError:
+    """What to raise where `next_noise` has none, and that is an error."""
+    text = "the loss is not finite: mean {}, second moment {}".format(*measurement)
+    return NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
 
 
 def measure(loss: Number, second_moment: Number | None) -> tuple[float, float]:

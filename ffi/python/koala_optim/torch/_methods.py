@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .. import numpy as kernel
-from .._library import ArgumentError, lib
+from .._library import ArgumentError, KoalaError, lib, renamed
 from .._methods import METHODS, KoalaM, KoalaV, Method
 from .._settings import OUTCOMES, OnNonFinite, Settings
-from ._loss import Number, given_loss, measure, next_noise, noise_rule
+from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._places import Place, check_gradient, has_kernel, in_order_of, layout_of, places_of
 from ._report import Report, report_of
 from ._resumable import Resumable
@@ -158,20 +158,25 @@ class Koala(Resumable):
             method = method.predicted()
         mean, moment = measure(0.0 if loss is None else loss, second_moment)
         noise = next_noise(self.param_groups[0]["noise_decay"], self.noise, (mean, moment))
+        if noise is None and self._configuration["on_non_finite"] == "error":
+            raise loss_error((mean, moment))
         # A loss that is not finite keeps every parameter.
         measured = (math.nan, self.noise) if noise is None else (mean, noise)
 
         stepped = [place for place in places_of(self.param_groups) if place.parameter.grad is not None]
         tensors = [self._lent(place, _gradient(place)) for place in stepped]
-        report = kernel.step_many(
-            tensors,
-            loss=measured[0],
-            noise=measured[1],
-            method=method,
-            gradient_factor=factor,
-            gradient_limit=self.param_groups[0]["gradient_limit"],
-            **self._configuration,
-        )
+        try:
+            report = kernel.step_many(
+                tensors,
+                loss=measured[0],
+                noise=measured[1],
+                method=method,
+                gradient_factor=factor,
+                gradient_limit=self.param_groups[0]["gradient_limit"],
+                **self._configuration,
+            )
+        except KoalaError as error:
+            raise renamed(error, lambda number: str(stepped[number])[:-1]) from None
         self._report, self._names = report, [place.name for place in stepped]
         self._share(predicted=False)
         if noise is not None and not (self._configuration["on_non_finite"] == "keep_all" and report.non_finite):

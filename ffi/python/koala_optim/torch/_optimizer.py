@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._library import NonFiniteError, check, ffi, lib
+from .._library import check, ffi, lib
 from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
 from ._cuda import CudaTable, measure_on_cuda, new_tables
-from ._loss import Number, given_loss, measure, next_noise, noise_rule
+from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._operations import Operations
 from ._places import Place, has_kernel, places_of
 from ._report import Report, report_of
@@ -239,8 +239,7 @@ class KoalaPlusPlus(Resumable):
         noise = next_noise(self.param_groups[0]["noise_decay"], before, (mean, moment))
         if noise is None:
             if self._configuration.on_non_finite == "error":
-                text = f"the loss is not finite: mean {mean}, second moment {moment}"
-                raise NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
+                raise loss_error((mean, moment))
             mean = math.nan
         # Not `all`: each one is to step.
         goes_on = [stepper.step(mean, before if noise is None else noise) for stepper in steppers]
