@@ -97,7 +97,7 @@ def test_saved_with_the_groups(method: str) -> None:
 
 
 @pytest.mark.parametrize("unscaled_before", [False, True])
-@pytest.mark.parametrize("method", METHODS[1:])
+@pytest.mark.parametrize("method", METHODS)
 def test_gradient_scaler(method: str, unscaled_before: bool) -> None:
     scaled, plain = parameters(), parameters()
     optimizer, other = new_optimizer(scaled, method, lr=0.1), new_optimizer(plain, method, lr=0.1)
@@ -126,6 +126,17 @@ def test_gradient_scaler(method: str, unscaled_before: bool) -> None:
     scaler.update()
     assert same(kept, [one.detach() for one in scaled])
     assert scaler.get_scale() == 2.0**11
+
+
+@pytest.mark.parametrize("backend", ["fastest", "torch"])
+def test_koala_plus_plus_takes_a_scale_as_a_factor(backend: str) -> None:
+    found = []
+    for scale, factor in ((None, 0.25 / 8), (torch.tensor(8.0), 0.25)):
+        trained = parameters()
+        optimizer = KoalaPlusPlus(trained, 0.1, gradient_factor=factor, backend=backend)
+        optimizer.grad_scale = scale
+        found.append(run(optimizer, trained))
+    assert same(*found)
 
 
 def test_a_scaled_gradient_of_half_precision_is_not_rounded() -> None:

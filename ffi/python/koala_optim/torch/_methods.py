@@ -63,9 +63,6 @@ class Koala(Resumable):
         TypeError, ValueError: An argument is not as said, or a parameter is not dense or not on the CPU.
     """
 
-    # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
-    _step_supports_amp_scaling = True
-
     _shared = ("method", "predicted", *Resumable._shared)
     _entries = ("lr", "weight_decay", *_shared)
     _configuration: dict[str, Any]
@@ -206,15 +203,6 @@ class Koala(Resumable):
 
     def _reset(self) -> None:
         self._report, self._names = None, []
-
-    def _factor(self) -> float | None:
-        """What gradients are to be multiplied by; None: a GradScaler found that they are not finite."""
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.item():
-            return None
-        scale: Tensor | None = getattr(self, "grad_scale", None)
-        factor = float(self.param_groups[0]["gradient_factor"])
-        return factor if scale is None else factor / scale.item()
 
     def _lent(self, place: Place, gradient: Tensor) -> kernel.Tensor:
         """A parameter and its state as the kernel takes them, flat in the order of memory."""

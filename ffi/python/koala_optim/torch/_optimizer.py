@@ -95,14 +95,14 @@ class KoalaPlusPlus(Resumable):
 
     On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
     of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
-    on one GPU or several, no policy is "error", and gradients are neither multiplied nor limited. Nothing waits for the
-    GPU if `lr` is a number and the loss is a tensor there, which is then averaged there; `report()`, `noise` and
-    `state_dict()` wait. Such a step can be captured in a CUDA graph once a step has been taken: call `write_changes()`
-    before the capture, and before a replay if `lr` or other settings have changed; loss and gradients are read where
-    they were. None of this has run on a GPU yet.
+    on one GPU or several, and no policy is "error". Nothing waits for the GPU if `lr` is a number and the loss is a
+    tensor there, which is then averaged there; `report()`, `noise` and `state_dict()` wait. Such a step can be captured
+    in a CUDA graph once a step has been taken: call `write_changes()` before the capture, and before a replay if `lr`
+    or other settings have changed; loss and gradients are read where they were. None of this has run on a GPU yet.
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
-    are divided by the scale in place; in float16, small ones may be lost by that.
+    are divided by the scale as they are loaded, and stay as they are; by the kernels of an NVIDIA GPU, which cannot do
+    that, in place: in float16, small ones may be lost by that.
 
     Args:
         params: Tensors, or pairs of name and tensor (so that errors have the name), or dicts with groups of either; all
@@ -120,7 +120,8 @@ class KoalaPlusPlus(Resumable):
         initial_noise: R ≥ 0 before the first step, in squared units of the loss.
         gradient_factor: Above 0: what gradients are multiplied by as they are loaded, at no pass over memory: one over
             the number of minibatches, for example, that they were summed over.
-        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero.
+        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero. Where one of
+            these two is given, operations of PyTorch step on a GPU.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
             leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises. "unchecked" is
             "keep_tensor" here: only in AdamW and SGD does looking cost anything.
@@ -139,9 +140,6 @@ class KoalaPlusPlus(Resumable):
             has elements that share their memory.
         BackendError: This processor lacks the backend.
     """
-
-    # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
-    _step_supports_amp_scaling = True
 
     _entries = (*_OWN, *Resumable._shared)
     _configuration: _Configuration
@@ -225,11 +223,13 @@ class KoalaPlusPlus(Resumable):
         returned = None if closure is None else loss
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        if not self._unscale():
+        factor = self._factor()
+        if factor is None:
             return returned
         steppers = self._current_steppers()
         tables = self._tables_on_cuda()
         if tables:
+            self._unscale(factor)
             measurement = measure_on_cuda(loss, second_moment)
             for table in tables:
                 table.put(measurement)
@@ -242,7 +242,7 @@ class KoalaPlusPlus(Resumable):
                 raise loss_error((mean, moment))
             mean = math.nan
         # Not `all`: each one is to step.
-        goes_on = [stepper.step(mean, before if noise is None else noise) for stepper in steppers]
+        goes_on = [stepper.step(mean, before if noise is None else noise, factor) for stepper in steppers]
         if noise is not None and all(goes_on):
             self._share(measurement_noise=noise)
         return returned
@@ -321,18 +321,13 @@ class KoalaPlusPlus(Resumable):
         """Those there are; if there are some, there are no other steppers."""
         return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
 
-    def _unscale(self) -> bool:
-        """What a GradScaler asks for. Returns whether to step."""
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.item():
-            return False
-        scale: Tensor | None = getattr(self, "grad_scale", None)
-        if scale is not None:
+    def _unscale(self, factor: float) -> None:
+        """Multiplies the gradients, as the kernels of a GPU do not."""
+        if factor != 1:
             parameters = (parameter for group in self.param_groups for parameter in group["params"])
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             with torch.no_grad():
-                torch._foreach_mul_(gradients, 1 / scale.item())
-        return True
+                torch._foreach_mul_(gradients, factor)
 
 
 def _executor(threads: int) -> Executor | None:

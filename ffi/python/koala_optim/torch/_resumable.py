@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from .._settings import check_scaling
 from ._loss import check_noise
@@ -16,6 +17,9 @@ from ._state import check_state, entries_of
 
 class Resumable(torch.optim.Optimizer):
     """An optimizer whose groups and state are all that a run needs to go on to the bit."""
+
+    # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
+    _step_supports_amp_scaling = True
 
     # What a group has beside its parameters.
     _entries: ClassVar[tuple[str, ...]]
@@ -104,6 +108,15 @@ class Resumable(torch.optim.Optimizer):
     def _reset(self) -> None:
         """Forgets what is not in groups, state and configuration."""
         raise NotImplementedError
+
+    def _factor(self) -> float | None:
+        """What gradients are to be multiplied by; None: a GradScaler found that they are not finite."""
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        if found_inf is not None and found_inf.item():
+            return None
+        scale: Tensor | None = getattr(self, "grad_scale", None)
+        factor = float(self.param_groups[0]["gradient_factor"])
+        return factor if scale is None else factor / scale.item()
 
     def _share(self, **entries: Any) -> None:
         for group in self.param_groups:
