@@ -15,8 +15,9 @@ Arrays of NumPy, or of whatever shares its memory, in place (`koala_optim.numpy`
     state = new_state(weight)
     report = step(weight, gradient, *state, loss=0.7, noise=0.53)
 
-There, a `KoalaV`, `KoalaM`, `AdamW` or `Sgd` as `method` steps instead of KOALA++, on the same kernel. For JAX there is
-`koala_optim.optax`. All give the same bits, on every processor. Importing this package imports none of those.
+There, a `KoalaV`, `KoalaM`, `AdamW` or `Sgd` as `method` steps instead of KOALA++, on the same kernel; in PyTorch,
+`koala_optim.torch.new_optimizer` takes each of these methods, or its name. For JAX there is `koala_optim.optax`. All
+give the same bits, on every processor. Importing this package imports none of those.
 """
 
 from ._library import (

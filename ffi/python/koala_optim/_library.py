@@ -84,7 +84,11 @@ def check(status: int, name_of: Callable[[int], str] | None = None) -> None:
     if status != lib.KOALA_STATUS_OK:
         text = ffi.new("char[]", 512)
         lib.koala_last_error(text, 512, ffi.NULL)
-        said = ffi.string(text).decode()
-        if name_of is not None:
-            said = re.sub(r'tensor "(\d+)"', lambda match: name_of(int(match[1])), said)
-        raise _CLASSES.get(status, ArgumentError)(status, said)
+        error = _CLASSES.get(status, ArgumentError)(status, ffi.string(text).decode())
+        raise error if name_of is None else renamed(error, name_of)
+
+
+def renamed(error: KoalaError, name_of: Callable[[int], str]) -> KoalaError:
+    """The same error, whose text calls tensors by other names than their numbers."""
+    text = re.sub(r'tensor "(\d+)"', lambda match: name_of(int(match[1])), str(error))
+    return type(error)(error.status, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Callable, ClassVar, TypeVar
 
@@ -13,8 +14,13 @@ _Own = TypeVar("_Own", bound="Method")
 
 class Method:
     """Which optimizer steps, with those of its numbers that all tensors share. It never changes: those numbers of
-    KOALA-V and KOALA-M that move with each step do so in copies."""
+    KOALA-V and KOALA-M that move with each step do so in copies.
 
+    Attributes:
+        name: By which the command and other languages know it, "adamw" for example.
+    """
+
+    name: ClassVar[str]
     _kind: ClassVar[int]
     _vectors: ClassVar[tuple[bool, bool]] = (True, True)
 
@@ -80,6 +86,7 @@ class KoalaV(Method):
     variance: float = 0.1
     process_noise: float = 0.1
 
+    name = "koala-v"
     _kind = lib.KOALA_METHOD_KIND_KOALA_V
     _vectors = (False, False)
 
@@ -109,6 +116,7 @@ class KoalaM(Method):
     process_noise: float = 0.01
     velocity_noise: float = 0.01
 
+    name = "koala-m"
     _kind = lib.KOALA_METHOD_KIND_KOALA_M
 
 
@@ -129,6 +137,7 @@ class AdamW(Method):
     beta2: float = 0.999
     epsilon: float = 1e-8
 
+    name = "adamw"
     _kind = lib.KOALA_METHOD_KIND_ADAMW
 
 
@@ -147,8 +156,12 @@ class Sgd(Method):
     momentum: float = 0.9
     nesterov: bool = False
 
+    name = "sgd"
     _kind = lib.KOALA_METHOD_KIND_SGD
 
     @property
     def vectors(self) -> tuple[bool, bool]:
         return self.momentum != 0, False
+
+
+METHODS: Mapping[str, type[Method]] = {method.name: method for method in (KoalaV, KoalaM, AdamW, Sgd)}

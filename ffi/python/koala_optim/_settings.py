@@ -114,6 +114,18 @@ class Settings:
         settings.frozen = bool(self.frozen)
 
 
+def check_scaling(factor: float, limit: float) -> None:
+    """Looks at what gradients are multiplied by and limited to as they are loaded.
+
+    Raises:
+        ValueError: One of them is not above 0, or the factor is not finite.
+    """
+    step = ffi.new("koala_step *")
+    check(lib.koala_step_init(step, ffi.sizeof("koala_step")))
+    step.gradient_factor, step.gradient_limit = factor, limit
+    check(lib.koala_step_tensors(step, ffi.NULL, 0, ffi.NULL, ffi.NULL))
+
+
 class Backend(NamedTuple):
     """A backend: a kind of vector unit that a step can run on. All of them give the same bits.
 

@@ -156,7 +156,8 @@ def koala_plus_plus(
             sums are in XLA's order, and in float32 where JAX has no float64. "auto": "ffi" if JAX's default backend is
             the CPU and there is no axis_name, else "jnp".
         on_non_finite: What becomes of the step if a gradient, the loss or a scalar is NaN or infinite. "keep_tensor":
-            that tensor is kept as it is. "keep_all": all are. "error", with "ffi" only: a JaxRuntimeError.
+            that tensor is kept as it is. "keep_all": all are. "error", with "ffi" only: a JaxRuntimeError. "unchecked"
+            is "keep_tensor" here: only in AdamW and SGD, which are not here, does looking cost anything.
         on_breakdown: What becomes of a tensor whose S would not be positive. "restart": it steps as for the first time.
             "skip": it is kept. "error", with "ffi" only.
         backend: Where libkoala runs: "fastest", or a name of its backends. No bit depends on it.

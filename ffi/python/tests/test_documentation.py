@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import importlib.util
 import pathlib
 import re
 
 import pytest
-
-import koala_optim.numpy
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
 EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
@@ -27,6 +26,9 @@ def test_the_readme_has_examples() -> None:
     assert len(EXAMPLES) >= 2
 
 
-def test_docstrings() -> None:
-    result = doctest.testmod(koala_optim.numpy)
+@pytest.mark.parametrize("name", ["numpy", "torch", "torch._choice"])
+def test_docstrings(name: str) -> None:
+    if name.startswith("torch"):
+        pytest.importorskip("torch")
+    result = doctest.testmod(importlib.import_module(f"koala_optim.{name}"))
     assert result.attempted > 0 and result.failed == 0

@@ -95,6 +95,28 @@ def test_scaled_gradients_are_those_scaled_before(method: Method | None) -> None
     assert stepped(gradient) != stepped(scaled)
 
 
+@pytest.mark.parametrize("method", [None, *METHODS], ids=str)
+def test_unchecked(method: Method | None) -> None:
+    def stepped(**options: Any) -> tuple[str, Any]:
+        weight, gradient = random_array(1, 100), random_array(2, 100)
+        if options:
+            gradient[3] = numpy.nan
+        state = new_state(weight, method=method)
+        report = step(weight, gradient, *state, loss=1.0, noise=1.0, method=method, **options)
+        return report.outcome, weight
+
+    assert stepped(on_non_finite="keep_tensor")[0] == "non_finite"
+    (_, well), (outcome, weight) = stepped(), stepped(on_non_finite="unchecked")
+    if isinstance(method, (AdamW, Sgd)):
+        # It is written to its place, and the others are stepped.
+        assert outcome == "first_step"
+        assert numpy.flatnonzero(numpy.isnan(weight)).tolist() == [3]
+        assert bits(numpy.delete(weight, 3)) == bits(numpy.delete(well, 3))
+    else:
+        assert outcome == "non_finite"
+        assert bits(weight) == bits(random_array(1, 100))
+
+
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_vectors_that_a_method_has(method: Method) -> None:
     weight, gradient = random_array(1, 10), random_array(2, 10)

@@ -369,8 +369,11 @@ def test_errors_name_the_argument_and_nothing_is_written() -> None:
     [
         ({"noise": -1.0}, "noise is -1"),
         ({"backend": "mmx"}, "backend is 'mmx', expected one of 'fastest'"),
-        ({"on_non_finite": "skip"}, "on_non_finite is 'skip', expected one of 'keep_tensor', 'keep_all', 'error'"),
-        ({"on_breakdown": "keep_all"}, "on_breakdown is 'keep_all', expected one of 'restart', 'skip', 'error'"),
+        (
+            {"on_non_finite": "skip"},
+            "on_non_finite is 'skip', expected one of 'keep_tensor', 'keep_all', 'error', 'unchecked'$",
+        ),
+        ({"on_breakdown": "keep_all"}, "on_breakdown is 'keep_all', expected one of 'restart', 'skip', 'error'$"),
     ],
 )
 def test_numbers_and_names_that_do_not_do(rest: dict[str, Any], text: str) -> None:

@@ -195,6 +195,31 @@ def test_what_is_not_finite(fake: Fake) -> None:
         assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
 
 
+def test_scaled_gradients(fake: Fake) -> None:
+    plain, model = perceptron(), perceptron()
+    near, far = optimizer_of(plain), optimizer_of(model)
+    train(plain, near, range(1))
+    gradients(model, 0)
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad *= 8
+    # As torch.amp.GradScaler sets it. The kernels are given the gradients divided by it.
+    far.grad_scale, far.found_inf = torch.tensor(8.0), torch.tensor(0.0)
+    far.step(loss=losses(0))
+    assert is_on_cuda(far)
+    assert_same(plain, model, (near, far))
+    far.found_inf = torch.tensor(1.0)
+    far.step(loss=losses(1))
+    assert_same(plain, model, (near, far))
+
+    for options in ({"gradient_factor": 0.5}, {"gradient_limit": 2.0}):
+        gradients(model, 2)
+        optimizer = optimizer_of(model, **options)
+        with pytest.warns(UserWarning, match="no kernel for cpu if gradients are multiplied or limited: 4 parameters"):
+            optimizer.step(loss=0.5)
+        assert not is_on_cuda(optimizer)
+
+
 def test_a_state_dict_goes_on_to_the_bit(fake: Fake) -> None:
     model, other = perceptron(), perceptron(seed=1)
     optimizer, whole = optimizer_of(model), perceptron()

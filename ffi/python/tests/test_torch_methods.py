@@ -13,9 +13,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from koala_optim import AdamW, KoalaM, KoalaV, Method, Settings, Sgd  # noqa: E402
+from koala_optim import AdamW, KoalaM, KoalaV, Method, NonFiniteError, Settings, Sgd  # noqa: E402
 from koala_optim.numpy import Tensor, new_state, noise_update, predict, step_many  # noqa: E402
-from koala_optim.torch import Koala  # noqa: E402
+from koala_optim.torch import Koala, KoalaPlusPlus, new_optimizer  # noqa: E402
 
 METHODS: list[Method] = [KoalaV(), KoalaM(), AdamW(), Sgd(), Sgd(momentum=0.0)]
 SHAPES = [(3, 5), (1,), (40, 7), (0,)]
@@ -92,13 +92,14 @@ def test_as_pytorch_has_it(method: Method, make: Any) -> None:
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_resuming_gives_the_same_bits(method: Method, dtype: Any) -> None:
     whole = model(dtype)
-    optimizer = Koala(whole, method, lr=0.1)
+    optimizer = Koala(whole, method, lr=0.1, noise_decay=0.5)
     run(optimizer, whole, range(3))
     saved, parameters = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in whole]
     run(optimizer, whole, range(3, 6))
 
     resumed = [torch.nn.Parameter(p) for p in parameters]
-    other = Koala(resumed, method, lr=0.7, noise_decay=0.9)
+    # Another learning rate and another rule of R, which those that were saved replace.
+    other = Koala(resumed, method, lr=0.7, noise=0.3)
     other.load_state_dict(saved)
     run(other, resumed, range(3, 6))
     assert bits(resumed) == bits(whole)
@@ -118,6 +119,74 @@ def test_orders_of_memory() -> None:
         )
         optimizer.step()
     assert torch.equal(*ours)
+
+
+@pytest.mark.parametrize("method", [Settings(), *METHODS], ids=str)
+def test_unchecked(method: Method | Settings) -> None:
+    spoilt, well = model(), model()
+    for parameters in (spoilt, well):
+        optimizer = new_optimizer(parameters, method, lr=0.1, on_non_finite="unchecked")
+        optimizer.predict()
+        for parameter, gradient in zip(parameters, gradients(0)):
+            parameter.grad = gradient
+        if parameters is spoilt:
+            before = bits(spoilt)
+            spoilt[0].grad[1, 2] = torch.nan
+        optimizer.step(loss=0.5)
+        if parameters is spoilt and isinstance(method, (AdamW, Sgd)):
+            assert optimizer.report().stepped == 4
+            assert spoilt[0].isnan().nonzero().tolist() == [[1, 2]]
+        elif parameters is spoilt:
+            assert optimizer.report().outcomes["parameter 0 of group 0"] == "non_finite"
+            assert bits(spoilt)[0] == before[0]
+    assert bits(spoilt)[1:] == bits(well)[1:]
+
+
+def named(method: Any) -> Any:
+    return method if isinstance(method, str) else type(method).__name__
+
+
+@pytest.mark.parametrize(
+    ("choice", "make"),
+    [
+        ("koala++", lambda p, **options: KoalaPlusPlus(p, **options)),
+        ("koala-v", lambda p, **options: Koala(p, KoalaV(), **options)),
+        ("koala-m", lambda p, **options: Koala(p, KoalaM(), **options)),
+        ("adamw", lambda p, **options: Koala(p, AdamW(), **options)),
+        ("sgd", lambda p, **options: Koala(p, Sgd(), **options)),
+        (
+            Settings(weight_decay=0.5, initial_variance=0.2, process_noise=0.3, variant="vanilla"),
+            lambda p, **options: KoalaPlusPlus(p, 0.1, 0.5, 0.2, 0.3, "vanilla", noise_decay=0.5),
+        ),
+        (KoalaV(0.2), lambda p, **options: Koala(p, KoalaV(0.2), **options)),
+        (Sgd(0.5, nesterov=True), lambda p, **options: Koala(p, Sgd(0.5, nesterov=True), **options)),
+    ],
+    ids=named,
+)
+def test_one_way_to_choose(choice: Any, make: Any) -> None:
+    one, other = model(), model()
+    chosen = new_optimizer(one, choice, lr=0.1, noise_decay=0.5)
+    direct = make(other, lr=0.1, noise_decay=0.5)
+    assert type(chosen) is type(direct)
+    run(chosen, one, range(3))
+    run(direct, other, range(3))
+    assert bits(one) == bits(other)
+    for entries in (chosen.param_groups[0], direct.param_groups[0]):
+        del entries["params"]
+    assert chosen.param_groups == direct.param_groups
+
+
+def test_choices_that_there_are_not() -> None:
+    parameters = model()
+    assert isinstance(new_optimizer(parameters), KoalaPlusPlus)
+    with pytest.raises(ValueError, match=r"method is 'adam', expected one of koala\+\+, koala-v, koala-m, adamw, sgd$"):
+        new_optimizer(parameters, "adam")
+    with pytest.raises(ValueError, match="frozen"):
+        new_optimizer(parameters, Settings(frozen=True))
+    with pytest.raises(TypeError, match="method is 5"):
+        new_optimizer(parameters, 5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="state_dtype"):
+        new_optimizer(parameters, "adamw", state_dtype=None)
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -143,6 +212,22 @@ def test_what_is_wrong_is_said() -> None:
     assert optimizer.report().non_finite == 1 and bits(parameters) == before
     with pytest.raises(ValueError, match="is of AdamW"):
         Koala(parameters, Sgd()).load_state_dict(optimizer.state_dict())
+
+
+def test_what_is_not_finite_is_said_where_it_is_an_error() -> None:
+    parameters = model()
+    before = bits(parameters)
+    names = ["first", "second", "third", "fourth"]
+    optimizer = Koala(list(zip(names, parameters)), KoalaV(), on_non_finite="error")
+    with pytest.raises(NonFiniteError, match="the loss is not finite: mean nan"):
+        optimizer.step(loss=torch.nan)
+    for parameter, gradient in zip(parameters[1:], gradients(0)[1:]):
+        parameter.grad = gradient
+    parameters[2].grad[3, 0] = torch.inf
+    with pytest.raises(NonFiniteError, match=r'^parameter "third", of shape \(40, 7\)'):
+        optimizer.step(loss=0.5)
+    assert bits(parameters) == before
+    assert optimizer.method == KoalaV() and optimizer.noise == 1
 
 
 def test_only_this_needs_numpy(tmp_path: pathlib.Path) -> None:

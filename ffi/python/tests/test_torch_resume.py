@@ -20,7 +20,7 @@ from koala_optim.torch import KoalaPlusPlus  # noqa: E402
 
 STEPS = 60
 # Trains from the last checkpoint on, and makes one after every step. What is half-written is not yet a checkpoint. One
-# that is to be killed does not take the last step.
+# that is to be killed does not take the last step. One that goes on has all settings, R's rule among them, from there.
 PROGRAM = """
 import os, sys, time
 import torch
@@ -29,7 +29,8 @@ from torch_models import perceptron, train
 
 path, steps, is_killed = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "killed"
 model = perceptron()
-optimizer = KoalaPlusPlus(model.parameters(), 0.7, 1e-4, state_dtype=torch.bfloat16)
+settings = dict(lr=0.7, weight_decay=1e-4, noise_decay=0.5) if is_killed else {}
+optimizer = KoalaPlusPlus(model.parameters(), state_dtype=torch.bfloat16, **settings)
 scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 done = 0
 if os.path.exists(path):
@@ -71,7 +72,7 @@ def test_killed_and_resumed(tmp_path: pathlib.Path, seed: int) -> None:
     assert start(killed, "resumed").wait() == 0
 
     model = perceptron()
-    optimizer = KoalaPlusPlus(model.parameters(), 0.7, 1e-4, state_dtype=torch.bfloat16)
+    optimizer = KoalaPlusPlus(model.parameters(), 0.7, 1e-4, state_dtype=torch.bfloat16, noise_decay=0.5)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for step in range(STEPS):
         train(model, optimizer, range(step, step + 1))

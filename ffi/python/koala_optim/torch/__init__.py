@@ -11,19 +11,21 @@
 2
 
 `Koala` has the library's other optimizers: KOALA-V, KOALA-M, AdamW and SGD. It needs NumPy, which the rest does not.
+`new_optimizer(model.parameters(), "adamw", lr=1e-3)` takes any of them, KOALA++ too, by name or with its numbers.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._choice import new_optimizer
 from ._optimizer import KoalaPlusPlus
 from ._report import Report
 
 if TYPE_CHECKING:
     from ._methods import Koala
 
-__all__ = ["Koala", "KoalaPlusPlus", "Report"]
+__all__ = ["Koala", "KoalaPlusPlus", "Report", "new_optimizer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,6 +5,7 @@ A table as on the CPU, which koala_cuda_step is given. All that needs a GPU is `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
@@ -52,13 +53,15 @@ def new_tables(
         return [], " if a part of the model is elsewhere"
     if configuration.is_atomic and len(devices) > 1:
         return [], ' if "keep_all" is about several'
+    if (groups[0]["gradient_factor"], groups[0]["gradient_limit"]) != (1.0, math.inf):
+        return [], " if gradients are multiplied or limited"
     tables = []
     for device in devices:
         own = [place for place in places if place.parameter.device == device]
         step = configuration.step()
         step.noise = noise
         try:
-            tables.append(CudaTable(own, groups, states, step, configuration.noise_decay))
+            tables.append(CudaTable(own, groups, states, step, groups[0]["noise_decay"]))
         except DeviceError as error:
             return [], f" ({error})"
     return tables, ""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Union
+from typing import Callable, Literal, Union
 
 import torch
 from torch import Tensor
 
-from .._library import check, ffi, lib
+from .._library import NonFiniteError, check, ffi, lib
 from ._places import TYPES
 
 Number = Union[float, Tensor]
@@ -31,6 +31,30 @@ def given_loss(closure: Callable[[], Number] | None, loss: Number | None) -> Num
         return closure()
 
 
+def noise_rule(noise: Literal["averaged"] | float, decay: float, initial: float) -> dict[str, float | None]:
+    """R and how it goes on, as the entries of a group: without a decay, R stays as it is.
+
+    Raises:
+        ValueError: A name is unknown. `check_noise` looks at the numbers.
+    """
+    if not isinstance(noise, str):
+        return {"measurement_noise": float(noise), "noise_decay": None}
+    if noise != "averaged":
+        raise ValueError(f"noise is {noise!r}, expected 'averaged' or a number")
+    return {"measurement_noise": float(initial), "noise_decay": decay}
+
+
+def check_noise(decay: float | None, noise: float) -> None:
+    """Looks at both entries.
+
+    Raises:
+        ValueError: A number is out of its range.
+    """
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"the noise is {noise}, expected a finite number, at least 0")
+    next_noise(decay, noise, (0.0, 0.0))
+
+
 def next_noise(decay: float | None, noise: float, measurement: tuple[float, float]) -> float | None:
     """R of a step: the same as before without a decay; None if the measurement is not finite.
 
@@ -45,6 +69,12 @@ def next_noise(decay: float | None, noise: float, measurement: tuple[float, floa
     updated = ffi.new("double *", noise)
     check(lib.koala_noise_update(decay, ffi.new("koala_loss *", (0.0, moment)), updated))
     return float(updated[0])
+
+
+def loss_error(measurement: tuple[float, float]) -> NonFiniteError:
+    """What to raise where `next_noise` has none, and that is an error."""
+    text = "the loss is not finite: mean {}, second moment {}".format(*measurement)
+    return NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
 
 
 def measure(loss: Number, second_moment: Number | None) -> tuple[float, float]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any, Callable, Literal
 
 import torch
@@ -11,15 +12,15 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .. import numpy as kernel
-from .._library import ArgumentError, lib
-from .._methods import AdamW, KoalaM, KoalaV, Method, Sgd
-from .._settings import OUTCOMES, OnNonFinite, Settings, backend_number
-from ._loss import Number, given_loss, measure, next_noise
-from ._places import Place, check_gradient, empty_like, has_kernel, in_order_of, layout_of, places_of
+from .._library import ArgumentError, KoalaError, lib, renamed
+from .._methods import METHODS, KoalaM, KoalaV, Method
+from .._settings import OUTCOMES, OnNonFinite, Settings
+from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
+from ._places import Place, check_gradient, has_kernel, in_order_of, layout_of, places_of
 from ._report import Report, report_of
+from ._resumable import Resumable
+from ._state import entries_of
 from ._table import increment_version
-
-_METHODS: dict[str, type[Method]] = {method.__name__: method for method in (AdamW, KoalaM, KoalaV, Sgd)}
 
 # Those whose steps need the loss.
 _MEASURES = (KoalaM, KoalaV)
@@ -27,7 +28,7 @@ _MEASURES = (KoalaM, KoalaV)
 _NUMBERS = {outcome: number for number, outcome in OUTCOMES.items()}
 
 
-class Koala(torch.optim.Optimizer):
+class Koala(Resumable):
     """KOALA-V, KOALA-M, AdamW or SGD on libkoala's kernel: the predecessors of `KoalaPlusPlus`, and its rivals.
 
         optimizer = Koala(model.parameters(), KoalaV(), lr=1.0)
@@ -39,7 +40,11 @@ class Koala(torch.optim.Optimizer):
     and SGD need no loss. Parameters are dense, and on the CPU; a step has the same bits on every machine. Needs NumPy.
 
     `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars".
-    What all parameters share, the method's numbers and R, is in each group, as "method" and "measurement_noise".
+    What all parameters share is in each group: the method's numbers as "method", whether it has "predicted" since the
+    last step, R as "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit".
+
+    With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
+    stay as they are: they are divided by the scale as they are loaded.
 
     Args:
         params: Tensors, or pairs of name and tensor, or dicts with groups of either, which may have an `lr` and a
@@ -48,6 +53,7 @@ class Koala(torch.optim.Optimizer):
         lr: η ≥ 0. For AdamW and SGD far less than for the KOALA family, whose default is 1.
         weight_decay: wd ≥ 0; coupled, but for AdamW.
         noise, noise_decay, initial_noise: R, as in `KoalaPlusPlus`.
+        gradient_factor, gradient_limit: What becomes of gradients as they are loaded, likewise.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite, likewise; or
             "unchecked": as "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice,
             and write what is not finite in it to its place.
@@ -56,6 +62,13 @@ class Koala(torch.optim.Optimizer):
     Raises:
         TypeError, ValueError: An argument is not as said, or a parameter is not dense or not on the CPU.
     """
+
+    _shared = ("method", "predicted", *Resumable._shared)
+    _entries = ("lr", "weight_decay", *_shared)
+    _configuration: dict[str, Any]
+    # Of the last step: what was done with each parameter that had a gradient, and its name.
+    _report: kernel.Report | None
+    _names: list[str]
 
     def __init__(
         self,
@@ -67,40 +80,26 @@ class Koala(torch.optim.Optimizer):
         noise: Literal["averaged"] | float = "averaged",
         noise_decay: float = 0.9,
         initial_noise: float = 1.0,
+        gradient_factor: float = 1.0,
+        gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
         backend: str = "fastest",
     ) -> None:
         if not isinstance(method, Method):
-            raise TypeError(f"method is {method!r}, expected one of {', '.join(_METHODS)}")
-        backend_number(backend)
-        self._noise_decay = noise_decay if noise == "averaged" else None
-        start = float(initial_noise if noise == "averaged" else noise)
-        next_noise(noise_decay, start, (0.0, 0.0))
-        self._on_non_finite, self._backend = on_non_finite, backend
-        self._predicted = False
-        self._report: kernel.Report | None = None
-        self._names: list[str] = []
-        shared = {"method": _to_dict(method), "measurement_noise": start}
+            expected = ", ".join(known.__name__ for known in METHODS.values())
+            raise TypeError(f"method is {method!r}, expected one of {expected}")
+        # What `kernel.step_many` is given in every step, and looks at.
+        self._configuration = {"on_non_finite": on_non_finite, "backend": backend}
+        kernel.step_many([], loss=0.0, noise=0.0, **self._configuration)
+        self._reset()
+        shared = {
+            "method": _to_dict(method),
+            "predicted": False,
+            **noise_rule(noise, noise_decay, initial_noise),
+            "gradient_factor": gradient_factor,
+            "gradient_limit": gradient_limit,
+        }
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **shared})
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters.
-
-        Raises:
-            TypeError, ValueError: See the class.
-        """
-        super().add_param_group(param_group)
-        try:
-            for place in places_of(self.param_groups[-1:]):
-                if not has_kernel(place):
-                    raise TypeError(f"{place} is on {place.parameter.device}, where libkoala has only KOALA++")
-                if layout_of(place.parameter) != "dense":
-                    raise ValueError(f"{place} has elements that lie apart (strides {place.parameter.stride()})")
-            group = self.param_groups[-1]
-            Settings(float(group["lr"]), group["weight_decay"])
-        except Exception:
-            self.param_groups.pop()
-            raise
 
     @property
     def method(self) -> Method:
@@ -113,13 +112,16 @@ class Koala(torch.optim.Optimizer):
         return float(self.param_groups[0]["measurement_noise"])
 
     def predict(self) -> None:
-        """The prediction of KOALA-M and KOALA-V, before the gradients of a step are taken: KOALA-M moves the parameters
-        by it. The other methods have none, and KOALA-V's is taken by `step` if it is not taken here.
+        """The prediction of KOALA-M, which moves the parameters, before the gradients of a step are taken. With another
+        method it does nothing: KOALA-V's moves no parameter, and is a part of its step.
         """
-        trained = [place for place in self._places() if place.parameter.requires_grad]
+        method = self.method
+        if not isinstance(method, KoalaM):
+            return
+        trained = [place for place in places_of(self.param_groups) if place.parameter.requires_grad]
         tensors = [self._lent(place, place.parameter) for place in trained]
-        self._share(kernel.predict(tensors, self.method, backend=self._backend))
-        self._predicted = True
+        predicted = kernel.predict(tensors, method, backend=self._configuration["backend"])
+        self._share(method=_to_dict(predicted), predicted=True)
         increment_version([place.parameter for place in trained])
 
     @torch.no_grad()
@@ -142,27 +144,40 @@ class Koala(torch.optim.Optimizer):
         method = self.method
         if loss is None and isinstance(method, _MEASURES):
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        if isinstance(method, KoalaM) and not self._predicted:
-            raise ArgumentError(
-                lib.KOALA_STATUS_NOT_PREDICTED, "KOALA-M has to predict before each step, and before its gradients"
-            )
-        mean, moment = measure(0.0 if loss is None else loss, second_moment)
-        noise = next_noise(self._noise_decay, self.noise, (mean, moment))
-        if not self._predicted:
+        factor = self._factor()
+        if factor is None:
+            return returned
+        if isinstance(method, KoalaM):
+            if not self.param_groups[0]["predicted"]:
+                text = "KOALA-M has to predict before each step, and before its gradients"
+                raise ArgumentError(lib.KOALA_STATUS_NOT_PREDICTED, text)
+        else:
             method = method.predicted()
-
-        stepped = [place for place in self._places() if place.parameter.grad is not None]
-        tensors = [self._lent(place, _gradient(place)) for place in stepped]
-        options: dict[str, Any] = {"on_non_finite": self._on_non_finite, "backend": self._backend}
+        mean, moment = measure(0.0 if loss is None else loss, second_moment)
+        noise = next_noise(self.param_groups[0]["noise_decay"], self.noise, (mean, moment))
+        if noise is None and self._configuration["on_non_finite"] == "error":
+            raise loss_error((mean, moment))
         # A loss that is not finite keeps every parameter.
         measured = (math.nan, self.noise) if noise is None else (mean, noise)
-        report = kernel.step_many(tensors, loss=measured[0], noise=measured[1], method=method, **options)
+
+        stepped = [place for place in places_of(self.param_groups) if place.parameter.grad is not None]
+        tensors = [self._lent(place, _gradient(place)) for place in stepped]
+        try:
+            report = kernel.step_many(
+                tensors,
+                loss=measured[0],
+                noise=measured[1],
+                method=method,
+                gradient_factor=factor,
+                gradient_limit=self.param_groups[0]["gradient_limit"],
+                **self._configuration,
+            )
+        except KoalaError as error:
+            raise renamed(error, lambda number: str(stepped[number])[:-1]) from None
         self._report, self._names = report, [place.name for place in stepped]
-        self._predicted = False
-        if noise is not None and not (self._on_non_finite == "keep_all" and report.non_finite):
-            self._share(method.corrected(report.gain))
-            for group in self.param_groups:
-                group["measurement_noise"] = noise
+        self._share(predicted=False)
+        if noise is not None and not (self._configuration["on_non_finite"] == "keep_all" and report.non_finite):
+            self._share(method=_to_dict(method.corrected(report.gain)), measurement_noise=noise)
         increment_version([place.parameter for place in stepped])
         return returned
 
@@ -171,43 +186,33 @@ class Koala(torch.optim.Optimizer):
         reports = self._report.tensors if self._report else []
         return report_of(self.noise, zip(self._names, (_NUMBERS[one.outcome] for one in reports)))
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over, as copies, the groups and the state of an optimizer of the same model and the same method.
+    def _check_group(self, group: dict[str, Any]) -> None:
+        Settings(float(group["lr"]), group["weight_decay"])
+        given, own = _from_dict(group["method"]), self.method
+        if given.name != own.name or given.vectors != own.vectors:
+            raise ValueError(f"the state dict is of {given}, and this optimizer of {own}")
 
-        Raises:
-            ValueError: They are of another one. Nothing has changed.
-        """
-        for group in state_dict["param_groups"]:
-            given = _from_dict(group.get("method", {}))
-            if type(given) is not type(self.method) or given.vectors != self.method.vectors:
-                raise ValueError(f"the state dict is of {given}, and this optimizer of {self.method}")
-        super().load_state_dict(state_dict)
-        # That casts to the parameters' types, which scalars are not of.
-        identifiers = [identifier for group in state_dict["param_groups"] for identifier in group["params"]]
-        for identifier, place in zip(identifiers, self._places()):
-            if identifier in state_dict["state"]:
-                self.state[place.parameter]["scalars"] = state_dict["state"][identifier]["scalars"].clone()
-        self._predicted = False
+    def _check_place(self, place: Place) -> None:
+        if not has_kernel(place):
+            raise TypeError(f"{place} is on {place.parameter.device}, where libkoala has only KOALA++")
+        if layout_of(place.parameter) != "dense":
+            raise ValueError(f"{place} has elements that lie apart (strides {place.parameter.stride()})")
 
-    def _places(self) -> list[Place]:
-        return places_of(self.param_groups)
+    def _vectors(self) -> Sequence[str]:
+        return [name for name, kept in zip(("h", "v"), self.method.vectors) if kept]
+
+    def _reset(self) -> None:
+        self._report, self._names = None, []
 
     def _lent(self, place: Place, gradient: Tensor) -> kernel.Tensor:
         """A parameter and its state as the kernel takes them, flat in the order of memory."""
+        # It may have been moved or given another layout.
+        self._check_place(place)
         parameter, group = place.parameter, self.param_groups[place.group]
-        state, method = self.state[parameter], self.method
-        if not state:
-            for name, kept in zip(("h", "v"), method.vectors):
-                if kept:
-                    state[name] = empty_like(parameter, parameter.dtype).zero_()
-            state["scalars"] = torch.zeros(4, dtype=torch.float64)
-        v, h = (_flat(state[name]) if name in state else None for name in ("v", "h"))
+        entries = entries_of(place, self.state, None, self._vectors())
+        v, h = (_flat(entries[name]) if name in entries else None for name in ("v", "h"))
         settings = Settings(float(group["lr"]), group["weight_decay"])
-        return kernel.Tensor(_flat(parameter), _flat(gradient), v, h, state["scalars"], settings=settings)
-
-    def _share(self, method: Method) -> None:
-        for group in self.param_groups:
-            group["method"] = _to_dict(method)
+        return kernel.Tensor(_flat(parameter), _flat(gradient), v, h, entries["scalars"], settings=settings)
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -224,11 +229,14 @@ def _gradient(place: Place) -> Tensor:
 
 def _to_dict(method: Method) -> dict[str, Any]:
     """Plain values, which every way to save can save."""
-    return {"name": type(method).__name__, **asdict(method)}  # type: ignore[call-overload]
+    return {"name": method.name, **asdict(method)}  # type: ignore[call-overload]
 
 
 def _from_dict(given: dict[str, Any]) -> Method:
-    values = {key: value for key, value in given.items() if key != "name"}
-    if given.get("name") not in _METHODS:
-        raise ValueError(f"the method is {given}, expected one of {', '.join(_METHODS)}")
-    return _METHODS[given["name"]](**values)
+    kind = METHODS.get(given.get("name", ""))
+    if kind is None:
+        raise ValueError(f"the method is {given}, expected one of {', '.join(METHODS)}")
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    if {*given} != {"name", *names}:
+        raise ValueError(f"the method is {given}, expected {', '.join(names)} of {kind.name}")
+    return kind(**{name: given[name] for name in names})

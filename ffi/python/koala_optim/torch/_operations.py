@@ -29,11 +29,27 @@ class _Tensor(NamedTuple):
     gradient: Tensor
     state: State
     arithmetic: torch.dtype
-    weight_decay: float
+    group: dict[str, Any]
+    factor: float
+
+    @property
+    def weight_decay(self) -> float:
+        return float(self.group["weight_decay"])
+
+    def scaled_gradient(self) -> Tensor:
+        """g, multiplied and limited."""
+        gradient = self.gradient.to(self.arithmetic)
+        if self.factor != 1:
+            gradient = gradient * self.factor
+        limit = self.group["gradient_limit"]
+        if limit != math.inf:
+            # What is infinite stays that.
+            gradient = torch.where(gradient.isfinite(), gradient.clamp(-limit, limit), gradient)
+        return gradient
 
     def measurement(self) -> Tensor:
         """H = g + wd·θ"""
-        gradient = self.gradient.to(self.arithmetic)
+        gradient = self.scaled_gradient()
         return gradient + self.weight_decay * self.parameter() if self.weight_decay else gradient
 
     def parameter(self) -> Tensor:
@@ -78,13 +94,13 @@ class Operations:
         self._plans: list[_Plan] = []
 
     @torch.no_grad()
-    def step(self, loss: float, noise: float) -> bool:
+    def step(self, loss: float, noise: float, factor: float) -> bool:
         """See `Table.step`."""
         tensors = defaultdict(list)
         settings = [_settings(group) for group in self._groups]
         for place in self._places:
             if place.parameter.grad is not None:
-                tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad))
+                tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad, factor))
         plans = [self._plan(listed, settings, loss, noise) for listed in tensors.values()]
         goes_on = self._follow_policies(plans)
         for plan in plans:
@@ -98,12 +114,12 @@ class Operations:
             for tensor, outcome in zip(plan.tensors, plan.outcomes.tolist()):
                 yield tensor.place.name, outcome
 
-    def _tensor(self, place: Place, gradient: Tensor) -> _Tensor:
+    def _tensor(self, place: Place, gradient: Tensor, factor: float) -> _Tensor:
         check_gradient(place, gradient)
         group = self._groups[place.group]
         state = state_of(place, self._states, group["state_dtype"])
         arithmetic = torch.float64 if place.parameter.dtype == torch.float64 else torch.float32
-        return _Tensor(place, gradient, state, arithmetic, group["weight_decay"])
+        return _Tensor(place, gradient, state, arithmetic, group, factor)
 
     def _plan(self, tensors: list[_Tensor], settings: list[Settings], loss: float, noise: float) -> _Plan:
         wide = tensors[0].state.scalars.dtype
@@ -204,7 +220,7 @@ def _settings(group: dict[str, Any]) -> Settings:
 def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:
     """H·h, H·v, H·H, θ·θ, g·g"""
     measurement = tensor.measurement()
-    gradient = tensor.gradient.to(tensor.arithmetic) if tensor.weight_decay else measurement
+    gradient = tensor.scaled_gradient() if tensor.weight_decay else measurement
     products = [measurement * other.to(tensor.arithmetic) for other in (tensor.state.h, tensor.state.v)]
     products.append(measurement * measurement)
     products.append(tensor.parameter().square() if tensor.weight_decay else torch.zeros_like(measurement[:0]))

@@ -13,33 +13,25 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._library import NonFiniteError, check, ffi, lib
+from .._library import check, ffi, lib
 from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
 from ._cuda import CudaTable, measure_on_cuda, new_tables
-from ._loss import Number, given_loss, measure, next_noise
+from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._operations import Operations
-from ._places import has_kernel, places_of
+from ._places import Place, has_kernel, places_of
 from ._report import Report, report_of
-from ._state import STATE_DTYPES, check_state, state_of
+from ._resumable import Resumable
+from ._state import STATE_DTYPES, VECTORS
 from ._table import Table
 
-# The entries of a group beside its parameters.
-_ENTRIES = (
-    "lr",
-    "weight_decay",
-    "initial_variance",
-    "process_noise",
-    "variant",
-    "state_dtype",
-    "measurement_noise",
-)
+# The entries of a group beside its parameters and what all groups share.
+_OWN = ("lr", "weight_decay", "initial_variance", "process_noise", "variant", "state_dtype")
 
 
 @dataclass(frozen=True)
 class _Configuration:
     """What holds for all groups, checked."""
 
-    noise_decay: float | None
     on_non_finite: OnNonFinite
     on_breakdown: OnBreakdown
     backend: str
@@ -66,7 +58,7 @@ class _Configuration:
         return "error" in (self.on_non_finite, self.on_breakdown)
 
 
-class KoalaPlusPlus(torch.optim.Optimizer):
+class KoalaPlusPlus(Resumable):
     """KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432): a Kalman filter over a network's parameters.
 
     The parameters θ are the hidden state, the minibatch loss L is the measurement. For each tensor θ of n parameters
@@ -98,7 +90,8 @@ class KoalaPlusPlus(torch.optim.Optimizer):
 
     `state[parameter]` has the tensors "v" and "h", of the parameter's shape, and "scalars", four float64: h·h, h·v, s
     and the number of steps. A filter restarts if its scalars are set to zero; the tensors themselves must not be
-    replaced but by `load_state_dict`. R is in each group, as "measurement_noise".
+    replaced but by `load_state_dict`. What all parameters share is in each group: R as "measurement_noise", its
+    "noise_decay", "gradient_factor" and "gradient_limit".
 
     On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
     of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
@@ -108,7 +101,8 @@ class KoalaPlusPlus(torch.optim.Optimizer):
     or other settings have changed; loss and gradients are read where they were. None of this has run on a GPU yet.
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
-    are divided by the scale in place; in float16, small ones may be lost by that.
+    are divided by the scale as they are loaded, and stay as they are; by the kernels of an NVIDIA GPU, which cannot do
+    that, in place: in float16, small ones may be lost by that.
 
     Args:
         params: Tensors, or pairs of name and tensor (so that errors have the name), or dicts with groups of either; all
@@ -124,8 +118,13 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         noise: "averaged", as above; or a number, R for ever.
         noise_decay: In [0, 1], of the average.
         initial_noise: R ≥ 0 before the first step, in squared units of the loss.
+        gradient_factor: Above 0: what gradients are multiplied by as they are loaded, at no pass over memory: one over
+            the number of minibatches, for example, that they were summed over.
+        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero. Where one of
+            these two is given, operations of PyTorch step on a GPU.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
-            leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises.
+            leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises. "unchecked" is
+            "keep_tensor" here: only in AdamW and SGD does looking cost anything.
         on_breakdown: What to do if S would not be positive, which the recursion does not rule out: "restart" the filter
             as on a first step; "skip" leaves that parameter; "error" leaves every parameter, and raises.
         backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
@@ -142,8 +141,8 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         BackendError: This processor lacks the backend.
     """
 
-    # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
-    _step_supports_amp_scaling = True
+    _entries = (*_OWN, *Resumable._shared)
+    _configuration: _Configuration
 
     def __init__(
         self,
@@ -158,50 +157,25 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         noise: Literal["averaged"] | float = "averaged",
         noise_decay: float = 0.9,
         initial_noise: float = 1.0,
+        gradient_factor: float = 1.0,
+        gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
         on_breakdown: OnBreakdown = "restart",
         backend: str = "fastest",
         threads: int = 1,
         fallback: Literal["torch", "error"] = "torch",
     ) -> None:
-        if isinstance(noise, str) and noise != "averaged":
-            raise ValueError(f"noise is {noise!r}, expected 'averaged' or a number")
-        start = float(initial_noise if isinstance(noise, str) else noise)
-        if not (math.isfinite(start) and start >= 0):
-            raise ValueError(f"the noise is {start}, expected a finite number, at least 0")
         if fallback not in ("torch", "error"):
             raise ValueError(f"fallback is {fallback!r}, expected 'torch' or 'error'")
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1")
-        decay = noise_decay if isinstance(noise, str) else None
-        if decay is not None:
-            next_noise(decay, start, (0.0, 0.0))
-        self._configuration = _Configuration(decay, on_non_finite, on_breakdown, backend, threads, fallback)
+        rule = noise_rule(noise, noise_decay, initial_noise)
+        self._configuration = _Configuration(on_non_finite, on_breakdown, backend, threads, fallback)
         self._configuration.step()
         self._reset()
-        defaults = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype, start)
-        super().__init__(params, dict(zip(_ENTRIES, defaults)))
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds a group of parameters, which may have entries of their own for `lr` to `state_dtype`.
-
-        Raises:
-            TypeError, ValueError: See the class.
-        """
-        self._read_noise()
-        noise = self.noise if self.param_groups else self.defaults["measurement_noise"]
-        super().add_param_group(param_group)
-        try:
-            group = self.param_groups[-1]
-            group["measurement_noise"] = noise
-            _check_group(group)
-            for place in places_of(self.param_groups):
-                if place.group == len(self.param_groups) - 1:
-                    has_kernel(place)
-        except Exception:
-            self.param_groups.pop()
-            raise
-        self._reset()
+        settings = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype)
+        scaling = {"gradient_factor": gradient_factor, "gradient_limit": gradient_limit}
+        super().__init__(params, {**dict(zip(_OWN, settings)), **rule, **scaling})
 
     @property
     def noise(self) -> float:
@@ -249,28 +223,28 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         returned = None if closure is None else loss
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        if not self._unscale():
+        factor = self._factor()
+        if factor is None:
             return returned
         steppers = self._current_steppers()
         tables = self._tables_on_cuda()
         if tables:
+            self._unscale(factor)
             measurement = measure_on_cuda(loss, second_moment)
             for table in tables:
                 table.put(measurement)
             return returned
         mean, moment = measure(loss, second_moment)
-        configuration, before = self._configuration, self.noise
-        noise = next_noise(configuration.noise_decay, before, (mean, moment))
+        before = self.noise
+        noise = next_noise(self.param_groups[0]["noise_decay"], before, (mean, moment))
         if noise is None:
-            if configuration.on_non_finite == "error":
-                text = f"the loss is not finite: mean {mean}, second moment {moment}"
-                raise NonFiniteError(lib.KOALA_STATUS_NON_FINITE, text)
+            if self._configuration.on_non_finite == "error":
+                raise loss_error((mean, moment))
             mean = math.nan
         # Not `all`: each one is to step.
-        goes_on = [stepper.step(mean, before if noise is None else noise) for stepper in steppers]
+        goes_on = [stepper.step(mean, before if noise is None else noise, factor) for stepper in steppers]
         if noise is not None and all(goes_on):
-            for group in self.param_groups:
-                group["measurement_noise"] = noise
+            self._share(measurement_noise=noise)
         return returned
 
     def write_changes(self) -> None:
@@ -284,55 +258,26 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         """What the last step did. Waits for the devices that it ran on."""
         return report_of(self.noise, (found for stepper in self._steppers for found in stepper.outcomes()))
 
-    def state_dict(self) -> dict[str, Any]:
-        """The groups and the state, with which a run goes on to the bit. The tensors are not copied."""
-        self._read_noise()
-        return super().state_dict()
+    def _check_group(self, group: dict[str, Any]) -> None:
+        lr, weight_decay, initial_variance, process_noise = (float(group[name]) for name in _OWN[:4])
+        Settings(lr, weight_decay, initial_variance, process_noise, group["variant"])
+        if group["state_dtype"] not in STATE_DTYPES:
+            expected = ", ".join(map(str, STATE_DTYPES))
+            raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {expected}")
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over, as copies, the groups and the state of an optimizer of the same model.
+    def _check_place(self, place: Place) -> None:
+        has_kernel(place)
 
-        Raises:
-            ValueError, TypeError: They are of another optimizer or another model, and nothing has changed.
-        """
-        loaded: list[dict[str, Any]] = []
-
-        def look(optimizer: torch.optim.Optimizer, given: dict[str, Any]) -> None:
-            _check_state_dict(given, self.param_groups)
-            loaded.append(given)
-
-        def restore(optimizer: torch.optim.Optimizer) -> None:
-            # What has been loaded is cast to the parameters' types, which state is not of.
-            self._restore(loaded[0])
-
-        # Last, after hooks that change the dict; and first, before hooks that look at the state.
-        before = self.register_load_state_dict_pre_hook(look)
-        after = self.register_load_state_dict_post_hook(restore, prepend=True)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            before.remove()
-            after.remove()
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._read_noise()
-        state = super().__getstate__()
-        return {**state, "configuration": self._configuration}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Without a configuration, it is called by load_state_dict().
-        self._configuration = state.get("configuration") or self._configuration
-        super().__setstate__({name: value for name, value in state.items() if name != "configuration"})
-        self._reset()
+    def _vectors(self) -> Sequence[str]:
+        return VECTORS
 
     def _read_noise(self) -> None:
-        """Has the groups know R, which a step on a GPU does not tell."""
-        noise = self.noise if self._steppers else None
-        for group in self.param_groups if noise is not None else ():
-            group["measurement_noise"] = noise
+        # What a step on a GPU does not tell.
+        if self._steppers:
+            self._share(measurement_noise=self.noise)
 
     def _reset(self) -> None:
-        """The next step looks at the parameters anew."""
+        # The next step looks at the parameters anew.
         self._steppers: Sequence[Table | Operations] = []
         self._count = -1
 
@@ -376,54 +321,14 @@ class KoalaPlusPlus(torch.optim.Optimizer):
         """Those there are; if there are some, there are no other steppers."""
         return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
 
-    def _unscale(self) -> bool:
-        """What a GradScaler asks for. Returns whether to step."""
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
-        if found_inf is not None and found_inf.item():
-            return False
-        scale: Tensor | None = getattr(self, "grad_scale", None)
-        if scale is not None:
+    def _unscale(self, factor: float) -> None:
+        """Multiplies the gradients, as the kernels of a GPU do not."""
+        if factor != 1:
             parameters = (parameter for group in self.param_groups for parameter in group["params"])
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             with torch.no_grad():
-                torch._foreach_mul_(gradients, 1 / scale.item())
-        return True
-
-    def _restore(self, given: dict[str, Any]) -> None:
-        for identifier, place in zip(_identifiers(given), places_of(self.param_groups)):
-            if identifier in given["state"]:
-                entries = given["state"][identifier]
-                self.state[place.parameter] = {name: tensor.clone() for name, tensor in entries.items()}
-                state_of(place, self.state, None)
-        self._reset()
+                torch._foreach_mul_(gradients, factor)
 
 
 def _executor(threads: int) -> Executor | None:
     return ThreadPoolExecutor(threads - 1, "koala") if threads > 1 else None
-
-
-def _check_group(group: dict[str, Any]) -> None:
-    lr, weight_decay, initial_variance, process_noise = (float(group[name]) for name in _ENTRIES[:4])
-    Settings(lr, weight_decay, initial_variance, process_noise, group["variant"])
-    if group["state_dtype"] not in STATE_DTYPES:
-        raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {', '.join(map(str, STATE_DTYPES))}")
-
-
-def _check_state_dict(given: dict[str, Any], groups: list[dict[str, Any]]) -> None:
-    """Looks at all of it before any of it is taken over."""
-    for index, group in enumerate(given["param_groups"]):
-        lacking = [name for name in _ENTRIES if name not in group]
-        if lacking:
-            raise ValueError(f"the state dict is of another optimizer: its group {index} has no {', '.join(lacking)}")
-        _check_group(group)
-    identifiers, places = _identifiers(given), places_of(groups)
-    if len(identifiers) != len(places):
-        raise ValueError(f"the state dict is of another model: it has {len(identifiers)} parameters, not {len(places)}")
-    for identifier, place in zip(identifiers, places):
-        if given["state"].get(identifier):
-            check_state(place, given["state"][identifier])
-
-
-def _identifiers(given: dict[str, Any]) -> list[Any]:
-    """The keys of a state dict's state, in the order of the parameters."""
-    return [identifier for group in given["param_groups"] for identifier in group["params"]]

@@ -1,14 +1,17 @@
-"""The state of one parameter's filter: three tensors, made for the first step, or checked after they were loaded."""
+"""The state of one parameter: its vectors and scalars, made for the first step, or checked after they were loaded."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._places import Place, empty_like, in_order_of
+
+# The vectors of KOALA++.
+VECTORS = ("v", "h")
 
 STATE_DTYPES = (None, torch.float32, torch.bfloat16)
 
@@ -29,45 +32,57 @@ class State(NamedTuple):
 
 
 def state_of(place: Place, states: MutableMapping[Any, Any], state_dtype: torch.dtype | None) -> State:
-    """The state of a parameter in the optimizer's `state`, on the parameter's device and in the order of its memory. It
-    is made if there is none.
+    """The filter of a parameter: see `entries_of`."""
+    return State(**entries_of(place, states, state_dtype))
+
+
+def entries_of(
+    place: Place,
+    states: MutableMapping[Any, Any],
+    state_dtype: torch.dtype | None,
+    vectors: Sequence[str] = VECTORS,
+) -> MutableMapping[str, Tensor]:
+    """The entries of a parameter in the optimizer's `state`, on the parameter's device and in the order of its memory:
+    those vectors, and the scalars. They are made, of zeros, if there are none.
 
     Raises:
-        TypeError, ValueError: There is one that does not go with the parameter.
+        TypeError, ValueError: There are some that do not go with the parameter.
     """
     parameter = place.parameter
     # Metal has no float64.
     wide = torch.float32 if parameter.device.type == "mps" else torch.float64
-    entries = states[parameter]
+    entries: MutableMapping[str, Tensor] = states[parameter]
     if not entries:
-        dtype = state_dtype or parameter.dtype
-        entries["v"] = empty_like(parameter, dtype).zero_()
-        entries["h"] = empty_like(parameter, dtype).zero_()
+        for name in vectors:
+            entries[name] = empty_like(parameter, state_dtype or parameter.dtype).zero_()
         entries["scalars"] = torch.zeros(4, dtype=wide, device=parameter.device)
     else:
-        check_state(place, entries)
-        for name in ("v", "h"):
+        check_state(place, entries, vectors)
+        for name in vectors:
             entries[name] = in_order_of(parameter, entries[name].to(parameter.device))
         entries["scalars"] = entries["scalars"].to(parameter.device, wide).contiguous()
-    return State(entries["v"], entries["h"], entries["scalars"])
+    return entries
 
 
-def check_state(place: Place, entries: Mapping[str, Any]) -> None:
-    """Looks at whether a parameter and a state go together.
+def check_state(place: Place, entries: Mapping[str, Any], vectors: Sequence[str] = VECTORS) -> None:
+    """Looks at whether a parameter and a state with those vectors go together.
 
     Raises:
         TypeError, ValueError: They do not.
     """
     parameter = place.parameter
-    if set(entries) != set(State._fields):
-        raise ValueError(f"{place} has a state of {', '.join(entries)}, expected {', '.join(State._fields)}")
-    for name in ("v", "h"):
+    if set(entries) != {*vectors, "scalars"}:
+        raise ValueError(f"{place} has a state of {', '.join(entries)}, expected {', '.join((*vectors, 'scalars'))}")
+    for name, tensor in entries.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{place} has {name} of type {type(tensor).__name__}, expected a tensor")
+    for name in vectors:
         tensor = entries[name]
         if tensor.shape != parameter.shape:
             raise ValueError(f"{place} has a state of another shape: {name} is of {tuple(tensor.shape)}")
         if tensor.dtype not in (parameter.dtype, torch.float32, torch.bfloat16):
             raise TypeError(f"{place} is of {parameter.dtype}, which {name} of {tensor.dtype} does not go with")
-    if entries["h"].dtype != entries["v"].dtype:
+    if len({entries[name].dtype for name in vectors}) > 1:
         raise TypeError(f"{place} has v of {entries['v'].dtype}, h of {entries['h'].dtype}")
     if entries["scalars"].shape != (4,):
         raise ValueError(f"{place} has scalars of shape {tuple(entries['scalars'].shape)}, expected four")

@@ -93,8 +93,8 @@ class Table:
         self._words = memoryview(b"")
         self._calls: list[tuple[Any, ...]] = []
 
-    def step(self, loss: float, noise: float) -> bool:
-        """Steps every parameter that has a gradient.
+    def step(self, loss: float, noise: float, factor: float) -> bool:
+        """Steps every parameter that has a gradient, multiplied by that factor.
 
         Returns:
             Whether the noise goes on: not if "keep_all" kept them all.
@@ -105,6 +105,7 @@ class Table:
             NonFiniteError, BreakdownError: As the policies say.
         """
         step = self._step
+        step.gradient_factor, step.gradient_limit = factor, self._groups[0]["gradient_limit"]
         step.loss, step.noise = loss, noise
         self._take_step(self._call)
         if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
