@@ -76,7 +76,8 @@ pub enum Outcome {
     FirstStep,
     /// Stepped as for the first time, because the innovation variance would not have been positive.
     Restarted,
-    /// Kept: the gradient's norm is below 10⁻⁹, or H = g + wd·θ is zero and there is nothing to learn.
+    /// Kept: the gradient's norm is below 10⁻⁹, or H = g + wd·θ is zero and there is nothing to learn. AdamW and SGD
+    /// know no such bound and step, as PyTorch's do.
     #[default]
     Skipped,
     /// Kept: the settings say frozen.
@@ -226,10 +227,14 @@ pub(crate) fn usual<F: Real>(
 
 /// The plan for an input that no step can be taken with.
 pub(crate) fn kept_for_input(measurement: Measurement, dots: Dots) -> Option<Plan> {
-    match input_trouble(measurement, dots) {
-        Some(trouble) => Some(kept(Outcome::NonFinite, Some(trouble))),
-        None => is_skipped(dots).then(|| kept(Outcome::Skipped, None)),
-    }
+    kept_if_not_finite(measurement, dots).or_else(|| is_skipped(dots).then(|| kept(Outcome::Skipped, None)))
+}
+
+/// The plan for an input that is NaN or infinite.
+pub(crate) fn kept_if_not_finite(measurement: Measurement, dots: Dots) -> Option<Plan> {
+    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
+    let values = [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b];
+    first_non_finite(names, values).map(|trouble| kept(Outcome::NonFinite, Some(trouble)))
 }
 
 #[inline(always)]
@@ -359,10 +364,9 @@ pub(crate) fn kept(outcome: Outcome, trouble: Option<Trouble>) -> Plan {
     Plan { report: TensorReport { outcome, ..TensorReport::default() }, trouble, ..Plan::default() }
 }
 
-/// What of a step's input is NaN or infinite.
-pub(crate) fn input_trouble(measurement: Measurement, dots: Dots) -> Option<Trouble> {
-    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
-    first_non_finite(names, [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b])
+/// What rounding has taken below zero and must not be there is zero; NaN stays.
+pub(crate) fn not_below_zero(value: f64) -> f64 {
+    if value < 0.0 { 0.0 } else { value }
 }
 
 /// The first of some scalars that is NaN or infinite.

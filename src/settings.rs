@@ -168,8 +168,10 @@ pub enum OnNonFinite {
     Unchecked,
 }
 
-/// What to do with a tensor whose innovation variance comes out as zero or less: the recursion does not keep the
-/// covariance positive definite.
+/// What to do with a tensor whose innovation variance comes out as zero or less: the recursion of KOALA++ does not keep
+/// the covariance positive definite. KOALA-V's and KOALA-M's is zero or less only without noise, or after numbers that are
+/// no covariance; they have no filter of the tensor's own that could restart, and [`Restart`](Self::Restart) is
+/// [`Skip`](Self::Skip) to them. AdamW and SGD have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum OnBreakdown {
