@@ -119,10 +119,12 @@ pub(crate) fn all_finite<const N: usize>(values: [f64; N]) -> bool {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// Above 0. Default 1. For mixed precision: one over the factor that the loss was scaled by.
+    /// At least 10⁻³⁷, and finite in f32: what it is rounded to for all parameters but f64. Default 1. For mixed
+    /// precision: one over the factor that the loss was scaled by.
     pub factor: f64,
-    /// Above 0: no element of the gradient is taken to be farther from zero. Default infinite, which is no limit. What is
-    /// NaN or infinite before it counts as that.
+    /// At least 10⁻³⁷: no element of the gradient is taken to be farther from zero. Default infinite, which is no limit.
+    /// What is NaN or infinite before it counts as that, and so do elements whose square is; with a limit there is always
+    /// a pass that looks, [`OnNonFinite::Unchecked`] or not.
     pub limit: f64,
 }
 
@@ -131,6 +133,9 @@ impl Default for Scaling {
         Scaling { factor: 1.0, limit: f64::INFINITY }
     }
 }
+
+/// Below that, an f32 loses digits of it, and in the end all of it: gradients would vanish.
+const LEAST_SCALE: f64 = 1e-37;
 
 impl Scaling {
     /// Whether every number is in its range.
@@ -143,9 +148,16 @@ impl Scaling {
     /// assert!(Scaling { factor: 0.0, ..Scaling::default() }.validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), Error> {
-        above_zero("gradient's factor", self.factor)?;
-        let (setting, value) = ("gradient's limit", self.limit);
-        if value > 0.0 { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a number above 0" }) }
+        let Scaling { factor, limit } = *self;
+        if !(factor >= LEAST_SCALE && (factor as f32).is_finite()) {
+            let expected = "a number that is at least 1e-37, and finite in f32";
+            return Err(Error::Setting { setting: "gradient's factor", value: factor, expected });
+        }
+        if !(limit >= LEAST_SCALE) {
+            let expected = "a number that is at least 1e-37";
+            return Err(Error::Setting { setting: "gradient's limit", value: limit, expected });
+        }
+        Ok(())
     }
 }
 
