@@ -255,13 +255,27 @@ impl<P: Element, S: Element> Pass<P, S> for Staged<'_, P::Arithmetic> {
 
     fn run(&self, backend: Backend, stage: usize, input: &mut update::Input<'_, P, S>) {
         let arithmetic = P::Arithmetic::TYPE;
-        let update::Input { gradient, parameters, h, v } = input;
         if self.scaled.is_none() && (P::TYPE, S::TYPE) == (arithmetic, arithmetic) {
+            let update::Input { gradient, parameters, h, v } = input;
             let [h, v] = [h, v].map(|vector| bytemuck::cast_slice_mut(vector));
             let (gradient, parameters) = (bytemuck::cast_slice(gradient), bytemuck::cast_slice_mut(parameters));
             return self.pass.run(backend, stage, &mut update::Input { gradient, parameters, h, v });
         }
-        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
+        self.run_staged(backend, stage, input);
+    }
+}
+
+impl<F: Real> Staged<'_, F> {
+    /// Block by block. The blocks' memory is not to be in the frame of a function that calls itself.
+    #[inline(never)]
+    fn run_staged<P: Element<Arithmetic = F>, S: Element>(
+        &self,
+        backend: Backend,
+        stage: usize,
+        input: &mut update::Input<'_, P, S>,
+    ) {
+        let update::Input { gradient, parameters, h, v } = input;
+        let mut blocks = [[F::zeroed(); BLOCK]; 4];
         let length = parameters.len();
         for start in (0..length).step_by(BLOCK) {
             let range = start..(start + BLOCK).min(length);
