@@ -70,9 +70,10 @@ impl std::ops::Add for Dots {
 /// What a step did with one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// Stepped, with the filter's memory of the steps before.
+    /// Stepped, with the filter's memory of the steps before. Not even whether the gradient was finite is known from this
+    /// where nobody looked: see [`OnNonFinite::Unchecked`].
     Stepped,
-    /// Stepped, for the first time.
+    /// Stepped, for the first time; likewise.
     FirstStep,
     /// Stepped as for the first time, because the innovation variance would not have been positive.
     Restarted,
@@ -127,7 +128,7 @@ pub struct TensorReport {
 pub struct Norms {
     /// ‖g‖.
     pub gradient: f64,
-    /// ‖H‖ = ‖g + wd·θ‖.
+    /// ‖H‖ = ‖g + wd·θ‖; ‖g‖ for AdamW, whose weight decay acts beside the gradient.
     pub measurement: f64,
     /// ‖θ‖.
     pub parameters: f64,

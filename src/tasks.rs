@@ -2,12 +2,13 @@
 //! of lists are given alike.
 
 use crate::any_buffers::AnyBuffers;
+use crate::clipping::Products;
 use crate::element::Element;
 use crate::error::{Error, check_lengths};
 use crate::kernel::{Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
 use crate::methods::Method;
+use crate::pass_1;
 use crate::passes::{self, Manner};
-use crate::staging::Products;
 
 /// Something to do with a tensor's buffers, whatever their types.
 pub(crate) trait Task {
@@ -76,7 +77,7 @@ impl Task for TakeProducts<'_> {
     type Output = Products;
 
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
-        passes::products(self.step, self.parallel, &buffers, scalars)
+        pass_1::products(self.step, self.parallel, &buffers, scalars)
     }
 }
 

@@ -3,12 +3,12 @@
 use half::{bf16, f16};
 
 use crate::backends::prefetch::prefetch;
+use crate::clipping::Products;
 use crate::element::{Element, ElementType};
 use crate::error::{Error, check_lengths};
 use crate::exchange::Gradient;
 use crate::kernel::{HalfCopy, Plan, Step, TensorReport};
 use crate::passes::Manner;
-use crate::staging::Products;
 use crate::storage::Storage;
 use crate::tasks::{ApplyPlan, PlanClipped, PlanTensor, Predict, PredictTensor, TakeProducts, Task, WholeStep};
 use crate::tensor_state::TensorState;

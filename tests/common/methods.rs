@@ -113,7 +113,8 @@ pub fn expected(case: &Case, method: Method, scaling: Scaling) -> Bits {
             }
         }
         let outcome = if steps == 1 { Outcome::FirstStep } else { Outcome::Stepped };
-        let measurement = if filters { c } else { squared };
+        // H is g + wd·θ to all but AdamW, whose weight decay acts beside the gradient.
+        let measurement = if matches!(method, Method::AdamW(_)) { squared } else { c };
         let norms = [squared.sqrt(), measurement.sqrt(), parameters_norm];
         let (s, gain) = if filters { (s, c / s) } else { (0.0, 0.0) };
         method.correct(gain);
