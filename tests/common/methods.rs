@@ -7,6 +7,9 @@ use koala_optim::{AdamW, Backend, Element, ElementType, KoalaM, KoalaV, Method, 
 use super::reference::dot;
 use super::{Bits, Case, bits, offset_vector, round_to, scalar_bits, state_element};
 
+/// What the methods below are called in data files.
+pub const NAMES: [&str; 6] = ["koala-v", "koala-m", "adamw", "sgd", "sgd-momentum", "sgd-nesterov"];
+
 /// Every method, with numbers that are not the defaults.
 pub const METHODS: [Method; 6] = [
     Method::KoalaV(KoalaV { variance: 0.2, process_noise: 0.05 }),
