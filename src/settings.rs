@@ -149,15 +149,12 @@ impl Scaling {
     /// ```
     pub fn validate(&self) -> Result<(), Error> {
         let Scaling { factor, limit } = *self;
-        if !(factor >= LEAST_SCALE && (factor as f32).is_finite()) {
-            let expected = "a number that is at least 1e-37, and finite in f32";
-            return Err(Error::Setting { setting: "gradient's factor", value: factor, expected });
+        let error = |setting, value, expected| Err(Error::Setting { setting, value, expected });
+        match (factor >= LEAST_SCALE && (factor as f32).is_finite(), limit >= LEAST_SCALE) {
+            (false, _) => error("gradient's factor", factor, "a number that is at least 1e-37, and finite in f32"),
+            (true, false) => error("gradient's limit", limit, "a number that is at least 1e-37"),
+            (true, true) => Ok(()),
         }
-        if !(limit >= LEAST_SCALE) {
-            let expected = "a number that is at least 1e-37";
-            return Err(Error::Setting { setting: "gradient's limit", value: limit, expected });
-        }
-        Ok(())
     }
 }
 
