@@ -175,8 +175,8 @@ pub enum OnNonFinite {
     /// [limited](Scaling::limit), which would hide what is infinite: what is not finite in it is written to its place in
     /// the parameters and the state, as by PyTorch, and the report says that the tensor stepped. So it is for AdamW where
     /// only the square of an element is infinite, which in f32 it is above 1.8·10¹⁹: the mean of squares is infinite from
-    /// then on, and that parameter moves no more. Not to look saves reading the gradient twice: of f32, 4 bytes of AdamW's
-    /// 32 for each parameter. What is [reported](crate::Config::details) changes nothing of this.
+    /// then on, and nothing but weight decay moves that parameter. Not to look saves reading the gradient twice: of f32, 4
+    /// bytes of AdamW's 32 for each parameter. What is [reported](crate::Config::details) changes nothing of this.
     Unchecked,
 }
 
