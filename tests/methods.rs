@@ -16,7 +16,7 @@ use koala_optim::{
 /// Of every method; above 2¹⁴ of every other one, by turns, so that each meets every length with two pairs of types.
 fn agrees(case: &Case) {
     let turn = TYPES.iter().position(|types| *types == (case.parameters, case.state)).unwrap_or_default() / 3;
-    let taken = |place: &usize| case.length <= (1 << 14) + 1 || (place + turn) % 2 == 0;
+    let taken = |place: &usize| case.length <= (1 << 14) + 1 || (place + turn).is_multiple_of(2);
     for method in (0..METHODS.len()).filter(taken).map(|place| METHODS[place]) {
         let expected = expected(case, method, Scaling::default());
         for backend in backends() {
