@@ -6,10 +6,12 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use half::{bf16, f16};
 
 use crate::backend::Backend;
+use crate::dots::Input;
 use crate::element::{Element, ElementType};
 use crate::error::Error;
 use crate::kernel::{self, Buffers, Dots, Plan, Scalars, Step, TensorReport};
 use crate::methods::{Method, Update};
+use crate::pass_1::measure;
 use crate::passes::{Manner, apply_plan, step_with_report};
 use crate::tasks::{Predict, Task};
 
@@ -43,7 +45,7 @@ macro_rules! pairs_of_types {
             /// The same buffers. Which pair of types it is, is known when this is compiled; any other does not compile.
             #[inline(always)]
             pub(crate) fn of<P: Element, S: Element>(buffers: Buffers<'a, P, S>) -> Self {
-                const { assert!(is_a_pair(P::TYPE, S::TYPE), "the state is of the parameters' type, f32 or bf16") };
+                const { check_pair(P::TYPE, S::TYPE) };
                 let Buffers { parameters, gradient, v, h, copy } = buffers;
                 $(if P::TYPE == <$parameters>::TYPE && S::TYPE == <$state>::TYPE {
                     return AnyBuffers::$variant(Buffers {
@@ -71,6 +73,34 @@ macro_rules! pairs_of_types {
                 step_with_report(step, Manner { exchange, ..Manner::default() }, self, scalars, report)
             }
         })*
+
+        $(impl Input<'_, $parameters, $state> {
+            /// Pass 1 of KOALA++, compiled in this crate.
+            #[inline(never)]
+            fn compiled_dots(&self, backend: Backend, weight_decay: f64) -> Dots {
+                measure(backend, false, weight_decay, self)
+            }
+        })*
+
+        /// Pass 1 of KOALA++ over buffers whose types are known when this is compiled, as in [`AnyBuffers::of`].
+        #[inline(always)]
+        pub(crate) fn dots<P: Element, S: Element>(
+            backend: Backend,
+            weight_decay: f64,
+            input: &Input<'_, P, S>,
+        ) -> Dots {
+            const { check_pair(P::TYPE, S::TYPE) };
+            $(if P::TYPE == <$parameters>::TYPE && S::TYPE == <$state>::TYPE {
+                let input = Input::<$parameters, $state> {
+                    gradient: cast_slice(input.gradient),
+                    parameters: cast_slice(input.parameters),
+                    h: cast_slice(input.h),
+                    v: cast_slice(input.v),
+                };
+                return input.compiled_dots(backend, weight_decay);
+            })*
+            unreachable!("there are no other pairs");
+        }
 
         impl AnyBuffers<'_> {
             /// As [`kernel::step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h
@@ -126,8 +156,10 @@ pairs_of_types! {
     F16Bf16: f16, bf16;
 }
 
-const fn is_a_pair(parameters: ElementType, state: ElementType) -> bool {
-    parameters as u8 == state as u8 || matches!(state, ElementType::F32 | ElementType::Bf16)
+/// Does not compile for a pair of types that there is not.
+const fn check_pair(parameters: ElementType, state: ElementType) {
+    let is_one = parameters as u8 == state as u8 || matches!(state, ElementType::F32 | ElementType::Bf16);
+    assert!(is_one, "the state is of the parameters' type, f32 or bf16");
 }
 
 /// Something to find out about a tensor's buffers, whatever their types.

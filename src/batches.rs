@@ -18,6 +18,10 @@ pub(crate) trait List {
     fn plan(&mut self, place: usize, parallel: bool) -> Result<(), Error>;
     /// Pass 2.
     fn apply(&mut self, place: usize, parallel: bool);
+    /// Whether this tensor's trouble keeps every other tensor as it is.
+    fn keeps_others(&self, place: usize) -> bool;
+    /// Leaves the tensor as it is after all.
+    fn withhold(&mut self, place: usize);
 }
 
 /// Both passes over all, batch by batch.
@@ -47,6 +51,15 @@ pub(crate) fn plan(list: &mut impl List, places: Range<usize>, parallel: bool) -
         list.plan(place, parallel)?;
     }
     Ok(())
+}
+
+/// Whether one tensor's trouble keeps all as they are; none is to be written then.
+pub(crate) fn all_withheld(list: &mut impl List) -> bool {
+    let withheld = (0..list.count()).any(|place| list.keeps_others(place));
+    if withheld {
+        (0..list.count()).for_each(|place| list.withhold(place));
+    }
+    withheld
 }
 
 pub(crate) fn apply(list: &mut impl List, places: Range<usize>, parallel: bool) {

@@ -46,10 +46,12 @@
 //!
 //! A gradient that is [scaled](crate::Scaling) gives, bit by bit, what it would if each element had been scaled before, in
 //! the arithmetic type: for bf16 and f16 that is what f32 holds, which is more than they do. Clipping by the
-//! [norm of all](crate::Config::clip_norm) is the same on every backend and with any number of threads, but equals
-//! gradients that were clipped before only to rounding: H·H, H·h and H·v are then put together, in float64, from products
-//! of the gradient and of θ that are taken before the norm is known. The squares of tensors are added up in the order in
-//! which they were added to the optimizer.
+//! [norm of all](crate::Config::clip_norm) is the same on every backend and with any number of threads. Where the norm is
+//! not reached, the results are, bit by bit, those without clipping. Where it is, they equal those of gradients that were
+//! clipped before only to rounding: H·H, H·h and H·v are then put together, in float64, from products that are taken
+//! before the norm is known, of θ and of H as it is unclipped; where the clipped gradient and the weight decay nearly
+//! cancel out, and the unclipped ones do not, H·H has the rounding of these. The squares of tensors are added up in the
+//! order in which they were added to the optimizer.
 //!
 //! # Accuracy
 //!

@@ -306,11 +306,14 @@ impl<const N: usize> Tree<N> {
     }
 }
 
+/// What is taken of each block, with memory of many kilobytes.
+type OfBlock<'a, M, const N: usize> = &'a (dyn Fn(Range<usize>, &mut M) -> [f64; N] + Sync);
+
 /// The contract's tree over whatever sums are taken of each block, with memory that is made but once for many blocks.
 pub fn by_blocks<M: Zeroable, const N: usize>(
     range: Range<usize>,
     parallel: bool,
-    block: &(dyn Fn(Range<usize>, &mut M) -> [f64; N] + Sync),
+    block: OfBlock<'_, M, N>,
 ) -> [f64; N] {
     if range.len() > CHUNK {
         let middle = range.start + split_point(range.len());
@@ -321,6 +324,12 @@ pub fn by_blocks<M: Zeroable, const N: usize>(
         );
         return add(left, right);
     }
+    chunk_by_blocks(range, block)
+}
+
+/// At most a chunk. A function of its own, so that the memory is not in the frame of each level of the tree.
+#[inline(never)]
+fn chunk_by_blocks<M: Zeroable, const N: usize>(range: Range<usize>, block: OfBlock<'_, M, N>) -> [f64; N] {
     let (mut tree, mut memory) = (Tree::new(), M::zeroed());
     let mut first = range.start;
     while first + BLOCK < range.end {

@@ -24,11 +24,13 @@ pub use crate::exchange::{ExchangeBuffers, step_exchanging};
 pub use crate::lending::{Lender, Lent, step_tensors};
 pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
 
+use crate::any_buffers;
 use crate::backend::Backend;
 use crate::element::Element;
 use crate::error::{Error, check_lengths};
 use crate::methods::{self, Method};
-use crate::passes::{error_of, pass_1};
+use crate::pass_1::filter_input;
+use crate::passes::error_of;
 use crate::recursion::kept;
 use crate::settings::{OnNonFinite, Policy, Scaling, Settings, at_least_zero};
 use crate::staging::Scaled;
@@ -48,7 +50,7 @@ pub struct Step {
     pub measurement: Measurement,
     /// What becomes of the gradient as it is loaded.
     pub scaling: Scaling,
-    /// Whether the report is to have the norms, which may cost a pass more.
+    /// Whether the report is to have the norms, which may cost a pass more. What is written does not depend on it.
     pub norms: bool,
 }
 
@@ -92,9 +94,11 @@ impl Step {
         matches!(self.method, Method::KoalaPlusPlus) && factor == 1.0 && limit == f64::INFINITY
     }
 
-    /// Whether there is something to find out about the gradient before it is used.
+    /// Whether there is something to find out about the gradient before it is used. A limit would hide what is infinite.
     pub(crate) fn looks(&self) -> bool {
-        self.method.measures() || self.norms || self.policy.non_finite != OnNonFinite::Unchecked
+        self.method.measures()
+            || self.policy.non_finite != OnNonFinite::Unchecked
+            || self.scaling.limit != f64::INFINITY
     }
 
     /// What becomes of the gradient, if anything.
@@ -143,7 +147,25 @@ impl<'a> HalfCopy<'a> {
 }
 
 /// The buffers of one tensor, all of one length n; 0 is legal and does nothing. `P` is what the parameters are stored
-/// in, `S` the state: the same type, f32 or bf16, or it does not compile.
+/// in, `S` the state: the same type, f32 or bf16. With any other state, what takes the buffers does not compile:
+///
+/// ```compile_fail,E0080
+/// use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
+///
+/// let (mut v, mut h) = ([0.0_f64], [0.0_f64]); // Of f32 it compiles.
+/// let buffers = Buffers { parameters: &mut [1.0_f32], gradient: &[0.1_f32], v: &mut v, h: &mut h, copy: None };
+/// step(&Step::new(Measurement { loss: 0.7, noise: 1.0 }), buffers, &mut Scalars::default())?;
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+///
+/// ```compile_fail,E0080
+/// use koala_optim::{Backend, f16, kernel::{Buffers, Scalars, dots}};
+///
+/// let (mut v, mut h) = ([f16::ZERO], [f16::ZERO]); // Of f32 it compiles.
+/// let buffers = Buffers { parameters: &mut [1.0_f32], gradient: &[0.1_f32], v: &mut v, h: &mut h, copy: None };
+/// dots(Backend::detect(), 0.5, &buffers, &Scalars::default())?;
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
 #[derive(Debug)]
 pub struct Buffers<'a, P, S> {
     /// θ: read and written.
@@ -232,7 +254,7 @@ pub fn dots<P: Element, S: Element>(
     scalars: &Scalars,
 ) -> Result<Dots, Error> {
     buffers.validate(&Method::KoalaPlusPlus)?;
-    Ok(pass_1(backend, false, weight_decay, buffers, scalars))
+    Ok(any_buffers::dots(backend, weight_decay, &filter_input(weight_decay, buffers, scalars)))
 }
 
 /// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do.

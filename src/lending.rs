@@ -92,10 +92,8 @@ pub fn step_tensors<T: Lender>(tensors: &mut [T], plans: &mut [Plan]) -> Result<
     }
     let all = 0..planned.count();
     batches::plan(&mut planned, all.clone(), false)?;
-    let keeps_others = |(tensor, plan): (&T, &Plan)| plan.keeps_others(tensor.step().policy);
-    match planned.tensors.iter().zip(&*planned.plans).any(keeps_others) {
-        true => planned.plans.iter_mut().for_each(Plan::withhold),
-        false => batches::apply(&mut planned, all, false),
+    if !batches::all_withheld(&mut planned) {
+        batches::apply(&mut planned, all, false);
     }
     Ok(())
 }
@@ -138,6 +136,14 @@ impl<T: Lender> List for Planned<'_, T> {
         if apply_any(tensor.lend(), exchange, plan) && exchange {
             tensor.exchange();
         }
+    }
+
+    fn keeps_others(&self, place: usize) -> bool {
+        self.plans[place].keeps_others(self.tensors[place].step().policy)
+    }
+
+    fn withhold(&mut self, place: usize) {
+        self.plans[place].withhold();
     }
 }
 

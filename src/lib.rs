@@ -45,6 +45,7 @@ mod backend;
 #[path = "../backends/mod.rs"]
 mod backends;
 mod batches;
+mod clipping;
 mod convert;
 mod dots;
 mod element;
@@ -53,6 +54,7 @@ mod exchange;
 mod lending;
 mod methods;
 mod optimizer;
+mod pass_1;
 mod passes;
 mod report;
 mod rows;

@@ -242,6 +242,11 @@ impl Optimizer {
     /// move by their velocities. The tensors are those of the step; their gradients are not read and may be empty. For
     /// another method nothing is predicted.
     ///
+    /// Each call predicts anew: one that no step follows is a Kalman filter's prediction without a measurement. After a
+    /// step that failed, the prediction still holds, and to try again needs no other; but a step that
+    /// [`OnNonFinite::KeepAll`] withheld has used it up, and has kept the parameters where the prediction moved them. A
+    /// tensor that is frozen, or whose parameters, or average, are not finite, stays as it is and does not count.
+    ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`]. Nothing has changed then.
     ///

@@ -2,15 +2,15 @@
 //! way to scale gradients; KOALA++ with the gradient as it is, which nearly every step is, goes the shortest way.
 
 use crate::Backend;
-use crate::contract::SKIP_GRADIENT_NORM;
-use crate::dots::{self, squares};
+use crate::clipping::Products;
 use crate::element::{Element, Real};
 use crate::error::Error;
 use crate::kernel::{Buffers, Step};
 use crate::methods::{self, Method, Predict, Update, koala_plus_plus};
-use crate::recursion::{self, Dots, Norms, Outcome, Plan, Scalars, TensorReport, Trouble, kept};
+use crate::pass_1::{decisive, filter_input, measure, norms, other_dots};
+use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, Trouble, kept};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy};
-use crate::staging::{self, Products, Scaled, Staged};
+use crate::staging::{self, Scaled, Staged};
 use crate::update::{self, Pass, update};
 
 /// How a step is to be taken, which no bit of its results depends on.
@@ -37,13 +37,12 @@ pub(crate) fn step_with_report<P: Element, S: Element>(
     }
     step.validate_numbers()?;
     buffers.validate(&Method::KoalaPlusPlus)?;
-    let dots = pass_1(step.backend, manner.parallel, step.settings.weight_decay, &buffers, scalars);
-    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
-        Some(plan) if !step.norms => {
+    match usual_plan(step, manner.parallel, &buffers, scalars) {
+        Ok(plan) => {
             *report = plan.report;
             Ok(apply_plan(step.backend, manner, &plan, buffers, scalars))
         }
-        _ => finish(step, manner, dots, buffers, scalars, report),
+        Err(dots) => finish(step, manner, dots, buffers, scalars, report),
     }
 }
 
@@ -72,7 +71,7 @@ fn finish<P: Element, S: Element>(
     scalars: &mut Scalars,
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
-    let plan = decide(step, manner.parallel, dots, &buffers, scalars);
+    let plan = decide(step, manner.parallel, dots, dots, &buffers, scalars);
     carry_out(step, manner, &plan, buffers, scalars, report)
 }
 
@@ -111,10 +110,25 @@ pub(crate) fn plan_tensor<P: Element, S: Element>(
         *plan = other_plan(step, parallel, buffers, scalars);
         return;
     }
-    let dots = pass_1(step.backend, parallel, step.settings.weight_decay, buffers, scalars);
+    *plan = match usual_plan(step, parallel, buffers, scalars) {
+        Ok(usual) => usual,
+        Err(dots) => decide(step, parallel, dots, dots, buffers, scalars),
+    };
+}
+
+/// Pass 1 of KOALA++ and the plan of nearly every step; the dots where there is more to decide.
+#[inline(always)]
+fn usual_plan<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Result<Plan, Dots> {
+    let weight_decay = step.settings.weight_decay;
+    let dots = measure(step.backend, parallel, weight_decay, &filter_input(weight_decay, buffers, scalars));
     match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
-        Some(usual) if !step.norms => *plan = usual,
-        _ => *plan = decide(step, parallel, dots, buffers, scalars),
+        Some(plan) if !step.norms => Ok(plan),
+        _ => Err(dots),
     }
 }
 
@@ -125,54 +139,12 @@ fn other_plan<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Plan {
-    let (backend, input) = (step.backend, input(step, buffers, scalars));
-    let dots = match step.scaled() {
-        _ if !step.looks() => Dots::default(),
-        Some(scaled) => {
-            let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay);
-            dots_of_sums(staging::dots(backend, parallel, weight_decay, &scaled.cast(), &input))
-        }
-        None if step.method.measures() => measure(backend, parallel, step.settings.weight_decay, &input),
-        None => {
-            let squared = squares(backend, parallel, buffers.gradient);
-            Dots { c: squared, gradient_squared: Some(squared), ..Dots::default() }
-        }
-    };
-    let mut plan = decide(step, parallel, dots, buffers, scalars);
+    let looks = step.looks();
+    let found = if looks || step.norms { other_dots(step, parallel, buffers, scalars) } else { Dots::default() };
+    let dots = if looks { decisive(step, found) } else { Dots::default() };
+    let mut plan = decide(step, parallel, dots, found, buffers, scalars);
     plan.scaled = step.scaled();
     plan
-}
-
-/// What of a tensor pass 1 reads.
-fn input<'a, P: Element, S: Element>(
-    step: &Step,
-    buffers: &'a Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> dots::Input<'a, P, S> {
-    let decays = step.method.measures() && decays::<P>(step.settings.weight_decay);
-    let filters = step.method == Method::KoalaPlusPlus && scalars.steps > 0;
-    dots::Input {
-        gradient: buffers.gradient,
-        parameters: if decays { buffers.parameters } else { &[] },
-        h: if filters { buffers.h } else { &[] },
-        v: if filters { buffers.v } else { &[] },
-    }
-}
-
-/// The dots of a scaled gradient, and the sum of its squares: a limit may hide that these are not finite.
-fn dots_of_sums(([a, b, c, t], squared): (dots::Sums, f64)) -> Dots {
-    Dots { a, b, c: if squared.is_finite() { c } else { squared }, t, gradient_squared: Some(squared) }
-}
-
-/// Pass 1 where the gradient is to be clipped by a norm that is not known yet.
-pub(crate) fn products<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Products {
-    let scaled = step.scaled().unwrap_or_default();
-    staging::products(step.backend, parallel, &scaled.cast(), &input(step, buffers, scalars))
 }
 
 /// The decision, once that norm is known.
@@ -189,40 +161,33 @@ pub(crate) fn plan_of_products<P: Element, S: Element>(
     }
     let clip = P::Arithmetic::rounded(clip).to_f64();
     let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay).to_f64();
-    let dots = dots_of_sums(products.dots(clip, weight_decay));
-    let mut plan = decide(step, parallel, dots, buffers, scalars);
-    plan.scaled = Some(Scaled { clip, ..step.scaled().unwrap_or_default() });
+    let found = products.dots(clip, weight_decay);
+    // A gradient without a norm can't be clipped by it.
+    let without = found.gradient_squared.filter(|squared| !squared.is_finite());
+    let found = Dots { c: without.unwrap_or(found.c), ..found };
+    let mut plan = decide(step, parallel, decisive(step, found), found, buffers, scalars);
+    plan.scaled = match clip == 1.0 {
+        true => step.scaled(),
+        false => Some(Scaled { clip, ..step.scaled().unwrap_or_default() }),
+    };
     plan
 }
 
-/// The decision, and what the report is to have besides, in any case.
+/// The decision by those dots, and what the report is to have besides, from all that was found.
 #[cold]
 fn decide<P: Element, S: Element>(
     step: &Step,
     parallel: bool,
     dots: Dots,
+    found: Dots,
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Plan {
     let mut plan = methods::plan::<P::Arithmetic>(step, dots, *scalars);
     if step.norms {
-        plan.report.norms = Some(norms(step, parallel, buffers, dots));
+        plan.report.norms = Some(norms(step, parallel, buffers, found));
     }
     plan
-}
-
-/// Those norms that pass 1 has taken are not taken again.
-#[inline(never)]
-fn norms<P: Element, S: Element>(step: &Step, parallel: bool, buffers: &Buffers<'_, P, S>, dots: Dots) -> Norms {
-    let decays = decays::<P>(step.settings.weight_decay);
-    let squares = |elements| squares(step.backend, parallel, elements);
-    let gradient = match dots.gradient_squared {
-        Some(squared) => squared,
-        None if decays => squares(buffers.gradient),
-        None => dots.c,
-    };
-    let parameters = if decays && step.method.measures() { dots.t } else { squares(buffers.parameters) };
-    Norms { gradient: gradient.sqrt(), measurement: dots.c.sqrt(), parameters: parameters.sqrt() }
 }
 
 /// Pass 2. The lengths are known to be good. The result says whether the gradient has to take the place of h, if that was
@@ -326,48 +291,4 @@ fn error_of_trouble<P: Element, S: Element>(
         }
         _ => None,
     }
-}
-
-/// Pass 1 of KOALA++.
-#[inline(always)]
-pub(crate) fn pass_1<P: Element, S: Element>(
-    backend: Backend,
-    parallel: bool,
-    weight_decay: f64,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Dots {
-    let (h, v): (&[S], &[S]) = if scalars.steps == 0 { (&[], &[]) } else { (buffers.h, buffers.v) };
-    let parameters: &[P] = if decays::<P>(weight_decay) { buffers.parameters } else { &[] };
-    measure(backend, parallel, weight_decay, &dots::Input { gradient: buffers.gradient, parameters, h, v })
-}
-
-#[inline(always)]
-fn measure<P: Element, S: Element>(
-    backend: Backend,
-    parallel: bool,
-    weight_decay: f64,
-    input: &dots::Input<'_, P, S>,
-) -> Dots {
-    let [a, b, c, t] = dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), input);
-    let gradient_squared = match is_long(c, weight_decay, t) {
-        true => None,
-        false if input.parameters.is_empty() => Some(c),
-        false => Some(squares(backend, parallel, input.gradient)),
-    };
-    Dots { a, b, c, t, gradient_squared }
-}
-
-/// Whether H differs from g: not where the weight decay is nothing in the arithmetic type.
-fn decays<P: Element>(weight_decay: f64) -> bool {
-    P::Arithmetic::rounded(weight_decay).to_f64() != 0.0
-}
-
-/// Whether ‖g‖ ≥ ‖H‖ − wd·‖θ‖ shows that the gradient is not to be skipped, with room for the rounding of all three.
-/// Where it does not, which is rare, g·g takes one more pass over g.
-#[inline]
-fn is_long(c: f64, weight_decay: f64, t: f64) -> bool {
-    // Without square roots, by (p + q)² ≤ 2p² + 2q², and exactly where that is not enough.
-    let roughly = c > 2.1 * (weight_decay * weight_decay) * t + 9.0 * (SKIP_GRADIENT_NORM * SKIP_GRADIENT_NORM);
-    roughly || c.sqrt() > 1.001 * weight_decay * t.sqrt() + 2.0 * SKIP_GRADIENT_NORM
 }

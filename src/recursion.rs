@@ -70,13 +70,15 @@ impl std::ops::Add for Dots {
 /// What a step did with one tensor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Outcome {
-    /// Stepped, with the filter's memory of the steps before.
+    /// Stepped, with the filter's memory of the steps before. Not even whether the gradient was finite is known from this
+    /// where nobody looked: see [`OnNonFinite::Unchecked`].
     Stepped,
-    /// Stepped, for the first time.
+    /// Stepped, for the first time; likewise.
     FirstStep,
     /// Stepped as for the first time, because the innovation variance would not have been positive.
     Restarted,
-    /// Kept: the gradient's norm is below 10⁻⁹, or H = g + wd·θ is zero and there is nothing to learn.
+    /// Kept: the gradient's norm is below 10⁻⁹, or H = g + wd·θ is zero and there is nothing to learn. AdamW and SGD
+    /// know no such bound and step, as PyTorch's do.
     #[default]
     Skipped,
     /// Kept: the settings say frozen.
@@ -126,7 +128,7 @@ pub struct TensorReport {
 pub struct Norms {
     /// ‖g‖.
     pub gradient: f64,
-    /// ‖H‖ = ‖g + wd·θ‖.
+    /// ‖H‖ = ‖g + wd·θ‖; ‖g‖ for AdamW, whose weight decay acts beside the gradient.
     pub measurement: f64,
     /// ‖θ‖.
     pub parameters: f64,
@@ -226,10 +228,14 @@ pub(crate) fn usual<F: Real>(
 
 /// The plan for an input that no step can be taken with.
 pub(crate) fn kept_for_input(measurement: Measurement, dots: Dots) -> Option<Plan> {
-    match input_trouble(measurement, dots) {
-        Some(trouble) => Some(kept(Outcome::NonFinite, Some(trouble))),
-        None => is_skipped(dots).then(|| kept(Outcome::Skipped, None)),
-    }
+    kept_if_not_finite(measurement, dots).or_else(|| is_skipped(dots).then(|| kept(Outcome::Skipped, None)))
+}
+
+/// The plan for an input that is NaN or infinite.
+pub(crate) fn kept_if_not_finite(measurement: Measurement, dots: Dots) -> Option<Plan> {
+    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
+    let values = [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b];
+    first_non_finite(names, values).map(|trouble| kept(Outcome::NonFinite, Some(trouble)))
 }
 
 #[inline(always)]
@@ -359,10 +365,9 @@ pub(crate) fn kept(outcome: Outcome, trouble: Option<Trouble>) -> Plan {
     Plan { report: TensorReport { outcome, ..TensorReport::default() }, trouble, ..Plan::default() }
 }
 
-/// What of a step's input is NaN or infinite.
-pub(crate) fn input_trouble(measurement: Measurement, dots: Dots) -> Option<Trouble> {
-    let names = ["the loss", "the measurement noise R", "H·H", "θ·θ", "H·h", "H·v"];
-    first_non_finite(names, [measurement.loss, measurement.noise, dots.c, dots.t, dots.a, dots.b])
+/// What rounding has taken below zero and must not be there is zero; NaN stays.
+pub(crate) fn not_below_zero(value: f64) -> f64 {
+    if value < 0.0 { 0.0 } else { value }
 }
 
 /// The first of some scalars that is NaN or infinite.

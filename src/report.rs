@@ -24,14 +24,15 @@ pub struct Config {
     /// What becomes of gradients as they are loaded. Default: nothing.
     pub scaling: Scaling,
     /// Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that norm.
-    /// Pass 1 then goes over all tensors before any is written. Default: no limit.
+    /// Pass 1 then goes over all tensors before any is written. Where it is not reached, no bit of finite gradients' results
+    /// depends on it. Default: no limit.
     pub clip_norm: Option<f64>,
     /// Where steps run. Default: the fastest.
     pub backend: Backend,
     /// Default: the calling thread only.
     pub threads: Threads,
     /// Whether to keep each tensor's report, with its norms, for [`Optimizer::details`](crate::Optimizer::details). The
-    /// norms may cost a pass more over gradient and parameters. Default: no.
+    /// norms may cost a pass more over gradient and parameters; what is written does not depend on it. Default: no.
     pub details: bool,
 }
 
@@ -63,7 +64,8 @@ pub struct Report {
     /// The Euclidean norm of all gradients together, scaled but not yet clipped by it, if [`Config::clip_norm`] is set. What
     /// is frozen or not finite is left out.
     pub gradient_norm: Option<f64>,
-    /// Tensors that stepped, first steps and restarts included.
+    /// Tensors that stepped, first steps and restarts included. Under [`OnNonFinite::Unchecked`](crate::OnNonFinite) those
+    /// of AdamW and SGD whose gradients nobody looked at are among them, finite or not.
     pub stepped: usize,
     /// Those of them that stepped for the first time.
     pub first_steps: usize,

@@ -11,7 +11,8 @@
 //! let factor = |step| warm_up(step, 10) * cosine(step, 100);
 //! assert!(factor(0) < factor(9) && factor(99) < 0.001);
 //! // As the experiments of the paper of KOALA++: a tenth after epochs 30, 60 and 90.
-//! assert_eq!([29, 30, 60].map(|epoch| step_decay(epoch, &[30, 60, 90], 0.1)), [1.0, 0.1, 0.1 * 0.1]);
+//! let factors = [29, 30, 59, 60, 89, 90].map(|epoch| step_decay(epoch, &[30, 60, 90], 0.1));
+//! assert_eq!(factors, [1.0, 0.1, 0.1, 0.1 * 0.1, 0.1 * 0.1, 0.1 * 0.1 * 0.1]);
 //! assert_eq!(constant(7), 1.0);
 //! ```
 
@@ -58,10 +59,15 @@ pub fn step_decay(step: u64, at: &[u64], factor: f64) -> f64 {
 /// let factor = |step| one_cycle(step, 100, 0.25, 25.0, 1e4);
 /// assert_eq!((factor(0), factor(25)), (1.0 / 25.0, 1.0));
 /// assert!(factor(24) < 1.0 && factor(26) < 1.0 && factor(100) == 1.0 / 25e4);
+/// // One that only rises is at its end too, once it is over.
+/// assert_eq!(one_cycle(100, 100, 1.0, 25.0, 1e4), 1.0 / 25e4);
 /// ```
 pub fn one_cycle(step: u64, steps: u64, rising: f64, start: f64, end: f64) -> f64 {
     let (lowest, last) = (1.0 / start, 1.0 / (start * end));
-    let done = if step >= steps { 1.0 } else { done(step, steps) };
+    if step >= steps {
+        return last;
+    }
+    let done = done(step, steps);
     // Along half a cosine, which begins and ends exactly where it should.
     let between = |from: f64, to: f64, share: f64| {
         if share >= 1.0 { to } else { from + (to - from) * 0.5 * (1.0 - cos(share)) }

@@ -119,10 +119,12 @@ pub(crate) fn all_finite<const N: usize>(values: [f64; N]) -> bool {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
-    /// Above 0. Default 1. For mixed precision: one over the factor that the loss was scaled by.
+    /// At least 10⁻³⁷, and finite in f32: what it is rounded to for all parameters but f64. Default 1. For mixed
+    /// precision: one over the factor that the loss was scaled by.
     pub factor: f64,
-    /// Above 0: no element of the gradient is taken to be farther from zero. Default infinite, which is no limit. What is
-    /// NaN or infinite before it counts as that.
+    /// At least 10⁻³⁷: no element of the gradient is taken to be farther from zero. Default infinite, which is no limit.
+    /// What is NaN or infinite before it counts as that, and so do elements whose square is; with a limit there is always
+    /// a pass that looks, [`OnNonFinite::Unchecked`] or not.
     pub limit: f64,
 }
 
@@ -131,6 +133,9 @@ impl Default for Scaling {
         Scaling { factor: 1.0, limit: f64::INFINITY }
     }
 }
+
+/// Below that, an f32 loses digits of it, and in the end all of it: gradients would vanish.
+const LEAST_SCALE: f64 = 1e-37;
 
 impl Scaling {
     /// Whether every number is in its range.
@@ -143,9 +148,13 @@ impl Scaling {
     /// assert!(Scaling { factor: 0.0, ..Scaling::default() }.validate().is_err());
     /// ```
     pub fn validate(&self) -> Result<(), Error> {
-        above_zero("gradient's factor", self.factor)?;
-        let (setting, value) = ("gradient's limit", self.limit);
-        if value > 0.0 { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a number above 0" }) }
+        let Scaling { factor, limit } = *self;
+        let error = |setting, value, expected| Err(Error::Setting { setting, value, expected });
+        match (factor >= LEAST_SCALE && (factor as f32).is_finite(), limit >= LEAST_SCALE) {
+            (false, _) => error("gradient's factor", factor, "a number that is at least 1e-37, and finite in f32"),
+            (true, false) => error("gradient's limit", limit, "a number that is at least 1e-37"),
+            (true, true) => Ok(()),
+        }
     }
 }
 
@@ -162,14 +171,19 @@ pub enum OnNonFinite {
     /// Leave every tensor as it is, and return an error.
     Error,
     /// As [`KeepTensor`](Self::KeepTensor), where that costs no pass over the gradient. AdamW and SGD, which have no pass
-    /// before the one that writes, do not look at it then, unless for its norm: what is not finite in it is written to
-    /// its place in the parameters and the state, as by PyTorch. That saves reading the gradient twice: of f32, 4 bytes of
-    /// AdamW's 32 for each parameter.
+    /// before the one that writes, do not look at it then, unless it is to be clipped by its norm or is
+    /// [limited](Scaling::limit), which would hide what is infinite: what is not finite in it is written to its place in
+    /// the parameters and the state, as by PyTorch, and the report says that the tensor stepped. So it is for AdamW where
+    /// only the square of an element is infinite, which in f32 it is above 1.8·10¹⁹: the mean of squares is infinite from
+    /// then on, and nothing but weight decay moves that parameter. Not to look saves reading the gradient twice: of f32, 4
+    /// bytes of AdamW's 32 for each parameter. What is [reported](crate::Config::details) changes nothing of this.
     Unchecked,
 }
 
-/// What to do with a tensor whose innovation variance comes out as zero or less: the recursion does not keep the
-/// covariance positive definite.
+/// What to do with a tensor whose innovation variance comes out as zero or less: the recursion of KOALA++ does not keep
+/// the covariance positive definite. KOALA-V's and KOALA-M's is zero or less only without noise, or after numbers that are
+/// no covariance; they have no filter of the tensor's own that could restart, and [`Restart`](Self::Restart) is
+/// [`Skip`](Self::Skip) to them. AdamW and SGD have none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum OnBreakdown {

@@ -6,12 +6,9 @@
 //! x = factor·g   where there is a limit:  x = min(max(x, −limit), limit)   x = clip·x
 //! ```
 //!
-//! The clip is that of the global norm, which is known only after a first pass over all tensors. That pass therefore
-//! takes the [`Products`] that H·H, H·h and H·v are made of for any clip.
+//! The clip is that of the global norm: see [`clipping`](crate::clipping).
 
 use std::ops::Range;
-
-use bytemuck::Zeroable;
 
 use crate::Backend;
 use crate::contract::BLOCK;
@@ -62,7 +59,9 @@ impl<F: Real> Scaled<F> {
         if self.has_limit() || self.factor != one {
             let block = &mut block[..gradient.len()];
             backend.run(Convert::times(gradient, self.factor, block));
-            backend.run(LimitAndClip { block, limit: self.limit, clip: self.clip });
+            if self.has_limit() || self.clip != one {
+                backend.run(LimitAndClip { block, limit: self.limit, clip: self.clip });
+            }
             block
         } else if self.clip != one {
             let block = &mut block[..gradient.len()];
@@ -73,15 +72,20 @@ impl<F: Real> Scaled<F> {
         }
     }
 
-    /// The sum of squares of what `load` makes of a block but for the limit, if there is one: it hides what is not finite.
-    fn hidden_squares<P: Element<Arithmetic = F>>(
+    /// The sum of squares of what `load` would make of a block without a limit, where it is not finite and there is one,
+    /// which would hide that.
+    fn hidden<P: Element<Arithmetic = F>>(
         &self,
         backend: Backend,
         gradient: &[P],
         block: &mut Block<F>,
     ) -> Option<f64> {
+        if !self.has_limit() {
+            return None;
+        }
         let unlimited = Scaled { limit: F::rounded(f64::INFINITY), ..*self };
-        self.has_limit().then(|| dots::squares(backend, false, unlimited.load(backend, gradient, block)))
+        let squares = dots::squares(backend, false, unlimited.load(backend, gradient, block));
+        (!squares.is_finite()).then_some(squares)
     }
 }
 
@@ -119,12 +123,12 @@ fn widened<'b, F: Real, T: Element>(backend: Backend, elements: &'b [T], block: 
 
 /// The dots of at most a block, compiled once for each arithmetic type.
 #[inline(never)]
-fn dots_of_block<F: Real>(backend: Backend, weight_decay: F, input: &dots::Input<'_, F, F>) -> Sums {
+pub fn dots_of_block<F: Real>(backend: Backend, weight_decay: F, input: &dots::Input<'_, F, F>) -> Sums {
     dots::dots(backend, false, weight_decay, input)
 }
 
 /// The dots of a tensor with its gradient scaled, bit by bit those of a gradient that has been scaled before; and the
-/// sum of its squares, which is not finite where a limit hides what is not.
+/// sum of its squares. That and H·H are not finite where a limit hides what is not.
 pub fn dots<P: Element, S: Element>(
     backend: Backend,
     parallel: bool,
@@ -134,16 +138,22 @@ pub fn dots<P: Element, S: Element>(
 ) -> (Sums, f64) {
     let [a, b, c, t, squares] = by_blocks(0..input.gradient.len(), parallel, &|range, blocks| {
         let (block, hidden) = load_block(backend, scaled, input, &range, blocks);
-        let [a, b, c, t] = dots_of_block(backend, weight_decay, &block);
-        let squares = || if block.parameters.is_empty() { c } else { dots::squares(backend, false, block.gradient) };
-        [a, b, c, t, hidden.unwrap_or_else(squares)]
+        let ([a, b, c, t], squares) = dots_and_squares(backend, weight_decay, &block);
+        [a, b, hidden.unwrap_or(c), t, hidden.unwrap_or(squares)]
     });
     ([a, b, c, t], squares)
 }
 
+/// The dots of a block, and the sum of the gradient's squares.
+pub fn dots_and_squares<F: Real>(backend: Backend, weight_decay: F, block: &dots::Input<'_, F, F>) -> (Sums, f64) {
+    let sums = dots_of_block(backend, weight_decay, block);
+    let squares = if block.parameters.is_empty() { sums[2] } else { dots::squares(backend, false, block.gradient) };
+    (sums, squares)
+}
+
 /// One block of what pass 1 reads, and a sum of the gradient's squares that is not finite, if there is one and a limit
 /// hides it.
-fn load_block<'b, P: Element, S: Element>(
+pub fn load_block<'b, P: Element, S: Element>(
     backend: Backend,
     scaled: &Scaled<P::Arithmetic>,
     input: &'b dots::Input<'_, P, S>,
@@ -152,7 +162,7 @@ fn load_block<'b, P: Element, S: Element>(
 ) -> (dots::Input<'b, P::Arithmetic, P::Arithmetic>, Option<f64>) {
     let [x, parameters, h, v] = blocks;
     let gradient = &input.gradient[range.clone()];
-    let hidden = scaled.hidden_squares(backend, gradient, x).filter(|squares| !squares.is_finite());
+    let hidden = scaled.hidden(backend, gradient, x);
     let block = dots::Input {
         gradient: scaled.load(backend, gradient, x),
         parameters: widened(backend, part(input.parameters, range), parameters),
@@ -160,69 +170,6 @@ fn load_block<'b, P: Element, S: Element>(
         v: widened(backend, part(input.v, range), v),
     };
     (block, hidden)
-}
-
-/// The products of which the dots are made for every clip τ: with x the gradient as scaled but for τ,
-/// H = τ·x + wd·θ.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Products {
-    x_h: f64,
-    x_v: f64,
-    x_x: f64,
-    parameters_h: f64,
-    parameters_v: f64,
-    parameters_parameters: f64,
-    x_parameters: f64,
-}
-
-impl Products {
-    /// x·x, which is not finite where a limit hides what is not.
-    pub fn squared_norm(&self) -> f64 {
-        self.x_x
-    }
-
-    /// H·h, H·v, H·H, θ·θ, and (τ·x)·(τ·x).
-    pub fn dots(&self, clip: f64, weight_decay: f64) -> (Sums, f64) {
-        let squares = (clip * clip) * self.x_x;
-        let crossed = (2.0 * (clip * weight_decay)) * self.x_parameters;
-        let c = (squares + crossed) + (weight_decay * weight_decay) * self.parameters_parameters;
-        let a = clip * self.x_h + weight_decay * self.parameters_h;
-        let b = clip * self.x_v + weight_decay * self.parameters_v;
-        // Rounding must not take a sum of squares below zero.
-        ([a, b, c.max(0.0), self.parameters_parameters], squares)
-    }
-}
-
-/// The products of a tensor: three times the dots of each block, while it is in the first cache. Without weight decay
-/// the parameters are empty, before a first step h and v are.
-pub fn products<P: Element, S: Element>(
-    backend: Backend,
-    parallel: bool,
-    scaled: &Scaled<P::Arithmetic>,
-    input: &dots::Input<'_, P, S>,
-) -> Products {
-    let sums = by_blocks(0..input.gradient.len(), parallel, &|range, blocks| {
-        let (block, hidden) = load_block(backend, scaled, input, &range, blocks);
-        let [x_h, x_v, x_x, rest @ ..] = products_of_block(backend, &block);
-        let [parameters_h, parameters_v, parameters_parameters, x_parameters] = rest;
-        let x_x = hidden.unwrap_or(x_x);
-        [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters]
-    });
-    let [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters] = sums;
-    Products { x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters }
-}
-
-#[inline(never)]
-fn products_of_block<F: Real>(backend: Backend, block: &dots::Input<'_, F, F>) -> [f64; 7] {
-    let dots::Input { gradient: x, parameters, h, v } = *block;
-    let dots = |gradient, h, v| dots_of_block(backend, F::zeroed(), &dots::Input { gradient, parameters: &[], h, v });
-    let [x_h, x_v, x_x, _] = dots(x, h, v);
-    if parameters.is_empty() {
-        return [x_h, x_v, x_x, 0.0, 0.0, 0.0, 0.0];
-    }
-    let [parameters_h, parameters_v, parameters_parameters, _] = dots(parameters, h, v);
-    let [x_parameters, ..] = dots(x, parameters, parameters);
-    [x_h, x_v, x_x, parameters_h, parameters_v, parameters_parameters, x_parameters]
 }
 
 /// ‖a − b‖², by the contract's sum of squares, in the arithmetic type of `b`.
@@ -255,13 +202,27 @@ impl<P: Element, S: Element> Pass<P, S> for Staged<'_, P::Arithmetic> {
 
     fn run(&self, backend: Backend, stage: usize, input: &mut update::Input<'_, P, S>) {
         let arithmetic = P::Arithmetic::TYPE;
-        let update::Input { gradient, parameters, h, v } = input;
         if self.scaled.is_none() && (P::TYPE, S::TYPE) == (arithmetic, arithmetic) {
+            let update::Input { gradient, parameters, h, v } = input;
             let [h, v] = [h, v].map(|vector| bytemuck::cast_slice_mut(vector));
             let (gradient, parameters) = (bytemuck::cast_slice(gradient), bytemuck::cast_slice_mut(parameters));
             return self.pass.run(backend, stage, &mut update::Input { gradient, parameters, h, v });
         }
-        let mut blocks = [[P::Arithmetic::zeroed(); BLOCK]; 4];
+        self.run_staged(backend, stage, input);
+    }
+}
+
+impl<F: Real> Staged<'_, F> {
+    /// Block by block. The blocks' memory is not to be in the frame of a function that calls itself.
+    #[inline(never)]
+    fn run_staged<P: Element<Arithmetic = F>, S: Element>(
+        &self,
+        backend: Backend,
+        stage: usize,
+        input: &mut update::Input<'_, P, S>,
+    ) {
+        let update::Input { gradient, parameters, h, v } = input;
+        let mut blocks = [[F::zeroed(); BLOCK]; 4];
         let length = parameters.len();
         for start in (0..length).step_by(BLOCK) {
             let range = start..(start + BLOCK).min(length);

@@ -1,12 +1,14 @@
 //! What is done with a tensor's buffers once their types are known: each a [`Task`], which an optimizer's tensors and those
 //! of lists are given alike.
 
+use crate::any_buffers::AnyBuffers;
+use crate::clipping::Products;
 use crate::element::Element;
 use crate::error::{Error, check_lengths};
 use crate::kernel::{Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
 use crate::methods::Method;
+use crate::pass_1;
 use crate::passes::{self, Manner};
-use crate::staging::Products;
 
 /// Something to do with a tensor's buffers, whatever their types.
 pub(crate) trait Task {
@@ -14,19 +16,20 @@ pub(crate) trait Task {
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
 }
 
-/// A whole step. The output says too whether the gradient has to take the place of h, if that was offered.
+/// A whole step. The output says whether the gradient has to take the place of h, if that was offered.
 pub(crate) struct WholeStep<'a> {
     pub step: &'a Step,
-    pub manner: Manner,
+    pub exchange: bool,
+    pub report: &'a mut TensorReport,
 }
 
 impl Task for WholeStep<'_> {
-    type Output = Result<(TensorReport, bool), Error>;
+    type Output = Result<bool, Error>;
 
+    #[inline(always)]
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        let mut report = TensorReport::default();
-        let exchanges = passes::step_with_report(self.step, self.manner, buffers, scalars, &mut report)?;
-        Ok((report, exchanges))
+        // The kernel's own, so that it is compiled but once.
+        AnyBuffers::of(buffers).step_exchanging(self.step, self.exchange, scalars, self.report)
     }
 }
 
@@ -74,7 +77,7 @@ impl Task for TakeProducts<'_> {
     type Output = Products;
 
     fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
-        passes::products(self.step, self.parallel, &buffers, scalars)
+        pass_1::products(self.step, self.parallel, &buffers, scalars)
     }
 }
 

@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::exchange::Gradient;
 use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport};
 use crate::methods::Method;
-use crate::passes::Manner;
 use crate::storage::Storage;
 use crate::tasks::Task;
 use crate::tensors::Tensor;
@@ -121,7 +120,9 @@ impl TensorState {
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
         let tensor = Tensor::with_copy(Tensor::new("", parameters, gradient), copy);
-        Ok(tensor.step_alone(self, step, Manner::default())?.0)
+        let mut report = TensorReport::default();
+        tensor.step_alone(self, step, false, &mut report)?;
+        Ok(report)
     }
 
     /// As [`step`](Self::step), and may take the gradient's memory in exchange for that of h, which then need not be
@@ -150,10 +151,9 @@ impl TensorState {
         gradient: &mut Gradient<P>,
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
-        let manner = Manner { exchange: true, ..Manner::default() };
         let tensor = Tensor::with_copy(Tensor::new("", parameters, gradient), copy);
-        let (report, exchanges) = tensor.step_alone(self, step, manner)?;
-        if exchanges {
+        let mut report = TensorReport::default();
+        if tensor.step_alone(self, step, true, &mut report)? {
             self.exchange(&mut gradient.storage);
         }
         Ok(report)

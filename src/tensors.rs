@@ -3,12 +3,12 @@
 use half::{bf16, f16};
 
 use crate::backends::prefetch::prefetch;
+use crate::clipping::Products;
 use crate::element::{Element, ElementType};
 use crate::error::{Error, check_lengths};
 use crate::exchange::Gradient;
 use crate::kernel::{HalfCopy, Plan, Step, TensorReport};
 use crate::passes::Manner;
-use crate::staging::Products;
 use crate::storage::Storage;
 use crate::tasks::{ApplyPlan, PlanClipped, PlanTensor, Predict, PredictTensor, TakeProducts, Task, WholeStep};
 use crate::tensor_state::TensorState;
@@ -161,15 +161,17 @@ impl<'a> Tensor<'a> {
         self
     }
 
-    /// A whole step without an optimizer. Not generic, so that it is compiled in this crate.
+    /// A whole step without an optimizer. The result says whether the gradient has to take the place of h, if that is
+    /// offered. Not generic, so that it is compiled in this crate.
     pub(crate) fn step_alone(
         mut self,
         state: &mut TensorState,
         step: &Step,
-        manner: Manner,
-    ) -> Result<(TensorReport, bool), Error> {
+        exchange: bool,
+        report: &mut TensorReport,
+    ) -> Result<bool, Error> {
         state.check_type(self.given.element_type)?;
-        self.given.with_buffers(state, WholeStep { step, manner })
+        self.given.with_buffers(state, WholeStep { step, exchange, report })
     }
 
     /// A prediction without an optimizer.

@@ -48,8 +48,7 @@ impl<'w, 'a> Walk<'w, 'a> {
             self.divided(parallel, &|mut walk, parallel| batches::plan_and_apply(&mut walk, parallel))?;
             return Ok(walked);
         }
-        if self.tensors.iter().any(|tensor| tensor.plan.keeps_others(policy)) {
-            self.tensors.iter_mut().for_each(|tensor| tensor.plan.withhold());
+        if batches::all_withheld(&mut self) {
             walked.written = false;
             return Ok(walked);
         }
@@ -200,6 +199,16 @@ impl List for Walk<'_, '_> {
         let tensor = &mut self.tensors[place];
         let entry = &mut self.entries[tensor.entry - self.first];
         tensor.apply(&mut entry.state, &self.steps[entry.group], parallel);
+    }
+
+    fn keeps_others(&self, place: usize) -> bool {
+        let tensor = &self.tensors[place];
+        let entry = &self.entries[tensor.entry - self.first];
+        tensor.plan.keeps_others(self.steps[entry.group].policy)
+    }
+
+    fn withhold(&mut self, place: usize) {
+        self.tensors[place].plan.withhold();
     }
 }
 

@@ -194,9 +194,17 @@ fn what_is_not_finite_stays_so() -> Result<(), Error> {
 fn numbers_out_of_range_are_named() -> Result<(), Error> {
     let mut optimizer = Optimizer::new(Config::default())?;
     for (scaling, said) in [
-        (Scaling { factor: 0.0, ..Scaling::default() }, "the gradient's factor is 0, expected a finite number above 0"),
+        (
+            Scaling { factor: 0.0, ..Scaling::default() },
+            "the gradient's factor is 0, expected a number that is at least 1e-37, and finite in f32",
+        ),
+        // In f32 they would be nothing, or infinite.
+        (Scaling { factor: 1e-60, ..Scaling::default() }, "the gradient's factor is 0.000"),
+        (Scaling { factor: 1e39, ..Scaling::default() }, "the gradient's factor is 1000"),
+        (Scaling { factor: f64::INFINITY, ..Scaling::default() }, "the gradient's factor is inf"),
+        (Scaling { limit: 1e-60, ..Scaling::default() }, "the gradient's limit is 0.000"),
         (Scaling { factor: f64::NAN, ..Scaling::default() }, "the gradient's factor is NaN"),
-        (Scaling { limit: -1.0, ..Scaling::default() }, "the gradient's limit is -1, expected a number above 0"),
+        (Scaling { limit: -1.0, ..Scaling::default() }, "the gradient's limit is -1"),
         (Scaling { limit: f64::NAN, ..Scaling::default() }, "the gradient's limit is NaN"),
     ] {
         let error = optimizer.set_scaling(scaling).unwrap_err().to_string();

@@ -10,7 +10,7 @@
 use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
-use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, input_trouble, kept};
+use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
 use crate::settings::{Settings, below_one};
 use crate::update::{Rule, Streams};
 use crate::vector::Vector;
@@ -54,8 +54,8 @@ impl AdamW {
         dots: Dots,
         scalars: Scalars,
     ) -> Plan {
-        if let Some(trouble) = input_trouble(measurement, dots) {
-            return kept(Outcome::NonFinite, Some(trouble));
+        if let Some(plan) = kept_if_not_finite(measurement, dots) {
+            return plan;
         }
         let Settings { learning_rate, weight_decay, .. } = *settings;
         let step = scalars.steps + 1;

@@ -14,14 +14,14 @@
 //!     θ' = θ − (k·sw)·H   u' = u − (k·sc)·H   m' = 0.9·m + 0.1·θ'
 //! after all tensors, with z = max(c/s):
 //!     P ← P − z·(P₀₀, P₁₀)ᵀ(P₀₀, P₁₀):
-//!         sw ← sw − z·(sw·sw)   sc ← sc − z·(sw·sc)   sv ← sv − z·(sc·sc)
+//!         sw ← sw − sw·(sw·z)   sc ← sc − sc·(sw·z)   sv ← sv − sc·(sc·z)
 //! ```
 
 use super::koala_v::{breakdown, effective_loss};
 use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
-use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_for_input};
+use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_for_input, not_below_zero};
 use crate::settings::{Settings, at_least_zero, finite};
 use crate::update::{Rule, Streams};
 use crate::vector::Vector;
@@ -91,10 +91,10 @@ impl KoalaM {
 
     pub(super) fn correct(&mut self, gain: f64) {
         let KoalaM { variance: sw, covariance: sc, velocity_variance: sv, .. } = *self;
-        // Rounding must not take a variance below zero.
-        self.variance = (sw - gain * (sw * sw)).max(0.0);
-        self.covariance = sc - gain * (sw * sc);
-        self.velocity_variance = (sv - gain * (sc * sc)).max(0.0);
+        // Rounding must not take a variance below zero. Not by squares, which overflow long before a variance does.
+        self.variance = not_below_zero(sw - sw * (sw * gain));
+        self.covariance = sc - sc * (sw * gain);
+        self.velocity_variance = not_below_zero(sv - sc * (sc * gain));
     }
 
     pub(super) fn plan<F: Real>(

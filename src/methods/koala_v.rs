@@ -4,13 +4,13 @@
 //! before a step:       σ ← σ + Q
 //! of each tensor:      c = H·H   s = σ·c + R   rate = ((η·(L + (½·wd)·θ·θ))·σ)/s
 //!                      θ' = θ − rate·g
-//! after all tensors:   σ ← σ − (σ·σ)·max(c/s)
+//! after all tensors:   σ ← σ − σ·(σ·max(c/s))
 //! ```
 
 use super::{Update, rounded, sgd::Descend, stepped};
 use crate::element::Real;
 use crate::error::Error;
-use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, kept, kept_for_input};
+use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, kept, kept_for_input, not_below_zero};
 use crate::settings::{Settings, at_least_zero};
 
 /// The numbers of KOALA-V.
@@ -44,8 +44,8 @@ impl KoalaV {
     }
 
     pub(super) fn correct(&mut self, gain: f64) {
-        // Rounding must not take it below zero, where it would be no variance.
-        self.variance = (self.variance - (self.variance * self.variance) * gain).max(0.0);
+        // Below zero it would be no variance. Not by σ², which overflows long before σ does.
+        self.variance = not_below_zero(self.variance - self.variance * (self.variance * gain));
     }
 
     pub(super) fn plan<F: Real>(

@@ -7,6 +7,9 @@ use koala_optim::{AdamW, Backend, Element, ElementType, KoalaM, KoalaV, Method, 
 use super::reference::dot;
 use super::{Bits, Case, bits, offset_vector, round_to, scalar_bits, state_element};
 
+/// What the methods below are called in data files.
+pub const NAMES: [&str; 6] = ["koala-v", "koala-m", "adamw", "sgd", "sgd-momentum", "sgd-nesterov"];
+
 /// Every method, with numbers that are not the defaults.
 pub const METHODS: [Method; 6] = [
     Method::KoalaV(KoalaV { variance: 0.2, process_noise: 0.05 }),
@@ -113,7 +116,8 @@ pub fn expected(case: &Case, method: Method, scaling: Scaling) -> Bits {
             }
         }
         let outcome = if steps == 1 { Outcome::FirstStep } else { Outcome::Stepped };
-        let measurement = if filters { c } else { squared };
+        // H is g + wd·θ to all but AdamW, whose weight decay acts beside the gradient.
+        let measurement = if matches!(method, Method::AdamW(_)) { squared } else { c };
         let norms = [squared.sqrt(), measurement.sqrt(), parameters_norm];
         let (s, gain) = if filters { (s, c / s) } else { (0.0, 0.0) };
         method.correct(gain);

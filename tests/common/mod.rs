@@ -4,6 +4,9 @@
 pub mod methods;
 pub mod reference;
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use koala_optim::kernel::{HalfCopy, Measurement, Scalars, Step, TensorReport};
 use koala_optim::{Backend, Element, ElementType, Settings, StateType, TensorState, Variant, bf16, f16};
 use rand_chacha::ChaCha8Rng;
@@ -112,15 +115,48 @@ impl Case {
     }
 
     pub fn initial(&self) -> Vec<f64> {
-        let values = random_vector(self.length as u64, self.length, 1.0);
-        values.into_iter().map(|value| round_to(self.parameters, value)).collect()
+        self.inputs().initial.clone()
     }
 
-    /// The gradient has something of the one before, so that none of the scalars is near zero.
     pub fn gradient(&self, step: usize) -> Vec<f64> {
-        let common = random_vector(1000 + self.length as u64, self.length, 0.1);
-        let own = random_vector(2000 + 7 * self.length as u64 + step as u64, self.length, 0.05);
-        common.iter().zip(&own).map(|(common, own)| round_to(self.parameters, common + own)).collect()
+        self.inputs().gradients[step].clone()
+    }
+
+    /// Those that were asked for last are kept: every method and backend has the same.
+    fn inputs(&self) -> Rc<Inputs> {
+        thread_local! {
+            static LAST: RefCell<Option<(usize, ElementType, Rc<Inputs>)>> = const { RefCell::new(None) };
+        }
+        LAST.with_borrow_mut(|last| match last {
+            Some((length, parameters, inputs)) if (*length, *parameters) == (self.length, self.parameters) => {
+                inputs.clone()
+            }
+            _ => {
+                let inputs = Rc::new(Inputs::new(self.length, self.parameters));
+                *last = Some((self.length, self.parameters, inputs.clone()));
+                inputs
+            }
+        })
+    }
+}
+
+/// The parameters before the first step, and the gradient of each.
+struct Inputs {
+    initial: Vec<f64>,
+    gradients: [Vec<f64>; Case::STEPS],
+}
+
+impl Inputs {
+    /// A gradient has something of the one before, so that none of the scalars is near zero.
+    fn new(length: usize, parameters: ElementType) -> Self {
+        let common = random_vector(1000 + length as u64, length, 0.1);
+        let gradient = |step: usize| {
+            let own = random_vector(2000 + 7 * length as u64 + step as u64, length, 0.05);
+            common.iter().zip(&own).map(|(common, own)| round_to(parameters, common + own)).collect()
+        };
+        let initial = random_vector(length as u64, length, 1.0);
+        let initial = initial.into_iter().map(|value| round_to(parameters, value)).collect();
+        Inputs { initial, gradients: std::array::from_fn(gradient) }
     }
 }
 
