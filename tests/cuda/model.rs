@@ -274,7 +274,7 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
             continue;
         }
         let size = state_element(parameters, state).size();
-        let vector = || area(tensor, &vec![0xff; size * length], size);
+        let vector = || area(tensor, &vec![0; size * length], size);
         let areas = [vector(), vector(), area(tensor, &[0; 32], 8)];
         let [v, h, scalars] = areas.each_ref().map(Area::address);
         // SAFETY: they are the device's, of these lengths, and given back after the steps.

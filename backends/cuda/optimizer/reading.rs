@@ -147,7 +147,7 @@ impl Optimizer {
     ) -> Result<Scalars, Error> {
         let index = self.index_of(name)?;
         let expected = self.entries[index].state_bytes();
-        for found in v.iter().chain(&h).map(|buffer| buffer.len()).filter(|found| *found != expected) {
+        if let Some(found) = v.iter().chain(&h).map(|buffer| buffer.len()).find(|found| *found != expected) {
             return Err(Error::StateBytes { tensor: name.into(), found, expected });
         }
         self.check_readable(stream)?;
