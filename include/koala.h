@@ -166,7 +166,8 @@ enum koala_status
    */
   KOALA_STATUS_FOREIGN_DEVICE = 24,
   /**
-   * A call of the CUDA driver failed: after this, what was put on the stream may have run in part.
+   * A call of the CUDA driver failed: after this, what was put on the stream may have run in part. Or the stream is
+   * being captured, and the call cannot be: then nothing has been put there.
    */
   KOALA_STATUS_DRIVER = 25,
   /**
@@ -1125,17 +1126,18 @@ typedef struct koala_cuda_counts {
    */
   size_t size;
   /**
-   * Steps put on a stream.
+   * Steps put on a stream; captured ones are not counted, nor is what a graph's launches do.
    */
   uint64_t steps;
   /**
-   * Kernels put on a stream: three for each group of a step's tensors, and one for every 255 words that change before
-   * it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved.
+   * Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words that
+   * change before it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved,
+   * or that is captured.
    */
   uint64_t launches;
   /**
-   * Calls for which the host waited for the device: to allocate, to describe tensors that are not those of the step
-   * before, and to read.
+   * Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those of
+   * the step before, and to read.
    */
   uint64_t waits;
 } koala_cuda_counts;
@@ -1532,7 +1534,7 @@ koala_status koala_cuda_create(const struct koala_config *config,
 
 /**
  * Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no
- * use afterwards, nor is a graph in which a step was captured.
+ * use afterwards, nor is a graph in which a step was captured. Not to be called while a stream is being captured.
  */
 koala_status koala_cuda_destroy(struct koala_cuda *optimizer);
 
@@ -1559,7 +1561,7 @@ koala_status koala_cuda_set_learning_rate(struct koala_cuda *optimizer, uint32_t
 /**
  * Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says
  * where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in the order
- * in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time.
+ * in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time. Allocates.
  */
 koala_status koala_cuda_add_tensor(struct koala_cuda *optimizer,
                                    const char *name,
@@ -1577,11 +1579,17 @@ koala_status koala_cuda_restart(struct koala_cuda *optimizer, size_t tensor);
 
 /**
  * Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
- * are on the device, and overlap nothing else that the step writes; that they are on it and aligned is looked at. The
- * host does not wait if these are the tensors of the step before, whose gradients and learning rates may be others.
+ * are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
+ * rates may be others; for other tensors it allocates, too.
  *
- * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and KOALA_STATUS_FOREIGN_DEVICE for a stream or a
- * buffer elsewhere.
+ * On a stream that is being captured, the step is captured, if one of the same tensors was taken before and no settings
+ * or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies and
+ * states have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
+ * Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A loss from the host stays what it
+ * was.
+ *
+ * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_FOREIGN_DEVICE for a stream or a
+ * buffer elsewhere, and KOALA_STATUS_DRIVER if the step cannot be captured; the capture goes on without it.
  */
 koala_status koala_cuda_step(struct koala_cuda *optimizer,
                              void *stream,
@@ -1592,7 +1600,7 @@ koala_status koala_cuda_step(struct koala_cuda *optimizer,
 /**
  * The same with a loss that only the device knows: `mean` and `second_moment` are addresses there, of an element of
  * `type` each. `second_moment` may be NULL with KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not
- * finite. Such a step may be captured in a graph, once a step has been taken with the same tensors.
+ * finite. It is the step to be captured in a graph: each launch reads the loss.
  */
 koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
                                          void *stream,
@@ -1603,20 +1611,22 @@ koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
                                          size_t count);
 
 /**
- * Puts settings that have changed, and restarts, on the stream without a step. A step does it first. A step that was
- * captured in a graph does what it did then each time the graph is launched, so this comes before a capture, and before
- * a launch for which settings have changed.
+ * Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that is
+ * captured in a graph, or launched by it: so this comes before a capture, and before a launch for which settings have
+ * changed. While the stream is being captured, it returns KOALA_STATUS_DRIVER if there is something to write.
  */
-koala_status koala_cuda_write_changes(struct koala_cuda *optimizer, void *stream);
+koala_status koala_cuda_write_changes(struct koala_cuda *optimizer,
+                                      void *stream);
 
 /**
- * What the last step on the stream did. Set `report->size` before the call. The host waits for it.
+ * What the last step on the stream did. Set `report->size` before the call. The host waits for it, so the stream must
+ * not be one that is being captured.
  */
 koala_status koala_cuda_report(const struct koala_cuda *optimizer, void *stream, struct koala_report *report);
 
 /**
- * What the last step on the stream did with each of its `count` tensors, in the order in which they were given. The host
- * waits for it.
+ * What the last step did with each of its `count` tensors, in the order in which they were given; if that was captured,
+ * what the last launch of its graph did. The host waits for it. Allocates.
  *
  * Returns KOALA_STATUS_LENGTH if it had another number of tensors.
  */
@@ -1629,7 +1639,7 @@ koala_status koala_cuda_details(const struct koala_cuda *optimizer,
  * Copies the filter of a tensor to the host, as it is stored: v and h each to a buffer of exactly `bytes` bytes, the
  * tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host waits.
  *
- * Returns KOALA_STATUS_LENGTH if `bytes` is another number.
+ * Returns KOALA_STATUS_LENGTH if `bytes` is another number. After KOALA_STATUS_DRIVER, v and h may have been written.
  */
 koala_status koala_cuda_read_state(struct koala_cuda *optimizer,
                                    void *stream,

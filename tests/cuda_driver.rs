@@ -6,8 +6,11 @@
 mod compiled;
 
 use std::ffi::c_void;
+use std::sync::Arc;
 
 use compiled::{DRIVER, compiled};
+use cudarc::driver::CudaContext;
+use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use koala_optim::cuda::{Config, Device, Driver, Error, Optimizer, Stream, Tensor};
 use koala_optim::{
     Config as CpuConfig, ElementType, Loss, Optimizer as CpuOptimizer, Settings, StateType, Tensor as CpuTensor,
@@ -57,7 +60,10 @@ fn the_driver_is_called_as_it_wants_to_be() {
     what_is_missing_is_said(&stub);
     steps_on_a_stream(&stub);
     what_is_refused(&stub);
-    assert_eq!(stub.number("stub_mistakes"), 0);
+    // Last, as cudarc leaves its context with the thread.
+    steps_in_a_graph(&stub);
+    // The one that was made on purpose.
+    assert_eq!(stub.number("stub_mistakes"), 1);
 }
 
 fn what_is_missing_is_said(stub: &Stub) {
@@ -84,22 +90,38 @@ fn steps_on_a_stream(stub: &Stub) {
         unsafe { memory.upload(Stream::DEFAULT, bytemuck::cast_slice(elements), address).unwrap() };
         address
     };
-    let (device_parameters, device_gradient) = (buffer(&parameters), buffer(&gradient));
+    let (device_parameters, device_gradient, device_bias) = (buffer(&parameters), buffer(&gradient), buffer(&[0.5]));
 
+    let before = stub.number("stub_synchronizations");
     let mut optimizer = Optimizer::new(Device::new(1).unwrap(), Config::default()).unwrap();
     let group = optimizer.add_group(Settings::default()).unwrap();
     optimizer.add_tensor("weight", N, ElementType::F32, StateType::Bf16, group).unwrap();
+    optimizer.add_tensor("bias", 1, ElementType::F32, StateType::Same, group).unwrap();
     // SAFETY: the buffers were made above, of that length, and live until the steps have run.
-    let tensor = unsafe { Tensor::new("weight", ElementType::F32, N, device_parameters, device_gradient) };
+    let (tensor, small) = unsafe {
+        (
+            Tensor::new("weight", ElementType::F32, N, device_parameters, device_gradient),
+            Tensor::new("bias", ElementType::F32, 1, device_bias, device_gradient),
+        )
+    };
     let stream = stub.stream(1);
+    // What it describes the first one in is too small for both, and is given back.
+    optimizer.step(stream, LOSS, std::slice::from_ref(&small)).unwrap();
+    optimizer.step(stream, LOSS, &[small, tensor.clone()]).unwrap();
     optimizer.step(stream, LOSS, std::slice::from_ref(&tensor)).unwrap();
     let waits = (optimizer.counts().waits, stub.number("stub_synchronizations"));
+    assert_eq!(waits.0, (waits.1 - before) as u64);
     optimizer.step(stream, LOSS, &[tensor]).unwrap();
     assert_eq!((optimizer.counts().waits, stub.number("stub_synchronizations")), waits);
 
     let mut cpu = CpuOptimizer::new(CpuConfig::default()).unwrap();
     let group = cpu.add_group(Settings::default()).unwrap();
     cpu.add_tensor("weight", N, ElementType::F32, StateType::Bf16, group).unwrap();
+    cpu.add_tensor("bias", 1, ElementType::F32, StateType::Same, group).unwrap();
+    let mut bias = [0.5];
+    cpu.step(LOSS, &mut [CpuTensor::new("bias", &mut bias, &gradient[..1])]).unwrap();
+    let small = CpuTensor::new("bias", &mut bias, &gradient[..1]);
+    cpu.step(LOSS, &mut [small, CpuTensor::new("weight", &mut parameters, &gradient)]).unwrap();
     cpu.step(LOSS, &mut [CpuTensor::new("weight", &mut parameters, &gradient)]).unwrap();
     let report = cpu.step(LOSS, &mut [CpuTensor::new("weight", &mut parameters, &gradient)]).unwrap();
     assert_eq!(optimizer.report(stream).unwrap(), report);
@@ -111,12 +133,68 @@ fn steps_on_a_stream(stub: &Stub) {
     assert_eq!([&*state.v, &*state.h], cpu.state("weight").unwrap().bytes());
 
     drop(optimizer);
-    for address in [device_parameters, device_gradient] {
+    for address in [device_parameters, device_gradient, device_bias] {
         // SAFETY: it came from `allocate`, and is used no more.
         unsafe { memory.free(address) };
     }
     drop(memory);
     assert_eq!(stub.number("stub_held"), 0);
+}
+
+/// A step is captured without a call that a driver refuses then, among steps that are not.
+fn steps_in_a_graph(stub: &Stub) {
+    let [mut parameters, gradient] = vectors();
+    let context = CudaContext::new(1).unwrap();
+    let recorded = context.new_stream().unwrap();
+    let device = Arc::new(Device::new(1).unwrap());
+    let buffer = |elements: &[f32]| {
+        let address = device.allocate(4 * N).unwrap();
+        // SAFETY: it was just allocated, of that size.
+        unsafe { device.upload(Stream::DEFAULT, bytemuck::cast_slice(elements), address).unwrap() };
+        address
+    };
+    let mut optimizer = Optimizer::new(device.clone(), Config::default()).unwrap();
+    let group = optimizer.add_group(Settings::default()).unwrap();
+    optimizer.add_tensor("weight", N, ElementType::F32, StateType::Same, group).unwrap();
+    let [on_device, first, second] = [&parameters, &gradient, &gradient].map(|elements| buffer(elements));
+    // SAFETY: the buffers were just made, of that length, and live until the steps have run.
+    let tensor = |gradient| unsafe { Tensor::new("weight", ElementType::F32, N, on_device, gradient) };
+    // SAFETY: it lives until the end of this test.
+    let stream = unsafe { Stream::from_raw(recorded.cu_stream().cast()) };
+    optimizer.step(stream, LOSS, &[tensor(first)]).unwrap();
+    recorded.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL).unwrap();
+    assert!(matches!(optimizer.report(stream), Err(Error::Captured { .. })));
+    assert!(matches!(optimizer.step(stream, LOSS, &[]), Err(Error::Captured { .. })));
+    optimizer.step(stream, LOSS, &[tensor(second)]).unwrap();
+    let graph = recorded.end_capture(CUgraphInstantiate_flags(0)).unwrap().unwrap();
+    for _ in 0..2 {
+        optimizer.step(stream, LOSS, &[tensor(first)]).unwrap();
+        graph.launch().unwrap();
+    }
+    let mut cpu = CpuOptimizer::new(CpuConfig::default()).unwrap();
+    let group = cpu.add_group(Settings::default()).unwrap();
+    cpu.add_tensor("weight", N, ElementType::F32, StateType::Same, group).unwrap();
+    for _ in 0..5 {
+        cpu.step(LOSS, &mut [CpuTensor::new("weight", &mut parameters, &gradient)]).unwrap();
+    }
+    let mut found = vec![0.0_f32; N];
+    // SAFETY: it was allocated with that size.
+    unsafe { device.download(stream, on_device, bytemuck::cast_slice_mut(&mut found)).unwrap() };
+    assert_eq!(found, parameters);
+    assert_eq!(optimizer.report(stream).unwrap().step, 5);
+    // What was captured before a call that allocates is of no use, and the driver says so.
+    recorded.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL).unwrap();
+    let mistakes = stub.number("stub_mistakes");
+    assert!(device.allocate(1).is_err() && stub.number("stub_mistakes") == mistakes + 1);
+    let spoilt = optimizer.step(stream, LOSS, &[tensor(first)]);
+    assert!(matches!(spoilt, Err(Error::Driver { call: "cuStreamIsCapturing", .. })), "{spoilt:?}");
+    assert!(recorded.end_capture(CUgraphInstantiate_flags(0)).is_err());
+    optimizer.step(stream, LOSS, &[tensor(first)]).unwrap();
+    drop((optimizer, graph));
+    for address in [on_device, first, second] {
+        // SAFETY: it came from `allocate`, and is used no more.
+        unsafe { device.free(address) };
+    }
 }
 
 fn what_is_refused(stub: &Stub) {

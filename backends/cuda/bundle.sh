@@ -30,6 +30,10 @@ rm "$folder/cargo.json"
 if [ "$with_python" = yes ]; then
     python3 -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder" ./ffi/python
     python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$folder/python" "$folder"/*.whl
+    # For the package's own tests; what it needs of these depends on the Python there.
+    python3 -m pip install --quiet --disable-pip-version-check --target "$folder/python" pytest exceptiongroup tomli
+    mkdir "$folder/python/tests"
+    cp ffi/python/tests/{test_torch_cuda,torch_models}.py "$folder/python/tests"
     cp backends/cuda/bundle/torch_steps.py ffi/python/bench/step.py "$folder"
 fi
 cp LICENSE-MIT LICENSE-APACHE "$folder"

@@ -1,4 +1,4 @@
-//! The tensors of the last step, described in memory of the device.
+//! The tensors of a step, described in memory of the device.
 
 use std::mem::offset_of;
 use std::sync::Arc;
@@ -7,9 +7,12 @@ use super::driver::{Counted, Memory, Stream};
 use super::error::Error;
 use super::tables::{self, Change, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS, TensorRow};
 
-/// The tensors of the last step, as they are described on the device.
+/// The tensors of a step, as they are described on the device.
 #[derive(Debug)]
 pub(super) struct Tables {
+    /// Whether a graph has these: then they stay as they are, but for where the gradients are, which each of its launches
+    /// writes.
+    pub captured: bool,
     pub rows: Vec<TensorRow>,
     pub groups: Vec<Group>,
     pub tensors: Memory,
@@ -24,6 +27,7 @@ impl Tables {
     pub fn empty(counted: &Arc<Counted>) -> Result<Self, Error> {
         let none = || Memory::zeroed(counted, 0);
         Ok(Tables {
+            captured: false,
             rows: Vec::new(),
             groups: tables::groups(std::iter::empty(), 0),
             tensors: none()?,
@@ -40,12 +44,17 @@ impl Tables {
         rows.len() == self.rows.len() && rows.iter().zip(&self.rows).all(same)
     }
 
-    /// Which of those tensors' gradients have moved, and what says where they are now.
-    pub fn moved(&self, rows: &[TensorRow]) -> impl Iterator<Item = (usize, Change)> {
-        let row_size = size_of::<TensorRow>() as u64;
-        let first = self.tensors.address() + offset_of!(TensorRow, gradient) as u64;
-        let moved = rows.iter().zip(&self.rows).enumerate().filter(|(_, (row, known))| row.gradient != known.gradient);
-        moved.map(move |(i, (row, _))| (i, Change { place: first + i as u64 * row_size, word: row.gradient }))
+    /// What says where those of the tensors' gradients are that have moved.
+    pub fn moved(&self, rows: &[TensorRow]) -> impl Iterator<Item = Change> {
+        let changes = self.gradients(rows).zip(rows.iter().zip(&self.rows));
+        changes.filter(|(_, (row, known))| row.gradient != known.gradient).map(|(change, _)| change)
+    }
+
+    /// What says where the tensors' gradients are.
+    pub fn gradients(&self, rows: &[TensorRow]) -> impl Iterator<Item = Change> {
+        let places =
+            (self.tensors.address() + offset_of!(TensorRow, gradient) as u64..).step_by(size_of::<TensorRow>());
+        places.zip(rows).map(|(place, row)| Change { place, word: row.gradient })
     }
 
     /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by then.

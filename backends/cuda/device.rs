@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 
 use cudarc::driver::sys::{
     self, CUcontext, CUdevice, CUdevice_attribute, CUfunction, CUmodule, CUpointer_attribute, CUresult, CUstream,
+    CUstreamCaptureStatus,
 };
 
 use super::driver::{Driver, Kernel, Stream};
@@ -167,6 +168,20 @@ impl Driver for Device {
             unsafe { sys::cuStreamGetCtx(handle(stream), context) }
         })?;
         if context == self.primary.context { Ok(()) } else { Err(Error::ForeignStream) }
+    }
+
+    fn is_captured(&self, stream: Stream) -> Result<bool, Error> {
+        let _current = self.primary.current()?;
+        let status =
+            initialized("cuStreamIsCapturing", CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE, |status| {
+                // SAFETY: a stream of this context.
+                unsafe { sys::cuStreamIsCapturing(handle(stream), status) }
+            })?;
+        match status {
+            CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE => Ok(false),
+            CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE => Ok(true),
+            spoilt => Err(driver_error("cuStreamIsCapturing", format!("{spoilt:?}"))),
+        }
     }
 
     fn is_on_device(&self, address: u64) -> bool {

@@ -66,7 +66,7 @@ pub trait Driver: Debug + Send + Sync {
     /// [`Error::Memory`], [`Error::Driver`].
     fn allocate(&self, bytes: usize) -> Result<u64, Error>;
 
-    /// Gives memory back, once nothing runs that uses it.
+    /// Gives memory back, once nothing runs that uses it: the host waits for it.
     ///
     /// # Safety
     /// The address is one that [`allocate`](Self::allocate) returned, and is not used from now on.
@@ -77,6 +77,12 @@ pub trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::ForeignStream`], [`Error::Driver`].
     fn check_stream(&self, stream: Stream) -> Result<(), Error>;
+
+    /// Whether what is put on the stream is captured in a graph, and does not run.
+    ///
+    /// # Errors
+    /// [`Error::Driver`], also if the capture is spoilt already.
+    fn is_captured(&self, stream: Stream) -> Result<bool, Error>;
 
     /// Whether the address is one of this device's memory.
     fn is_on_device(&self, address: u64) -> bool;
@@ -127,6 +133,10 @@ impl<D: Driver + ?Sized> Driver for Arc<D> {
 
     fn check_stream(&self, stream: Stream) -> Result<(), Error> {
         (**self).check_stream(stream)
+    }
+
+    fn is_captured(&self, stream: Stream) -> Result<bool, Error> {
+        (**self).is_captured(stream)
     }
 
     fn is_on_device(&self, address: u64) -> bool {
@@ -181,18 +191,17 @@ impl Counted {
         unsafe { self.driver.launch(stream, kernel, blocks, bytemuck::bytes_of(argument)) }
     }
 
-    /// Copies elements from that address.
+    /// Fills elements from that address.
     ///
     /// # Safety
     /// So many are there, and what writes them is on the stream.
-    pub unsafe fn read<T: Pod>(&self, stream: Stream, from: u64, count: usize) -> Result<Vec<T>, Error> {
-        let mut elements = vec![T::zeroed(); count];
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut elements);
-        if !bytes.is_empty() {
-            // SAFETY: the caller's promise.
-            unsafe { self.wait().download(stream, from, bytes)? };
+    pub unsafe fn read<T: Pod>(&self, stream: Stream, from: u64, elements: &mut [T]) -> Result<(), Error> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(elements);
+        if bytes.is_empty() {
+            return Ok(());
         }
-        Ok(elements)
+        // SAFETY: the caller's promise.
+        unsafe { self.wait().download(stream, from, bytes) }
     }
 
     fn wait(&self) -> &dyn Driver {
@@ -235,21 +244,27 @@ impl Memory {
         unsafe { self.counted.wait().upload(stream, bytes, self.address) }
     }
 
-    /// Copies elements from the beginning: as many as are there; the others are zero.
-    pub fn read<T: Pod>(&self, stream: Stream, count: usize) -> Result<Vec<T>, Error> {
-        let there = count.min(self.bytes / size_of::<T>().max(1));
+    /// Fills elements from the beginning: as many as are there; the others stay as they are.
+    pub fn read<T: Pod>(&self, stream: Stream, elements: &mut [T]) -> Result<(), Error> {
+        let there = elements.len().min(self.bytes / size_of::<T>().max(1));
         // SAFETY: so many are there; kernels that write them are on the stream.
-        let mut elements = unsafe { self.counted.read(stream, self.address, there)? };
-        elements.resize(count, T::zeroed());
-        Ok(elements)
+        unsafe { self.counted.read(stream, self.address, &mut elements[..there]) }
     }
+}
+
+/// So many zeros of the host's memory.
+pub(super) fn zeros<T: Pod>(count: usize) -> Result<Vec<T>, Error> {
+    let mut zeros = Vec::new();
+    zeros.try_reserve_exact(count).map_err(|_| Error::HostMemory { bytes: count.saturating_mul(size_of::<T>()) })?;
+    zeros.resize(count, T::zeroed());
+    Ok(zeros)
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.bytes > 0 {
             // SAFETY: it came from `allocate`, and nobody else has it.
-            unsafe { self.counted.driver.free(self.address) };
+            unsafe { self.counted.wait().free(self.address) };
         }
     }
 }

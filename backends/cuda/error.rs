@@ -41,6 +41,25 @@ pub enum Error {
         /// The bytes that were asked for.
         bytes: usize,
     },
+    /// The host has not enough memory for what was to be read.
+    HostMemory {
+        /// The bytes that were asked for.
+        bytes: usize,
+    },
+    /// A buffer of the caller has not as many bytes as a tensor's state.
+    StateBytes {
+        /// The tensor's name.
+        tensor: String,
+        /// The buffer's bytes.
+        found: usize,
+        /// The state's.
+        expected: usize,
+    },
+    /// The stream is being captured in a graph, and the call is none that can be: the capture goes on without it.
+    Captured {
+        /// What has to be otherwise.
+        expected: &'static str,
+    },
     /// The stream belongs to another device or context.
     ForeignStream,
     /// A buffer is not memory of the device.
@@ -68,7 +87,7 @@ pub enum Error {
         /// Its elements.
         length: usize,
         /// The elements that it may have.
-        longest: usize,
+        longest: u64,
     },
     /// A policy that would make an error of what is only known on the device.
     Policy {
@@ -100,6 +119,11 @@ impl std::fmt::Display for Error {
             }
             Error::Driver { call, error } => write!(f, "{call} failed: {error}"),
             Error::Memory { bytes } => write!(f, "the device has no {bytes} bytes of memory left"),
+            Error::HostMemory { bytes } => write!(f, "the host has no {bytes} bytes of memory left"),
+            Error::StateBytes { tensor, found, expected } => {
+                write!(f, "{}: {found} bytes for its state, expected {expected}", of(tensor))
+            }
+            Error::Captured { expected } => write!(f, "the stream is being captured in a graph, expected {expected}"),
             Error::ForeignStream => f.write_str("the stream belongs to another device or context"),
             Error::NotOnDevice { tensor, buffer, address } => {
                 write!(f, "{}: the {buffer} at {address:#x} is not in the device's memory", of(tensor))

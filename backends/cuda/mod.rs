@@ -23,6 +23,10 @@
 //!
 //! # What differs from the optimizer on the CPU
 //!
+//! - It is KOALA++ only, without [`Method`](crate::Method): and the gradients are taken as they are, neither scaled nor
+//!   clipped.
+//! - [`OnNonFinite::Unchecked`](crate::OnNonFinite) leaves out nothing here, as KOALA++'s dot products look at every
+//!   gradient anyway: it is what [`OnNonFinite::KeepTensor`](crate::OnNonFinite) is.
 //! - A step returns before it has run; [`Optimizer::report`] waits for it. So no policy can make an error of what a
 //!   step meets: [`OnNonFinite::Error`](crate::OnNonFinite) and [`OnBreakdown::Error`](crate::OnBreakdown) are refused.
 //!   [`OnNonFinite::KeepAll`](crate::OnNonFinite) keeps all tensors too, and its report says so.
@@ -49,9 +53,23 @@
 //!
 //! A step is launches on the caller's stream and nothing else once the optimizer has seen its tensors: it allocates
 //! nothing and waits for nothing. So take one step, then capture another with the same tensors; the loss should then be
-//! on the device. Settings that change between replays are written by [`Optimizer::write_changes`], which belongs before the
-//! capture, too: what a captured step writes of them, each replay writes again. Gradients are where they were when the step
-//! was captured.
+//! on the device. What is only captured has not been done: the graph has tables of its own for as long as the optimizer
+//! lives, and other steps, with any tensors and with gradients anywhere, may be taken before and between its launches.
+//!
+//! - A launch of the graph takes parameters, gradients, copies, state and a loss on the device where they were when the
+//!   step was captured, and a loss from the host as it was then. The graph is of no use any more once one of them has moved
+//!   or the optimizer is dropped, which must not happen while a launch may run, nor during a capture.
+//! - Settings and restarts are not captured, as each launch would undo what has been written since. They are written by
+//!   [`Optimizer::write_changes`], before the capture and before a launch, or by a step that is not captured.
+//! - The learning rate of a launch is the one that was written last: a schedule writes it ahead of each launch, on the
+//!   stream. It cannot be a number that the device computes, nor is there a flag there by which a step is left out.
+//! - What cannot be done during a capture is refused by [`Error::Captured`] before it could spoil it: to step tensors that
+//!   were not stepped before, to write changes, and to read. Tensors and groups must not be added then, which allocates.
+//!
+//! # The instruction set
+//!
+//! The kernels are committed as PTX for compute capability 8.0, which the driver translates for any newer device.
+//! Whether PTX for a newer one would be faster could not be measured.
 
 mod description;
 mod device;

@@ -1,23 +1,18 @@
-//! The optimizer: named tensors in groups, their state on the device, and the launches of a step.
+//! The optimizer: named tensors in groups, and their state on the device.
 
 mod reading;
+mod step;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::description::Tables;
-use super::driver::{Counted, Driver, Kernel, Memory, Stream};
+use super::driver::{Counted, Driver, Memory, Stream};
 use super::error::Error;
-use super::loss::StepLoss;
 use super::state::StateBuffers;
-use super::tables::{
-    self, CHANGES, Change, Changes, LONGEST, Launch, ProgressRow, ScalarsRow, SettingsRow, TensorRow, type_number,
-};
-use super::tensor::{Tensor, check_address};
-use crate::settings::at_least_zero;
-use crate::{
-    ElementType, Error as CallError, GroupId, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType,
-};
+use super::tables::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
+use super::tensor::check_address;
+use crate::{ElementType, Error as CallError, GroupId, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType};
 
 pub use reading::{Counts, State};
 
@@ -50,7 +45,10 @@ pub struct Optimizer {
     groups: Vec<SettingsGroup>,
     entries: Vec<Entry>,
     by_name: HashMap<Box<str>, usize>,
+    /// Those of the last step.
     tables: Tables,
+    /// Those of captured steps, which graphs have, and no step may change; and at most one that is no graph's.
+    other_tables: Vec<Tables>,
     /// The rows of the step that is prepared, and what changes before it; kept so that a step does not allocate.
     rows: Vec<TensorRow>,
     changes: Vec<Change>,
@@ -115,6 +113,7 @@ impl Optimizer {
             entries: Vec::new(),
             by_name: HashMap::new(),
             tables,
+            other_tables: Vec::new(),
             rows: Vec::new(),
             changes: Vec::new(),
             steps: 0,
@@ -268,7 +267,7 @@ impl Optimizer {
             return Err(CallError::DuplicateTensor { tensor: name.into() }.into());
         }
         self.settings(group)?;
-        if length > LONGEST {
+        if length as u64 > LONGEST {
             return Err(Error::TooLong { tensor: name.into(), length, longest: LONGEST });
         }
         Ok(Entry {
@@ -311,194 +310,6 @@ impl Optimizer {
 
     fn index_of(&self, name: &str) -> Result<usize, Error> {
         Ok(*self.by_name.get(name).ok_or_else(|| CallError::UnknownTensor { tensor: name.into() })?)
-    }
-
-    /// Puts a step of the given tensors on the stream, some or all of those added, in any order. The host does not wait
-    /// for it, nor for anything else if these were the tensors of the step before: their gradients may have moved.
-    ///
-    /// # Errors
-    /// [`Error::Call`] for a tensor that is unknown, given twice, or of another length or type, and for a second moment
-    /// below zero; [`Error::NoSecondMoment`], [`Error::ForeignStream`], [`Error::NotOnDevice`], [`Error::Misaligned`],
-    /// [`Error::Memory`]. Nothing is put on the stream then. After [`Error::Driver`] from a launch, the device itself is
-    /// in trouble, and a part of the step may have run.
-    ///
-    /// See the [module's example](super).
-    pub fn step(&mut self, stream: Stream, loss: impl Into<StepLoss>, tensors: &[Tensor<'_>]) -> Result<(), Error> {
-        let launch = self.with_loss(self.launch(), loss.into())?;
-        self.counted.driver.check_stream(stream)?;
-        self.find(tensors)?;
-        let check = |tensor: &Tensor| tensor.check(|address| self.counted.driver.is_on_device(address));
-        self.changes.clear();
-        if self.tables.are_of(&self.rows) {
-            for (i, change) in self.tables.moved(&self.rows) {
-                check(&tensors[i])?;
-                self.changes.push(change);
-            }
-        } else {
-            tensors.iter().try_for_each(check)?;
-            self.tables.describe(&self.counted, stream, &self.rows, self.group_bytes)?;
-        }
-        self.launch_changes(stream)?;
-        self.tables.rows.copy_from_slice(&self.rows);
-        self.launch_groups(stream, launch)?;
-        self.steps += 1;
-        Ok(())
-    }
-
-    /// Puts settings that have changed, and restarts, on the stream without a step. [`step`](Self::step) does it first;
-    /// a captured step does not when it is replayed.
-    ///
-    /// # Errors
-    /// [`Error::ForeignStream`], [`Error::Driver`].
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// let group = optimizer.add_group(Settings::default())?;
-    /// optimizer.set_learning_rate(group, 0.1)?;
-    /// optimizer.write_changes(Stream::DEFAULT)?; // And a captured step can be replayed.
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn write_changes(&mut self, stream: Stream) -> Result<(), Error> {
-        self.counted.driver.check_stream(stream)?;
-        self.changes.clear();
-        self.launch_changes(stream)
-    }
-
-    /// Those changes that there are already, and those of settings and filters.
-    fn launch_changes(&mut self, stream: Stream) -> Result<(), Error> {
-        for group in self.groups.iter().filter(|group| group.changed) {
-            self.changes.extend(tables::words(group.memory.address(), &SettingsRow::from(group.settings)));
-        }
-        for entry in self.entries.iter().filter(|entry| entry.restarted) {
-            self.changes.extend(tables::words(entry.buffers.scalars, &ScalarsRow::default()));
-        }
-        for changes in self.changes.chunks(CHANGES) {
-            // SAFETY: the places are memory of the optimizer, of whole words.
-            unsafe { self.counted.launch(stream, Kernel::Change, 1, &Changes::of(changes))? };
-        }
-        self.groups.iter_mut().for_each(|group| group.changed = false);
-        self.entries.iter_mut().for_each(|entry| entry.restarted = false);
-        Ok(())
-    }
-
-    /// Checks the tensors against their entries, and describes them in `rows`.
-    fn find(&mut self, tensors: &[Tensor<'_>]) -> Result<(), Error> {
-        self.calls += 1;
-        self.rows.clear();
-        let mut first_chunk = 0;
-        for (position, tensor) in tensors.iter().enumerate() {
-            let same_place = self.entries.get(position).is_some_and(|entry| *entry.name == *tensor.name);
-            let index = if same_place { position } else { self.index_of(tensor.name)? };
-            let entry = &mut self.entries[index];
-            if entry.given_in_call == self.calls {
-                return Err(CallError::DuplicateTensor { tensor: tensor.name.into() }.into());
-            }
-            entry.given_in_call = self.calls;
-            let Tensor { name, element_type, length, parameters, gradient, copy } = *tensor;
-            let (expected, found) = (entry.element_type, element_type);
-            if found != expected {
-                return Err(CallError::Type { tensor: name.into(), found, expected }.into());
-            }
-            let (expected, found) = (entry.length, length);
-            if found != expected {
-                return Err(CallError::Length { tensor: name.into(), buffer: "parameters", found, expected }.into());
-            }
-            self.rows.push(TensorRow {
-                parameters,
-                gradient,
-                v: entry.buffers.v,
-                h: entry.buffers.h,
-                copy: copy.map_or(0, |(_, address)| address),
-                settings: self.groups[entry.group].memory.address(),
-                scalars: entry.buffers.scalars,
-                length: length as u64,
-                parameters_type: type_number(Some(element_type)),
-                state_type: type_number(Some(entry.state_type)),
-                copy_type: type_number(copy.map(|(element_type, _)| element_type)),
-                first_chunk,
-            });
-            first_chunk += length.div_ceil(tables::CHUNK) as u32;
-        }
-        Ok(())
-    }
-
-    /// What all launches of all steps have in common.
-    fn launch(&self) -> Launch {
-        let Config { noise, policy, details, .. } = self.config;
-        let (fixed_noise, noise_decay) = match noise {
-            Noise::Fixed(_) => (true, 0.0),
-            Noise::Averaged { decay, .. } => (false, decay),
-        };
-        Launch {
-            progress: self.progress.address(),
-            noise_decay,
-            fixed_noise: fixed_noise.into(),
-            keep_all: (policy.non_finite == OnNonFinite::KeepAll).into(),
-            restart: (policy.breakdown == OnBreakdown::Restart).into(),
-            norms: details.into(),
-            ..Launch::default()
-        }
-    }
-
-    fn with_loss(&self, launch: Launch, loss: StepLoss) -> Result<Launch, Error> {
-        match loss {
-            StepLoss::OnHost(Loss { mean, second_moment }) => {
-                // One that is no number is for the device to judge.
-                if second_moment < 0.0 {
-                    at_least_zero("second moment of the loss", second_moment)?;
-                }
-                Ok(Launch { mean, second_moment, ..launch })
-            }
-            StepLoss::OnDevice(loss) => {
-                if loss.second_moment.is_none() && matches!(self.config.noise, Noise::Averaged { .. }) {
-                    return Err(Error::NoSecondMoment);
-                }
-                let on_device = |address| self.counted.driver.is_on_device(address);
-                check_address("", "mean", loss.element_type, loss.mean, on_device)?;
-                if let Some(second_moment) = loss.second_moment {
-                    check_address("", "second moment", loss.element_type, second_moment, on_device)?;
-                }
-                Ok(Launch {
-                    device_mean: loss.mean,
-                    device_second_moment: loss.second_moment.unwrap_or(0),
-                    loss_type: type_number(Some(loss.element_type)),
-                    ..launch
-                })
-            }
-        }
-    }
-
-    /// Three launches for each group. All of a step's noise and counts is made up by the first group's first launch and
-    /// the last group's last.
-    fn launch_groups(&self, stream: Stream, launch: Launch) -> Result<(), Error> {
-        let Tables { groups, tensors, chunks, partials, plans, reports, .. } = &self.tables;
-        for (i, group) in groups.iter().enumerate() {
-            let launch = Launch {
-                tensors: tensors.address(),
-                chunks: chunks.address(),
-                partials: partials.address(),
-                plans: plans.address(),
-                reports: reports.address(),
-                first_chunk: group.chunks.start,
-                chunks_end: group.chunks.end,
-                first_tensor: group.tensors.start,
-                tensors_end: group.tensors.end,
-                begins: (i == 0).into(),
-                ends: (i + 1 == groups.len()).into(),
-                ..launch
-            };
-            let (chunk_blocks, tensor_blocks) = (group.chunks.len().max(1) as u32, group.tensors.len().max(1) as u32);
-            for (kernel, blocks) in
-                [(Kernel::Dots, chunk_blocks), (Kernel::Recursion, tensor_blocks), (Kernel::Update, chunk_blocks)]
-            {
-                // SAFETY: the tables describe the tensors, whose buffers are there as `Tensor::new` was promised; the
-                // state and the tables are memory of this optimizer, which gives it back only when nothing runs.
-                unsafe { self.counted.launch(stream, kernel, blocks, &launch)? };
-            }
-        }
-        Ok(())
     }
 }
 

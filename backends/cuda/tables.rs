@@ -18,7 +18,7 @@ pub const THREADS: u32 = 128;
 pub const SUMS: usize = 5;
 
 /// The longest tensor.
-pub const LONGEST: usize = 1 << 32;
+pub const LONGEST: u64 = 1 << 32;
 
 /// What `kernels.cu` calls a type.
 pub fn type_number(element_type: Option<ElementType>) -> u32 {

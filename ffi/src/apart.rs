@@ -11,7 +11,7 @@ pub(crate) struct Occupied {
     pub buffer: usize,
 }
 
-/// The buffers of a tensor. All but the gradient are written.
+/// The buffers of a tensor. All but the gradient, which is the second, are written.
 pub(crate) const BUFFERS: [&str; 3] = ["parameters", "gradient", "copy"];
 const GRADIENT: usize = 1;
 
@@ -21,20 +21,20 @@ const GRADIENT: usize = 1;
 pub(crate) struct Sorted(Vec<Occupied>);
 
 impl Sorted {
-    /// Makes room, so that a step of that many tensors does not allocate.
-    pub fn reserve(&mut self, tensors: usize) {
-        self.0.reserve((BUFFERS.len() * tensors).saturating_sub(self.0.len()));
+    /// Makes room, so that a step of that many tensors with so many buffers each does not allocate.
+    pub fn reserve(&mut self, tensors: usize, buffers: usize) {
+        self.0.reserve((buffers * tensors).saturating_sub(self.0.len()));
     }
 
     /// The first two that overlap, if there are any. `ranges` gives those of a tensor, empty where there is no buffer.
-    pub fn overlap(
+    pub fn overlap<const N: usize>(
         &mut self,
         tensors: usize,
-        ranges: impl Fn(usize) -> [Range; BUFFERS.len()],
+        ranges: impl Fn(usize) -> [Range; N],
     ) -> Option<(Occupied, Occupied)> {
-        if self.0.len() != BUFFERS.len() * tensors {
+        if self.0.len() != N * tensors {
             self.0.clear();
-            let (range, places, buffers) = ((0, 0), 0..tensors, 0..BUFFERS.len());
+            let (range, places, buffers) = ((0, 0), 0..tensors, 0..N);
             self.0
                 .extend(places.flat_map(|place| buffers.clone().map(move |buffer| Occupied { range, place, buffer })));
         }

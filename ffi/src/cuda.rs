@@ -3,9 +3,12 @@
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
-use koala_optim::Method;
-use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers, Stream};
+use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers, Stream, Tensor};
+use koala_optim::{ElementType, Method, StateType};
 
+use crate::apart::Sorted;
+use crate::call::check_apart;
+use crate::cuda_step::BUFFERS;
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, copy_or_default, look};
 use crate::guard::guarded;
@@ -13,7 +16,7 @@ use crate::handle::{Guarded, Handle};
 use crate::method::method_of;
 use crate::numbers::{Groups, Names};
 use crate::optimizer::koala_config;
-use crate::pointers::{check, check_optional, flag, known, text};
+use crate::pointers::{Range, bytes_at, check, check_optional, end_of, flag, known, range_of, text, too_long};
 use crate::settings::{from_c, koala_element_type, koala_settings, koala_state_type, noise_rule, policy};
 use crate::status::koala_status;
 use crate::tensor::koala_scalars;
@@ -36,6 +39,11 @@ pub(crate) struct OnDevice {
     pub optimizer: Optimizer,
     groups: Groups,
     pub names: Names,
+    /// Where each tensor's filter is, if the caller owns it: v, h and the scalars.
+    pub states: Vec<[Range; 3]>,
+    /// Empty between calls; kept so that a step does not allocate.
+    pub given: Vec<Tensor<'static>>,
+    pub sorted: Sorted,
 }
 
 impl Handle for koala_cuda {
@@ -95,7 +103,14 @@ pub unsafe extern "C" fn koala_cuda_create(
             group_bytes: (group_bytes > 0).then_some(group_bytes),
         };
         let made = Optimizer::new(Device::new(device as usize)?, config)?;
-        let inner = OnDevice { optimizer: made, groups: Default::default(), names: Default::default() };
+        let inner = OnDevice {
+            optimizer: made,
+            groups: Default::default(),
+            names: Default::default(),
+            states: Vec::new(),
+            given: Vec::new(),
+            sorted: Default::default(),
+        };
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { koala_cuda::give(inner, optimizer) };
         Ok(())
@@ -118,7 +133,7 @@ fn check_plain(config: &koala_config, method: Method) -> Result<(), Failure> {
 }
 
 /// Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no
-/// use afterwards, nor is a graph in which a step was captured.
+/// use afterwards, nor is a graph in which a step was captured. Not to be called while a stream is being captured.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_destroy(optimizer: *mut koala_cuda) -> koala_status {
     // SAFETY: from `koala_cuda_create`, and not destroyed before, by the caller's promise.
@@ -201,7 +216,7 @@ unsafe impl Growing for koala_cuda_state {
 
 /// Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says
 /// where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in the order
-/// in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time.
+/// in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_add_tensor(
     optimizer: *mut koala_cuda,
@@ -217,23 +232,37 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
         check_optional(number, "number")?;
         // SAFETY: the caller's promise.
         let name = unsafe { text(name, "name") }?;
-        let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
+        let (element_type, state_type): (ElementType, StateType) = (known(r#type)?.into(), known(state_type)?.into());
         let state = match state.is_null() {
             true => None,
             // SAFETY: the caller's promise.
             false => Some(unsafe { look(state) }?),
         };
+        let size = state_type.beside(element_type).size();
         let add = |inner: &mut OnDevice| {
             let group = inner.groups.get(group)?;
+            let mut ranges = [(0, 0); 3];
             match state {
                 None => inner.optimizer.add_tensor(name, length, element_type, state_type, group)?,
                 Some(koala_cuda_state { v, h, scalars, .. }) => {
+                    let end = |pointer: *mut c_void| end_of(pointer.addr(), length, size);
+                    if end(*v).is_none() || end(*h).is_none() {
+                        return Err(too_long(length, "v and h"));
+                    }
+                    ranges = [bytes_at(*v, length * size), bytes_at(*h, length * size), range_of(*scalars, 1)];
+                    let [v_range, h_range, scalars_range] = ranges;
+                    check_apart(&[("v", v_range), ("h", h_range), ("scalars", scalars_range)], &[])?;
                     // SAFETY: the caller's promise.
                     let buffers = unsafe { StateBuffers::new(address(*v), address(*h), address(scalars.cast())) };
                     inner.optimizer.add_tensor_with_state(name, length, element_type, state_type, group, buffers)?;
                 }
             }
-            Ok(inner.names.add(name))
+            let number = inner.names.add(name);
+            inner.states.push(ranges);
+            // So that a step does not allocate.
+            inner.given.reserve(inner.names.len());
+            inner.sorted.reserve(inner.names.len(), BUFFERS.len());
+            Ok(number)
         };
         // SAFETY: the caller's promise.
         let added = unsafe { koala_cuda::changed(optimizer, add) }?;

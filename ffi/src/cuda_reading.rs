@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use crate::backends::koala_backend;
 use crate::call::check_apart;
 use crate::cuda::{OnDevice, koala_cuda, stream_of};
-use crate::failure::{Failure, fail};
+use crate::failure::fail;
 use crate::growing::{Growing, Output};
 use crate::guard::guarded;
 use crate::handle::Handle;
@@ -15,7 +15,8 @@ use crate::status::koala_status;
 use crate::tensor::koala_scalars;
 use crate::values::COutput;
 
-/// What the last step on the stream did. Set `report->size` before the call. The host waits for it.
+/// What the last step on the stream did. Set `report->size` before the call. The host waits for it, so the stream must
+/// not be one that is being captured.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_report(
     optimizer: *const koala_cuda,
@@ -34,8 +35,8 @@ pub unsafe extern "C" fn koala_cuda_report(
     })
 }
 
-/// What the last step on the stream did with each of its `count` tensors, in the order in which they were given. The host
-/// waits for it.
+/// What the last step did with each of its `count` tensors, in the order in which they were given; if that was captured,
+/// what the last launch of its graph did. The host waits for it. Allocates.
 ///
 /// Returns KOALA_STATUS_LENGTH if it had another number of tensors.
 #[unsafe(no_mangle)]
@@ -66,7 +67,7 @@ pub unsafe extern "C" fn koala_cuda_details(
 /// Copies the filter of a tensor to the host, as it is stored: v and h each to a buffer of exactly `bytes` bytes, the
 /// tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host waits.
 ///
-/// Returns KOALA_STATUS_LENGTH if `bytes` is another number.
+/// Returns KOALA_STATUS_LENGTH if `bytes` is another number. After KOALA_STATUS_DRIVER, v and h may have been written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_read_state(
     optimizer: *mut koala_cuda,
@@ -88,28 +89,23 @@ pub unsafe extern "C" fn koala_cuda_read_state(
         let stream = unsafe { stream_of(stream) };
         let read = |inner: &mut OnDevice| {
             let name = inner.names.get(tensor)?;
-            let found = inner.optimizer.state(stream, name)?;
-            match found.v.len() == bytes {
-                true => Ok(found),
-                false => Err(wrong_bytes(name, bytes, found.v.len())),
-            }
+            // SAFETY: NULL, or as many bytes of the caller's, apart from the other, that it lets be written.
+            let (v, h) = unsafe { (bytes_of(v, bytes), bytes_of(h, bytes)) };
+            Ok(inner.optimizer.read_state(stream, name, v, h)?)
         };
         // SAFETY: the caller's promise.
         let found = unsafe { koala_cuda::changed(optimizer, read) }?;
-        for (from, to) in [(found.v, v), (found.h, h)] {
-            if !to.is_null() {
-                // SAFETY: as many bytes, by the caller's promise.
-                unsafe { to.copy_from_nonoverlapping(from.as_ptr(), bytes) };
-            }
-        }
         // SAFETY: NULL, or aligned and the caller's to write.
-        unsafe { scalars.write_where_wanted(found.scalars.into()) };
+        unsafe { scalars.write_where_wanted(found.into()) };
         Ok(())
     })
 }
 
-fn wrong_bytes(name: &str, bytes: usize, expected: usize) -> Failure {
-    fail(koala_status::Length, format_args!("tensor {name:?}: {bytes} bytes for its state, expected {expected}"))
+/// # Safety
+/// `pointer` is NULL, or of that many bytes that nobody else uses for as long as the result is used.
+unsafe fn bytes_of<'a>(pointer: *mut u8, bytes: usize) -> Option<&'a mut [u8]> {
+    // SAFETY: the caller's promise; the device writes them all, or the call fails and nothing is read.
+    (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(pointer, bytes) })
 }
 
 /// What an optimizer has asked of its device until now. Set `size` before the call.
@@ -118,13 +114,14 @@ fn wrong_bytes(name: &str, bytes: usize, expected: usize) -> Failure {
 pub struct koala_cuda_counts {
     /// sizeof(koala_cuda_counts).
     pub size: usize,
-    /// Steps put on a stream.
+    /// Steps put on a stream; captured ones are not counted, nor is what a graph's launches do.
     pub steps: u64,
-    /// Kernels put on a stream: three for each group of a step's tensors, and one for every 255 words that change before
-    /// it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved.
+    /// Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words that
+    /// change before it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved,
+    /// or that is captured.
     pub launches: u64,
-    /// Calls for which the host waited for the device: to allocate, to describe tensors that are not those of the step
-    /// before, and to read.
+    /// Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those of
+    /// the step before, and to read.
     pub waits: u64,
 }
 

@@ -3,25 +3,32 @@
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
-use koala_optim::Loss;
 use koala_optim::cuda::{DeviceLoss, StepLoss, Tensor};
+use koala_optim::{ElementType, Loss};
 
+use crate::apart::Occupied;
 use crate::cuda::{OnDevice, address, koala_cuda, stream_of};
-use crate::failure::{Failure, prefix};
+use crate::failure::{Failure, fail, prefix};
 use crate::growing::Array;
 use crate::guard::guarded;
 use crate::handle::Handle;
 use crate::optimizer_step::koala_parameters;
-use crate::pointers::{check, known, null};
+use crate::pointers::{check, end_of, known, null, too_long};
 use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
 use crate::status::koala_status;
 
 /// Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
-/// are on the device, and overlap nothing else that the step writes; that they are on it and aligned is looked at. The
-/// host does not wait if these are the tensors of the step before, whose gradients and learning rates may be others.
+/// are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
+/// rates may be others; for other tensors it allocates, too.
 ///
-/// Returns KOALA_STATUS_SETTING if the loss's second moment is negative, and KOALA_STATUS_FOREIGN_DEVICE for a stream or a
-/// buffer elsewhere.
+/// On a stream that is being captured, the step is captured, if one of the same tensors was taken before and no settings
+/// or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies and
+/// states have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
+/// Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A loss from the host stays what it
+/// was.
+///
+/// Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_FOREIGN_DEVICE for a stream or a
+/// buffer elsewhere, and KOALA_STATUS_DRIVER if the step cannot be captured; the capture goes on without it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_step(
     optimizer: *mut koala_cuda,
@@ -41,7 +48,7 @@ pub unsafe extern "C" fn koala_cuda_step(
 
 /// The same with a loss that only the device knows: `mean` and `second_moment` are addresses there, of an element of
 /// `type` each. `second_moment` may be NULL with KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not
-/// finite. Such a step may be captured in a graph, once a step has been taken with the same tensors.
+/// finite. It is the step to be captured in a graph: each launch reads the loss.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_step_device_loss(
     optimizer: *mut koala_cuda,
@@ -64,9 +71,9 @@ pub unsafe extern "C" fn koala_cuda_step_device_loss(
     })
 }
 
-/// Puts settings that have changed, and restarts, on the stream without a step. A step does it first. A step that was
-/// captured in a graph does what it did then each time the graph is launched, so this comes before a capture, and before
-/// a launch for which settings have changed.
+/// Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that is
+/// captured in a graph, or launched by it: so this comes before a capture, and before a launch for which settings have
+/// changed. While the stream is being captured, it returns KOALA_STATUS_DRIVER if there is something to write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_write_changes(optimizer: *mut koala_cuda, stream: *mut c_void) -> koala_status {
     guarded(|| {
@@ -88,26 +95,76 @@ unsafe fn step(
 ) -> Result<(), Failure> {
     // SAFETY: the caller's promise.
     let (stream, list) = unsafe { (stream_of(stream), Array::new(tensors, count, "tensors")?) };
-    let step = |OnDevice { optimizer, names, .. }: &mut OnDevice| {
-        let tensor = |place| {
-            // SAFETY: within the list.
-            let given = unsafe { list.get(place) }?;
-            let name = names.get(given.tensor)?;
-            // SAFETY: the caller's promise.
-            unsafe { on_device(name, given) }.inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))
-        };
-        let given = (0..count).map(tensor).collect::<Result<Vec<Tensor>, Failure>>()?;
-        Ok(optimizer.step(stream, loss, &given)?)
+    let step = |inner: &mut OnDevice| {
+        // SAFETY: the caller's promise; the list is emptied before the call ends.
+        let taken = unsafe { inner.take(list) };
+        let done = taken.and_then(|()| Ok(inner.optimizer.step(stream, loss, &inner.given)?));
+        inner.given.clear();
+        done
     };
     // SAFETY: the caller's promise.
     unsafe { koala_cuda::changed(optimizer, step) }
+}
+
+/// The buffers of a tensor, as [`Sorted`](crate::apart::Sorted) has them: all but the gradient are written.
+pub(crate) const BUFFERS: [&str; 6] = ["parameters", "gradient", "copy", "v", "h", "scalars"];
+
+impl OnDevice {
+    /// Looks at C's list, and makes the library's of it, in `given`.
+    ///
+    /// # Safety
+    /// `given` is emptied before the call ends; and the promise of the caller of a step.
+    unsafe fn take(&mut self, list: Array<koala_parameters>) -> Result<(), Failure> {
+        self.given.clear();
+        if list.count > self.names.len() {
+            let known = self.names.len();
+            let text = format_args!("{} tensors are given, but there are only {known}", list.count);
+            return Err(fail(koala_status::DuplicateTensor, text));
+        }
+        for place in 0..list.count {
+            // SAFETY: within the list.
+            let given = unsafe { list.get(place) }?;
+            let name: *const str = self.names.get(given.tensor)?;
+            // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the call
+            // ends.
+            let name: &'static str = unsafe { &*name };
+            // SAFETY: the caller's promise.
+            let tensor = unsafe { on_device(name, given) };
+            self.given.push(tensor.inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?);
+        }
+        self.check_apart(list)
+    }
+
+    /// Whether what is written overlaps nothing else.
+    fn check_apart(&mut self, list: Array<koala_parameters>) -> Result<(), Failure> {
+        let OnDevice { names, states, sorted, .. } = self;
+        // SAFETY: within the list, here and below.
+        let tensor = |place| unsafe { list.get(place) };
+        let ranges = |place| {
+            let Ok(given) = tensor(place) else { return [(0, 0); BUFFERS.len()] };
+            let ([parameters, gradient, copy], [v, h, scalars]) = (given.ranges(false), states[given.tensor]);
+            [parameters, gradient, copy, v, h, scalars]
+        };
+        let Some((left, right)) = sorted.overlap(list.count, ranges) else { return Ok(()) };
+        let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| names.get(tensor.tensor));
+        let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
+        let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);
+        let text = format_args!("{left} of tensor {left_name:?} and {right} of tensor {right_name:?} overlap");
+        Err(fail(koala_status::Overlap, text))
+    }
 }
 
 /// # Safety
 /// The buffers are on the device, as the caller of a step has promised.
 unsafe fn on_device<'a>(name: &'a str, given: &koala_parameters) -> Result<Tensor<'a>, Failure> {
     let (parameters, gradient) = (address(given.parameters), address(given.gradient));
-    let (element_type, copy_type) = (known(given.r#type)?.into(), known(given.copy_type)?);
+    let (element_type, copy_type): (ElementType, _) = (known(given.r#type)?.into(), known(given.copy_type)?);
+    let copy_size = if copy_type == koala_copy_type::None { 0 } else { 2 };
+    let (size, length) = (element_type.size(), given.length);
+    let ends = [(parameters, size), (gradient, size), (address(given.copy), copy_size)];
+    if ends.into_iter().any(|(address, size)| end_of(address as usize, length, size).is_none()) {
+        return Err(too_long(length, "it"));
+    }
     // SAFETY: the caller's promise.
     unsafe {
         let tensor = Tensor::new(name, element_type, given.length, parameters, gradient);

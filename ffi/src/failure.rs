@@ -115,10 +115,10 @@ impl From<koala_optim::cuda::Error> for Failure {
                 koala_status::AbsentDevice
             }
             Error::ForeignStream | Error::NotOnDevice { .. } => koala_status::ForeignDevice,
-            Error::Driver { .. } => koala_status::Driver,
-            Error::Memory { .. } => koala_status::Memory,
+            Error::Driver { .. } | Error::Captured { .. } => koala_status::Driver,
+            Error::Memory { .. } | Error::HostMemory { .. } => koala_status::Memory,
             Error::Misaligned { .. } => koala_status::Misaligned,
-            Error::TooLong { .. } => koala_status::Length,
+            Error::TooLong { .. } | Error::StateBytes { .. } => koala_status::Length,
             Error::Policy { .. } => koala_status::Setting,
             Error::NoSecondMoment => koala_status::NullPointer,
             // As above.

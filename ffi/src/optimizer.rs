@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use koala_optim::kernel::Scalars;
 use koala_optim::{Config, Error, Optimizer, Scaling, TensorState};
 
+use crate::apart::BUFFERS;
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::check_apart;
 use crate::failure::{Failure, copy_text, fail};
@@ -262,7 +263,7 @@ pub unsafe extern "C" fn koala_optimizer_add_tensor(
             let number = inner.names.add(name);
             // So that a step does not allocate.
             inner.given.reserve(inner.names.len());
-            inner.sorted.reserve(inner.names.len());
+            inner.sorted.reserve(inner.names.len(), BUFFERS.len());
             Ok(number)
         };
         // SAFETY: the caller's promise.

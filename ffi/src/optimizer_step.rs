@@ -137,7 +137,7 @@ impl koala_parameters {
     }
 
     /// What its buffers occupy; nothing if it may not be used.
-    fn ranges(&self, predicts: bool) -> [Range; BUFFERS.len()] {
+    pub(crate) fn ranges(&self, predicts: bool) -> [Range; BUFFERS.len()] {
         let (Ok(element_type), Ok(copy_type)) = (known(self.r#type), known(self.copy_type)) else { return [(0, 0); 3] };
         let range = |pointer: *const c_void, size: usize| bytes_at(pointer, self.length * size);
         let size = ElementType::from(element_type).size();

@@ -62,7 +62,8 @@ pub enum koala_status {
     AbsentDevice = 23,
     /// A buffer or a stream is not the device's.
     ForeignDevice = 24,
-    /// A call of the CUDA driver failed: after this, what was put on the stream may have run in part.
+    /// A call of the CUDA driver failed: after this, what was put on the stream may have run in part. Or the stream is
+    /// being captured, and the call cannot be: then nothing has been put there.
     Driver = 25,
     /// A step in halves was to be another one than of KOALA++ with gradients as they are: nothing else is offered so.
     Halves = 26,

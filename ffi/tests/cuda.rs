@@ -4,6 +4,8 @@
 
 #[path = "../../tests/common/compiled.rs"]
 mod compiled;
+#[path = "../../tests/common/counting.rs"]
+mod counting;
 
 use std::ffi::{CString, c_void};
 use std::mem::MaybeUninit;
@@ -31,8 +33,9 @@ const SHAPES: [Shape; 5] = [
     shape(300, koala_element_type::F16, koala_state_type::Bf16, koala_copy_type::Bf16, true),
 ];
 const STEPS: usize = 8;
-/// Two groups of tensors for the cache.
+/// What divides the tensors into two groups for the cache.
 const GROUP_BYTES: usize = 30_000;
+const GROUPS: u64 = 2;
 
 const fn shape(
     length: usize,
@@ -133,10 +136,13 @@ fn scalar_bits(scalars: &koala_scalars) -> [u64; 4] {
 #[test]
 fn the_processors_bits() {
     let options = ["-Wl,-soname,libcuda.so"];
-    let Some(_stub) = compiled("koala-c-driver", &DRIVER, &options) else { return };
+    let Some(stub) = compiled("koala-c-driver", &DRIVER, &options) else { return };
     let memory = Memory(Device::new(0).unwrap());
     // SAFETY: pointers lead to what the functions' documentation says, here and below.
     unsafe { compare(&memory) };
+    // SAFETY: the function has this type in libcuda.cpp.
+    let mistakes = unsafe { stub.get::<unsafe extern "C" fn() -> i32>(b"stub_mistakes").unwrap()() };
+    assert_eq!(mistakes, 0);
 }
 
 unsafe fn compare(memory: &Memory) {
@@ -230,6 +236,7 @@ unsafe fn compare(memory: &Memory) {
         unsafe {
             ok(koala_optimizer_step(cpu, &loss, on_cpu.as_ptr(), count, details.as_mut_ptr(), &mut report));
             ok(koala_cuda_count(cuda, &mut before));
+            let allocations = counting::allocations();
             match step % 2 {
                 0 => ok(koala_cuda_step(cuda, null_mut(), &loss, on_cuda.as_ptr(), count)),
                 _ => {
@@ -239,13 +246,15 @@ unsafe fn compare(memory: &Memory) {
                     ok(koala_cuda_step_device_loss(cuda, null_mut(), double, mean, second_moment, tensors, count));
                 }
             }
+            // The first one describes the tensors.
+            assert!(step == 0 || counting::allocations() == allocations);
             ok(koala_cuda_count(cuda, &mut after));
             ok(koala_cuda_report(cuda, null_mut(), &mut cuda_report));
             ok(koala_cuda_details(cuda, null_mut(), cuda_details.as_mut_ptr(), count));
         }
         if step > 0 {
             assert_eq!((after.steps - before.steps, after.waits - before.waits), (1, 0));
-            assert_eq!((after.launches - before.launches) % 3, 0);
+            assert_eq!(after.launches - before.launches, 3 * GROUPS);
         }
         assert_eq!(numbers(&cuda_report), numbers(&report));
         let bits = |report: &koala_tensor_report| {

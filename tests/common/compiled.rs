@@ -9,7 +9,7 @@ use libloading::Library;
 #[allow(dead_code)]
 pub const DRIVER: [&str; 3] = ["shim.cpp", "libcuda.cpp", "libcuda_streams.cpp"];
 
-/// Compiles those files of the folder and loads what comes of it; `None` where there is no g++.
+/// Compiles those files of the folder and loads what comes of it; `None` where there is no g++ and need not be.
 #[allow(dead_code)]
 pub fn compiled(name: &str, files: &[&str], options: &[&str]) -> Option<Library> {
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.so", std::process::id()));
@@ -23,8 +23,8 @@ pub fn compiled(name: &str, files: &[&str], options: &[&str]) -> Option<Library>
     Some(loaded.unwrap())
 }
 
-/// Compiles those files of the folder to a library; false, with a line that says so, where there is no g++.
-/// `KOALA_REQUIRE_SHIM` makes that a failure.
+/// Compiles those files of the folder to a library. Without a g++ that is a failure, unless `KOALA_WITHOUT_SHIM` is set:
+/// then it is false, with a line that says so.
 pub fn build(library: &Path, files: &[&str], options: &[&str]) -> bool {
     let mut folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("backends/cuda/shim"));
     let folder = folders.find(|folder| folder.exists()).expect("the repository has it");
@@ -35,7 +35,8 @@ pub fn build(library: &Path, files: &[&str], options: &[&str]) -> bool {
     match command.status() {
         Ok(status) => assert!(status.success(), "g++ does not compile {files:?}: {command:?}"),
         Err(error) => {
-            assert!(std::env::var_os("KOALA_REQUIRE_SHIM").is_none(), "there is no g++: {error}");
+            let advice = "install it, or set KOALA_WITHOUT_SHIM=1 to have tests of CUDA do nothing";
+            assert!(std::env::var_os("KOALA_WITHOUT_SHIM").is_some(), "there is no g++ ({error}): {advice}");
             println!("skipped: there is no g++ to compile {files:?} for this processor: {error}");
             return false;
         }

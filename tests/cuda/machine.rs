@@ -6,14 +6,18 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaContext, CudaGraph, CudaStream};
 use koala_optim::cuda::{Device, Driver, Stream};
 
-use crate::shim::Fake;
+use crate::shim::{self, Fake};
 
 /// A device to test on.
 pub struct Machine {
     pub name: String,
     pub driver: Arc<dyn Driver>,
-    /// Its primary context, which has streams: not the shim's.
-    pub context: Option<Arc<CudaContext>>,
+    kind: Kind,
+}
+
+enum Kind {
+    Gpu(Arc<CudaContext>),
+    Shim(Fake),
 }
 
 const GIBIBYTE: usize = 1 << 30;
@@ -24,41 +28,77 @@ pub fn machine() -> Option<Machine> {
         let name = format!("CUDA device {number}");
         let number = number.parse().expect("KOALA_CUDA_DEVICE is the number of a device");
         let driver = Arc::new(Device::new(number).unwrap());
-        return Some(Machine { name, driver, context: Some(CudaContext::new(number).unwrap()) });
+        return Some(Machine { name, driver, kind: Kind::Gpu(CudaContext::new(number).unwrap()) });
     }
     println!("not run on a GPU: KOALA_CUDA_DEVICE names none");
-    let fake = Fake::new(GIBIBYTE, GIBIBYTE)?;
-    Some(Machine { name: "the shim".into(), driver: Arc::new(fake), context: None })
+    let fake = Fake::new(GIBIBYTE, 2 * GIBIBYTE)?;
+    Some(Machine { name: "the shim".into(), driver: Arc::new(fake.clone()), kind: Kind::Shim(fake) })
 }
 
-/// What is captured on a stream of its own, to be launched again and again.
-pub struct Captured {
-    stream: Arc<CudaStream>,
-    graph: Option<CudaGraph>,
-}
-
-impl Captured {
-    /// Nothing yet.
-    pub fn on(context: &Arc<CudaContext>) -> Self {
-        Captured { stream: context.new_stream().unwrap(), graph: None }
+impl Machine {
+    /// The GPU's primary context.
+    pub fn context(&self) -> Option<&Arc<CudaContext>> {
+        match &self.kind {
+            Kind::Gpu(context) => Some(context),
+            Kind::Shim(_) => None,
+        }
     }
 
+    /// What captures graphs.
+    pub fn recorder(&self) -> Recorder {
+        match &self.kind {
+            Kind::Gpu(context) => Recorder::Gpu(context.new_stream().unwrap()),
+            Kind::Shim(fake) => Recorder::Shim(fake.clone()),
+        }
+    }
+}
+
+/// A stream whose work can be captured, to be launched again and again.
+pub enum Recorder {
+    Gpu(Arc<CudaStream>),
+    Shim(Fake),
+}
+
+/// What was captured.
+pub enum Graph {
+    Gpu(CudaGraph),
+    Shim(shim::Graph),
+}
+
+impl Recorder {
     pub fn stream(&self) -> Stream {
-        // SAFETY: it lives as long as `self`, which outlives what the tests put on it.
-        unsafe { Stream::from_raw(self.stream.cu_stream().cast()) }
+        match self {
+            // SAFETY: it lives as long as `self`, which outlives what the tests put on it.
+            Recorder::Gpu(stream) => unsafe { Stream::from_raw(stream.cu_stream().cast()) },
+            Recorder::Shim(_) => shim::captured_stream(),
+        }
     }
 
     /// Captures what the call puts on the stream.
-    pub fn capture(&mut self, call: impl FnOnce(Stream)) {
-        // Other threads' tests allocate meanwhile.
-        self.stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).unwrap();
-        call(self.stream());
-        self.graph = self.stream.end_capture(CUgraphInstantiate_flags(0)).unwrap();
+    pub fn capture(&self, call: impl FnOnce(Stream)) -> Graph {
+        match self {
+            Recorder::Gpu(stream) => {
+                // Other threads' tests allocate meanwhile.
+                let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+                stream.begin_capture(mode).unwrap();
+                call(self.stream());
+                let graph = stream.end_capture(CUgraphInstantiate_flags(0)).unwrap();
+                Graph::Gpu(graph.expect("something was captured"))
+            }
+            Recorder::Shim(fake) => Graph::Shim(fake.capture(call)),
+        }
     }
 
-    /// Launches what was captured.
-    pub fn launch(&self) {
-        self.graph.as_ref().expect("something was captured").launch().unwrap();
+    /// Launches what was captured, and waits for it.
+    pub fn launch(&self, graph: &Graph) {
+        match (self, graph) {
+            (Recorder::Gpu(stream), Graph::Gpu(graph)) => {
+                graph.launch().unwrap();
+                stream.synchronize().unwrap();
+            }
+            (Recorder::Shim(fake), Graph::Shim(graph)) => fake.replay(graph),
+            _ => unreachable!("the graph is this recorder's"),
+        }
     }
 }
 
@@ -66,8 +106,8 @@ impl Captured {
 pub trait Buffers: Driver {
     /// A buffer with these bytes, which is the caller's to give back.
     fn buffer(&self, bytes: &[u8]) -> u64 {
-        // One byte more, so that an empty buffer has an address too.
-        let address = self.allocate(bytes.len() + 1).unwrap();
+        // An empty buffer has an address too.
+        let address = self.allocate(bytes.len().max(1)).unwrap();
         self.set(address, bytes);
         address
     }
@@ -92,3 +132,43 @@ pub trait Buffers: Driver {
 }
 
 impl<D: Driver + ?Sized> Buffers for D {}
+
+/// A buffer among bytes that nothing may write.
+pub struct Area {
+    driver: Arc<dyn Driver>,
+    start: u64,
+    before: usize,
+    bytes: usize,
+}
+
+/// What is before and behind each, at least.
+const GUARD: [u8; 64] = [0x5a; 64];
+
+impl Area {
+    /// A buffer with these bytes, so many bytes off from where its memory begins and every type is aligned.
+    pub fn new(driver: &Arc<dyn Driver>, bytes: &[u8], offset: usize) -> Self {
+        let before = GUARD.len() + offset;
+        let all = [&vec![GUARD[0]; before], bytes, &GUARD].concat();
+        Area { start: driver.buffer(&all), driver: driver.clone(), before, bytes: bytes.len() }
+    }
+
+    pub fn address(&self) -> u64 {
+        self.start + self.before as u64
+    }
+
+    /// Its bytes; it is looked at whether those around are what they were.
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut all = self.driver.get(self.start, self.before + self.bytes + GUARD.len());
+        let behind = all.split_off(self.before + self.bytes);
+        let bytes = all.split_off(self.before);
+        assert!(all.iter().chain(&behind).all(|byte| *byte == GUARD[0]), "written around a buffer");
+        bytes
+    }
+}
+
+impl Drop for Area {
+    fn drop(&mut self) {
+        // SAFETY: it came from `buffer`, and is used no more.
+        unsafe { self.driver.free(self.start) };
+    }
+}

@@ -1,13 +1,13 @@
 //! A model that is stepped by the scalar backend and by the kernels, and all that the contract speaks of, as bits.
 
-use koala_optim::cuda::{self, DeviceLoss, StepLoss, Stream};
+use koala_optim::cuda::{self, DeviceLoss, StateBuffers, StepLoss, Stream};
 use koala_optim::{
     Backend, Config, Element, ElementType, Loss, Noise, Optimizer, Policy, Report, Settings, StateType, Tensor, bf16,
     f16,
 };
 
-use crate::common::{random_vector, report_bits, round_to, scalar_bits};
-use crate::machine::{Buffers, Captured, Machine};
+use crate::common::{random_vector, report_bits, round_to, scalar_bits, state_element};
+use crate::machine::{Area, Buffers, Machine, Recorder};
 
 /// One tensor of a model.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Shape {
     /// The place of its settings.
     pub group: usize,
     pub copy: Option<ElementType>,
+    /// Elements by which its buffers on the device are off from where every type is aligned.
+    pub offset: usize,
 }
 
 /// A model, and how it is stepped.
@@ -31,6 +33,8 @@ pub struct Model {
     pub steps: usize,
     /// Whether the device's second step is captured, and launched as a graph for all steps that follow the first.
     pub captured: bool,
+    /// Over how many calls the device's steps divide the tensors. Reports are the last call's then.
+    pub calls: usize,
     pub loss: fn(usize) -> Loss,
     /// Changes a tensor's parameters before the first step, given its number.
     pub begin: fn(usize, &mut [f64]),
@@ -48,6 +52,7 @@ impl Model {
             details: true,
             steps: 3,
             captured: false,
+            calls: 1,
             loss: |step| Loss::new(0.9 - 0.01 * step as f64, 1.0 + 0.02 * step as f64),
             begin: |_, _| {},
             change: |_, _, _| {},
@@ -240,62 +245,88 @@ pub fn on_scalar(model: &Model) -> Trace {
 /// launches for each of them, and no wait.
 pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace, usize) {
     let Model { noise, policy, details, .. } = *model;
-    let context = || machine.context.as_ref().expect("KOALA_CUDA_DEVICE names a device, as the shim has no graphs");
-    let mut captured = model.captured.then(|| Captured::on(context()));
-    let stream = captured.as_ref().map_or(Stream::DEFAULT, Captured::stream);
+    let recorder = model.captured.then(|| machine.recorder());
+    let mut graph = None;
+    let stream = recorder.as_ref().map_or(Stream::DEFAULT, Recorder::stream);
     let config = cuda::Config { noise, policy, details, group_bytes: Some(group_bytes) };
     let mut optimizer = cuda::Optimizer::new(machine.driver.clone(), config).unwrap();
     let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
     let driver = &*machine.driver;
     let count = model.shapes.len();
     let names: Vec<String> = (0..count).map(Model::name).collect();
-    for (name, shape) in names.iter().zip(&model.shapes) {
-        optimizer.add_tensor(name, shape.length, shape.parameters, shape.state, groups[shape.group]).unwrap();
+    let area = |tensor: usize, bytes: &[u8], size: usize| {
+        Area::new(&machine.driver, bytes, size * model.shapes[tensor].offset)
+    };
+    let filled = |tensor: usize, vector: Vector| area(tensor, vector.bytes(), model.shapes[tensor].parameters.size());
+    let parameters: Vec<Area> = (0..count).map(|tensor| filled(tensor, model.parameters(tensor))).collect();
+    let gradients: Vec<Area> = (0..count).map(|tensor| filled(tensor, model.gradient(tensor, 0))).collect();
+    let copies: Vec<Option<Area>> = (0..count)
+        .map(|tensor| model.shapes[tensor].copy.map(|_| area(tensor, &vec![0; 2 * model.shapes[tensor].length], 2)))
+        .collect();
+    // Every second one's state is in buffers of the test.
+    let mut states: Vec<Option<[Area; 3]>> = Vec::new();
+    for (tensor, shape) in model.shapes.iter().enumerate() {
+        let Shape { length, parameters, state, group, .. } = *shape;
+        let (name, group) = (&names[tensor], groups[group]);
+        if tensor % 2 == 0 {
+            optimizer.add_tensor(name, length, parameters, state, group).unwrap();
+            states.push(None);
+            continue;
+        }
+        let size = state_element(parameters, state).size();
+        let vector = || area(tensor, &vec![0; size * length], size);
+        let areas = [vector(), vector(), area(tensor, &[0; 32], 8)];
+        let [v, h, scalars] = areas.each_ref().map(Area::address);
+        // SAFETY: they are the device's, of these lengths, and given back after the steps.
+        let buffers = unsafe { StateBuffers::new(v, h, scalars) };
+        optimizer.add_tensor_with_state(name, length, parameters, state, group, buffers).unwrap();
+        states.push(Some(areas));
     }
-    let parameters: Vec<u64> = (0..count).map(|tensor| driver.buffer(model.parameters(tensor).bytes())).collect();
-    let gradients: Vec<u64> = (0..count).map(|tensor| driver.buffer(model.gradient(tensor, 0).bytes())).collect();
-    let copies: Vec<Option<u64>> =
-        model.shapes.iter().map(|shape| Some(driver.buffer(&vec![0; shape.copy?.size() * shape.length]))).collect();
     let tensors: Vec<cuda::Tensor> = (0..count)
         .map(|i| {
             let Shape { length, parameters: element_type, copy, .. } = model.shapes[i];
+            let [parameters, gradient] = [&parameters[i], &gradients[i]].map(Area::address);
             // SAFETY: the buffers are the device's, of that length, and given back after the steps.
             unsafe {
-                let tensor = cuda::Tensor::new(&names[i], element_type, length, parameters[i], gradients[i]);
-                match (copy, copies[i]) {
-                    (Some(ElementType::Bf16), Some(copy)) => tensor.with_bf16_copy(copy),
-                    (Some(_), Some(copy)) => tensor.with_f16_copy(copy),
+                let tensor = cuda::Tensor::new(&names[i], element_type, length, parameters, gradient);
+                match (copy, &copies[i]) {
+                    (Some(ElementType::Bf16), Some(copy)) => tensor.with_bf16_copy(copy.address()),
+                    (Some(_), Some(copy)) => tensor.with_f16_copy(copy.address()),
                     _ => tensor,
                 }
             }
         })
         .collect();
+    let calls: Vec<Vec<cuda::Tensor>> =
+        (0..model.calls).map(|call| tensors.iter().skip(call).step_by(model.calls).cloned().collect()).collect();
     let losses = driver.buffer(&[0; 16]);
     // SAFETY: the buffer is the device's, has both, and is given back after the steps.
     let device_loss = unsafe { DeviceLoss::new(ElementType::F64, losses, Some(losses + 8)) };
     let mut trace = Trace::default();
     for step in 0..model.steps {
-        for (tensor, address) in gradients.iter().enumerate() {
-            driver.set(*address, model.gradient(tensor, step).bytes());
+        for (tensor, area) in gradients.iter().enumerate() {
+            driver.set(area.address(), model.gradient(tensor, step).bytes());
         }
         let loss = (model.loss)(step);
         driver.set(losses, bytemuck::cast_slice(&[loss.mean, loss.second_moment]));
-        let loss = if captured.is_some() { device_loss.into() } else { StepLoss::from(loss) };
+        let loss = if recorder.is_some() { device_loss.into() } else { StepLoss::from(loss) };
         let before = optimizer.counts();
-        let mut put_on = |stream| optimizer.step(stream, loss, &tensors).unwrap();
-        match &mut captured {
-            Some(captured) if step > 0 => {
-                if step == 1 {
-                    captured.capture(put_on);
-                }
-                captured.launch();
+        let mut put_on = |stream| {
+            for tensors in &calls {
+                optimizer.step(stream, loss, tensors).unwrap();
+            }
+        };
+        match &recorder {
+            Some(recorder) if step > 0 => {
+                recorder.launch(graph.get_or_insert_with(|| recorder.capture(put_on)));
             }
             _ => put_on(stream),
         }
         let after = optimizer.counts();
-        if step > 0 {
-            let steps = u64::from(step == 1 || captured.is_none());
-            assert_eq!(after.launches - before.launches, 3 * steps * optimizer.cache_groups() as u64);
+        if step > 0 && calls.len() == 1 {
+            let launches = 3 * optimizer.cache_groups() + if recorder.is_some() { count.div_ceil(255) } else { 0 };
+            let steps = usize::from(step == 1 || recorder.is_none());
+            assert_eq!(after.launches - before.launches, (launches * steps) as u64);
             assert_eq!(after.waits, before.waits);
         }
         let report = optimizer.report(stream).unwrap();
@@ -303,19 +334,20 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
         trace.details.push(optimizer.details(stream).unwrap().iter().map(report_bits).collect());
     }
     for (tensor, name) in names.iter().enumerate() {
-        let Shape { length, parameters: element_type, .. } = model.shapes[tensor];
         let state = optimizer.state(stream, name).unwrap();
+        if let Some([v, h, _]) = &states[tensor] {
+            assert_eq!((v.bytes(), h.bytes()), (state.v.clone(), state.h.clone()));
+        }
         trace.tensors.push(TensorTrace {
-            parameters: driver.get(parameters[tensor], element_type.size() * length),
+            parameters: parameters[tensor].bytes(),
             v: state.v,
             h: state.h,
-            copy: copies[tensor].map_or(Vec::new(), |address| driver.get(address, 2 * length)),
+            copy: copies[tensor].as_ref().map_or(Vec::new(), Area::bytes),
             scalars: scalar_bits(&state.scalars),
         });
+        assert!(gradients[tensor].bytes() == model.gradient(tensor, model.steps - 1).bytes(), "a gradient was written");
     }
-    for address in parameters.into_iter().chain(gradients).chain(copies.into_iter().flatten()).chain([losses]) {
-        // SAFETY: it came from `buffer`, and is used no more.
-        unsafe { driver.free(address) };
-    }
+    // SAFETY: it came from `buffer`, and is used no more.
+    unsafe { driver.free(losses) };
     (trace, optimizer.cache_groups())
 }

@@ -1,4 +1,5 @@
-//! A device without a GPU: memory of the host, and the kernels of `backends/cuda/kernels.cu` compiled for it by g++.
+//! A device without a GPU: memory of the host, and the kernels of `backends/cuda/kernels.cu` compiled for it by g++. A
+//! capture keeps what is launched, to be launched again; and nothing may be allocated, freed or waited for meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -66,12 +67,52 @@ struct Inner {
     l2_bytes: usize,
     memory: Mutex<Memory>,
     launches: Mutex<Vec<Kernel>>,
+    /// What is being captured.
+    captured: Mutex<Option<Graph>>,
 }
+
+/// What was captured: kernels, their thread blocks and arguments.
+pub type Graph = Vec<(Kernel, u32, Vec<u8>)>;
 
 #[derive(Debug)]
 struct Memory {
     left: usize,
-    allocations: BTreeMap<u64, Vec<u128>>,
+    allocations: BTreeMap<u64, Allocation>,
+    /// What was freed, which nothing may use, so that it is seen if something does.
+    freed: Vec<Allocation>,
+}
+
+/// Memory of some bytes, behind and before some that nothing writes.
+#[derive(Debug)]
+struct Allocation {
+    words: Vec<u128>,
+    bytes: usize,
+}
+
+/// What is before and behind each allocation.
+const GUARD: [u8; 64] = [0xa5; 64];
+
+impl Allocation {
+    fn new(bytes: usize) -> Self {
+        let mut allocation = Allocation { words: vec![0; (bytes + 2 * GUARD.len()).div_ceil(16)], bytes };
+        let all: &mut [u8] = bytemuck::cast_slice_mut(&mut allocation.words);
+        all[..GUARD.len()].fill(GUARD[0]);
+        all[GUARD.len() + bytes..].fill(GUARD[0]);
+        allocation
+    }
+
+    fn address(&self) -> u64 {
+        self.words.as_ptr().expose_provenance() as u64 + GUARD.len() as u64
+    }
+
+    /// Its bytes; it is looked at whether those around are what they were.
+    fn bytes(&mut self) -> &mut [u8] {
+        let all: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
+        let (before, rest) = all.split_at_mut(GUARD.len());
+        let (bytes, behind) = rest.split_at_mut(self.bytes);
+        assert!(before.iter().chain(&*behind).all(|byte| *byte == GUARD[0]), "written around an allocation");
+        bytes
+    }
 }
 
 /// A stream that belongs to another device.
@@ -80,16 +121,51 @@ pub fn foreign_stream() -> Stream {
     unsafe { Stream::from_raw(std::ptr::without_provenance_mut(0xf00)) }
 }
 
+/// A stream that is captured while [`Fake::capture`] runs.
+pub fn captured_stream() -> Stream {
+    // SAFETY: as above.
+    unsafe { Stream::from_raw(std::ptr::without_provenance_mut(0xca0)) }
+}
+
 impl Fake {
     /// A device with an L2 cache and a memory of that many bytes, where there is a g++.
     pub fn new(l2_bytes: usize, memory: usize) -> Option<Self> {
-        let memory = Mutex::new(Memory { left: memory, allocations: BTreeMap::new() });
-        Some(Fake(Arc::new(Inner { shim: shim()?, l2_bytes, memory, launches: Mutex::default() })))
+        let memory = Mutex::new(Memory { left: memory, allocations: BTreeMap::new(), freed: Vec::new() });
+        let (launches, captured) = (Mutex::default(), Mutex::default());
+        Some(Fake(Arc::new(Inner { shim: shim()?, l2_bytes, memory, launches, captured })))
+    }
+
+    /// What the call puts on the [`captured_stream`], which does not run.
+    pub fn capture(&self, call: impl FnOnce(Stream)) -> Graph {
+        *self.0.captured.lock().unwrap() = Some(Graph::new());
+        call(captured_stream());
+        self.0.captured.lock().unwrap().take().expect("it was being captured")
+    }
+
+    /// Runs what was captured.
+    pub fn replay(&self, graph: &Graph) {
+        for (kernel, blocks, argument) in graph {
+            self.run(*kernel, *blocks, argument).unwrap();
+        }
+    }
+
+    fn run(&self, kernel: Kernel, blocks: u32, argument: &[u8]) -> Result<(), Error> {
+        // Held while the kernel writes into the allocations.
+        let _memory = self.0.memory.lock().unwrap();
+        match self.0.shim.launch(kernel, blocks, argument) {
+            0 => Ok(()),
+            status => Err(Error::Driver { call: "koala_shim_launch", error: format!("status {status}") }),
+        }
+    }
+
+    /// What waits for the device spoils a capture.
+    fn waits(&self) {
+        assert!(self.0.captured.lock().unwrap().is_none(), "no capture allows to allocate, to free or to wait");
     }
 
     /// All memory, to see whether a call has written anything.
-    pub fn everything(&self) -> Vec<Vec<u128>> {
-        self.0.memory.lock().unwrap().allocations.values().cloned().collect()
+    pub fn everything(&self) -> Vec<Vec<u8>> {
+        self.0.memory.lock().unwrap().allocations.values_mut().map(|allocation| allocation.bytes().to_vec()).collect()
     }
 
     /// How many allocations there are.
@@ -99,7 +175,7 @@ impl Fake {
 
     /// The bytes of memory in use.
     pub fn used(&self) -> usize {
-        self.0.memory.lock().unwrap().allocations.values().map(|allocation| 16 * allocation.len()).sum()
+        self.0.memory.lock().unwrap().allocations.values().map(|allocation| allocation.bytes).sum()
     }
 
     /// Gives the device more memory.
@@ -117,8 +193,7 @@ impl Memory {
     /// The bytes of an allocation from that address on.
     fn at(&mut self, address: u64) -> &mut [u8] {
         let (start, allocation) = self.allocations.range_mut(..=address).next_back().expect("no memory of the device");
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(allocation);
-        &mut bytes[(address - start) as usize..]
+        &mut allocation.bytes()[(address - start) as usize..]
     }
 }
 
@@ -128,48 +203,56 @@ impl Driver for Fake {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, Error> {
+        self.waits();
         let mut memory = self.0.memory.lock().unwrap();
-        let whole = bytes.div_ceil(16).saturating_mul(16);
-        memory.left = memory.left.checked_sub(whole).ok_or(Error::Memory { bytes })?;
-        let allocation = vec![0_u128; bytes.div_ceil(16)];
-        let address = allocation.as_ptr().expose_provenance() as u64;
+        memory.left = memory.left.checked_sub(bytes).ok_or(Error::Memory { bytes })?;
+        let allocation = Allocation::new(bytes);
+        let address = allocation.address();
         memory.allocations.insert(address, allocation);
         Ok(address)
     }
 
     unsafe fn free(&self, address: u64) {
+        self.waits();
         let mut memory = self.0.memory.lock().unwrap();
-        let allocation = memory.allocations.remove(&address).expect("freed, and never allocated");
-        memory.left += 16 * allocation.len();
+        let mut allocation = memory.allocations.remove(&address).expect("freed, and never allocated");
+        allocation.bytes().fill(0xff);
+        memory.left += allocation.bytes;
+        memory.freed.push(allocation);
     }
 
     fn check_stream(&self, stream: Stream) -> Result<(), Error> {
         if stream == foreign_stream() { Err(Error::ForeignStream) } else { Ok(()) }
     }
 
+    fn is_captured(&self, stream: Stream) -> Result<bool, Error> {
+        Ok(stream == captured_stream() && self.0.captured.lock().unwrap().is_some())
+    }
+
     fn is_on_device(&self, address: u64) -> bool {
         let memory = self.0.memory.lock().unwrap();
         let before = memory.allocations.range(..=address).next_back();
-        before.is_some_and(|(start, allocation)| address < start + 16 * allocation.len() as u64)
+        before.is_some_and(|(start, allocation)| address < start + allocation.bytes as u64)
     }
 
     unsafe fn upload(&self, _: Stream, from: &[u8], to: u64) -> Result<(), Error> {
+        self.waits();
         self.0.memory.lock().unwrap().at(to)[..from.len()].copy_from_slice(from);
         Ok(())
     }
 
     unsafe fn download(&self, _: Stream, from: u64, to: &mut [u8]) -> Result<(), Error> {
+        self.waits();
         to.copy_from_slice(&self.0.memory.lock().unwrap().at(from)[..to.len()]);
         Ok(())
     }
 
-    unsafe fn launch(&self, _: Stream, kernel: Kernel, blocks: u32, argument: &[u8]) -> Result<(), Error> {
-        // Held while the kernel writes into the allocations.
-        let _memory = self.0.memory.lock().unwrap();
+    unsafe fn launch(&self, stream: Stream, kernel: Kernel, blocks: u32, argument: &[u8]) -> Result<(), Error> {
         self.0.launches.lock().unwrap().push(kernel);
-        match self.0.shim.launch(kernel, blocks, argument) {
-            0 => Ok(()),
-            status => Err(Error::Driver { call: "koala_shim_launch", error: format!("status {status}") }),
+        if let Some(graph) = self.0.captured.lock().unwrap().as_mut().filter(|_| stream == captured_stream()) {
+            graph.push((kernel, blocks, argument.to_vec()));
+            return Ok(());
         }
+        self.run(kernel, blocks, argument)
     }
 }

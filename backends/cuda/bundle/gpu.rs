@@ -168,6 +168,10 @@ impl Driver for Marking {
         self.device.check_stream(stream)
     }
 
+    fn is_captured(&self, stream: Stream) -> Result<bool, cuda::Error> {
+        self.device.is_captured(stream)
+    }
+
     fn is_on_device(&self, address: u64) -> bool {
         self.device.is_on_device(address)
     }

@@ -49,6 +49,11 @@ impl Plan {
         Ok(Plan { folder, quick, device, end: Instant::now() + LIMIT })
     }
 
+    /// Whether there is no time left for another measurement.
+    fn is_over(&self) -> bool {
+        self.seconds(1 << 20) < 10
+    }
+
     /// The seconds left, at most so many; at least one, as none would be no limit.
     fn seconds(&self, most: u64) -> u64 {
         self.end.saturating_duration_since(Instant::now()).as_secs().clamp(1, most)

@@ -1,6 +1,7 @@
 //! What the host reads of an optimizer on a device: reports, the filters, and what it has cost.
 
 use super::Optimizer;
+use crate::cuda::driver::zeros;
 use crate::cuda::tables::{ProgressRow, ReportRow, ScalarsRow};
 use crate::cuda::{Error, StateBuffers, Stream};
 use crate::kernel::{Norms, Outcome, Scalars, TensorReport};
@@ -9,13 +10,14 @@ use crate::{ElementType, Report};
 /// What an optimizer has asked of its device until now: see [`Optimizer::counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Steps put on a stream.
+    /// Steps put on a stream; captured ones are not counted, nor is what a graph's launches do.
     pub steps: u64,
-    /// Kernels put on a stream: three for each group of a step, and one for every 255 words that change before it: five
-    /// for a group's settings, four for a filter that restarts, one for a gradient that has moved.
+    /// Kernels put on a stream, or captured: three for each group of a step, and one for every 255 words that change
+    /// before it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved, or
+    /// that is captured.
     pub launches: u64,
-    /// Calls for which the host waited for the device: to allocate, to describe tensors that it has not just stepped,
-    /// and to read.
+    /// Calls of the driver for which the host waited: to allocate and to free, to describe tensors that it has not just
+    /// stepped, and to read.
     pub waits: u64,
 }
 
@@ -36,7 +38,7 @@ impl Optimizer {
     /// What the last step on the stream did. The host waits for it.
     ///
     /// # Errors
-    /// [`Error::ForeignStream`], [`Error::Driver`].
+    /// [`Error::ForeignStream`], [`Error::Captured`], [`Error::Driver`].
     ///
     /// See the [module's example](crate::cuda).
     pub fn report(&self, stream: Stream) -> Result<Report, Error> {
@@ -59,15 +61,26 @@ impl Optimizer {
     }
 
     fn progress(&self, stream: Stream) -> Result<ProgressRow, Error> {
+        self.check_readable(stream)?;
+        let mut row = [ProgressRow::default()];
+        self.progress.read(stream, &mut row)?;
+        Ok(row[0])
+    }
+
+    fn check_readable(&self, stream: Stream) -> Result<(), Error> {
         self.counted.driver.check_stream(stream)?;
-        Ok(self.progress.read(stream, 1)?[0])
+        match self.counted.driver.is_captured(stream)? {
+            true => Err(Error::Captured { expected: "nothing to be read before the capture has ended" }),
+            false => Ok(()),
+        }
     }
 
     /// The reports on the tensors of the last step, in the order in which they were given; with norms if
-    /// [`Config::details`](crate::cuda::Config::details) is set. The host waits for it.
+    /// [`Config::details`](crate::cuda::Config::details) is set. If the last call of [`step`](Optimizer::step) was
+    /// captured, the last step is that of its graph's last launch. The host waits for it.
     ///
     /// # Errors
-    /// [`Error::ForeignStream`], [`Error::Driver`].
+    /// [`Error::ForeignStream`], [`Error::Captured`], [`Error::HostMemory`], [`Error::Driver`].
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
@@ -79,16 +92,18 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::cuda::Error>(())
     /// ```
     pub fn details(&self, stream: Stream) -> Result<Vec<TensorReport>, Error> {
-        self.counted.driver.check_stream(stream)?;
+        self.check_readable(stream)?;
         let count = if self.steps == 0 { 0 } else { self.tables.rows.len() };
-        let rows: Vec<ReportRow> = self.tables.reports.read(stream, count)?;
+        let mut rows: Vec<ReportRow> = zeros(count)?;
+        self.tables.reports.read(stream, &mut rows)?;
         Ok(rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect())
     }
 
     /// The filter of a tensor. The host waits for it.
     ///
     /// # Errors
-    /// [`Error::Call`] if there is no such tensor, [`Error::ForeignStream`], [`Error::Driver`].
+    /// [`Error::Call`] if there is no such tensor, [`Error::ForeignStream`], [`Error::Captured`],
+    /// [`Error::HostMemory`], [`Error::Driver`].
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
@@ -100,19 +115,55 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::cuda::Error>(())
     /// ```
     pub fn state(&mut self, stream: Stream, name: &str) -> Result<State, Error> {
+        let entry = &self.entries[self.index_of(name)?];
+        let (element_type, bytes) = (entry.state_type, entry.state_bytes());
+        let (mut v, mut h) = (zeros(bytes)?, zeros(bytes)?);
+        let scalars = self.read_state(stream, name, Some(&mut v), Some(&mut h))?;
+        Ok(State { element_type, v, h, scalars })
+    }
+
+    /// The same into buffers of the caller, of as many bytes as the tensor's elements take in the state's type, for
+    /// those of v and h that are wanted. The host waits for it.
+    ///
+    /// # Errors
+    /// As [`state`](Self::state), and [`Error::StateBytes`] for a buffer of another length.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
+    /// # use koala_optim::{ElementType, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("bias", 10, ElementType::F32, StateType::Same, group)?;
+    /// let mut v = [0; 40];
+    /// assert_eq!(optimizer.read_state(Stream::DEFAULT, "bias", Some(&mut v), None)?.steps, 0);
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
+    pub fn read_state(
+        &mut self,
+        stream: Stream,
+        name: &str,
+        v: Option<&mut [u8]>,
+        h: Option<&mut [u8]>,
+    ) -> Result<Scalars, Error> {
         let index = self.index_of(name)?;
+        let expected = self.entries[index].state_bytes();
+        if let Some(found) = v.iter().chain(&h).map(|buffer| buffer.len()).find(|found| *found != expected) {
+            return Err(Error::StateBytes { tensor: name.into(), found, expected });
+        }
+        self.check_readable(stream)?;
         self.write_changes(stream)?;
-        let entry = &self.entries[index];
-        let (StateBuffers { v, h, scalars }, bytes) = (entry.buffers, entry.state_bytes());
+        let StateBuffers { v: v_address, h: h_address, scalars } = self.entries[index].buffers;
+        let mut row = [ScalarsRow::default()];
         // SAFETY: `add_tensor` allocated them, or its caller has promised that they are there; kernels that write them
         // are on the stream.
-        let (v, h, scalars) = unsafe {
-            let scalars: Vec<ScalarsRow> = self.counted.read(stream, scalars, 1)?;
-            (self.counted.read(stream, v, bytes)?, self.counted.read(stream, h, bytes)?, scalars[0])
-        };
-        let ScalarsRow { h_h, h_v, innovation_variance, steps } = scalars;
-        let scalars = Scalars { h_h, h_v, innovation_variance, steps: steps as u64 };
-        Ok(State { element_type: entry.state_type, v, h, scalars })
+        unsafe {
+            for (buffer, address) in [(v, v_address), (h, h_address)] {
+                self.counted.read(stream, address, buffer.unwrap_or_default())?;
+            }
+            self.counted.read(stream, scalars, &mut row)?;
+        }
+        let [ScalarsRow { h_h, h_v, innovation_variance, steps }] = row;
+        Ok(Scalars { h_h, h_v, innovation_variance, steps: steps as u64 })
     }
 
     /// What has been asked of the device until now.

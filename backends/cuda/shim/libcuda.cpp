@@ -131,7 +131,11 @@ int cuCtxPopCurrent_v2(Context **context) {
     return SUCCESS;
 }
 
-int cuCtxSynchronize() { return ready() ? SUCCESS : mistake(INVALID_CONTEXT); }
+int cuCtxSynchronize() {
+    if (spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
+    machine.synchronizations += 1;
+    return ready() ? SUCCESS : mistake(INVALID_CONTEXT);
+}
 
 int cuModuleLoadData(void **module, const void *image) {
     if (!ready()) return mistake(INVALID_CONTEXT);
@@ -158,6 +162,7 @@ int cuModuleUnload(void *module) {
 }
 
 int cuMemAlloc_v2(unsigned long long *address, std::size_t bytes) {
+    if (spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
     if (!ready() || bytes == 0) return mistake(INVALID_VALUE);
     if (bytes > machine.memory) return OUT_OF_MEMORY;
     void *memory = std::malloc(bytes);
@@ -169,6 +174,7 @@ int cuMemAlloc_v2(unsigned long long *address, std::size_t bytes) {
 }
 
 int cuMemFree_v2(unsigned long long address) {
+    if (spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
     if (!ready() || !allocations.count(address)) return mistake(INVALID_VALUE);
     machine.memory += allocations[address];
     allocations.erase(address);
@@ -177,25 +183,28 @@ int cuMemFree_v2(unsigned long long address) {
 }
 
 int cuMemsetD8Async(unsigned long long address, unsigned char value, std::size_t bytes, void *stream) {
+    if (is_captured(stream) && spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
     if (!ready(stream) || !within(address, bytes)) return mistake(INVALID_VALUE);
     std::memset(reinterpret_cast<void *>(address), value, bytes);
     return SUCCESS;
 }
 
 int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, std::size_t bytes, void *stream) {
+    if (is_captured(stream) && spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
     if (!ready(stream) || !within(to, bytes)) return mistake(INVALID_VALUE);
     std::memcpy(reinterpret_cast<void *>(to), from, bytes);
     return SUCCESS;
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, std::size_t bytes, void *stream) {
+    if (is_captured(stream) && spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
     if (!ready(stream) || !within(from, bytes)) return mistake(INVALID_VALUE);
     std::memcpy(to, reinterpret_cast<void *>(from), bytes);
     return SUCCESS;
 }
 
 int cuStreamSynchronize(void *stream) {
-    if (is_captured(stream)) return mistake(CAPTURE_UNSUPPORTED);
+    if (is_captured(stream) && spoils_captures()) return mistake(CAPTURE_UNSUPPORTED);
     machine.synchronizations += 1;
     return ready(stream) ? SUCCESS : mistake(INVALID_CONTEXT);
 }
@@ -203,6 +212,13 @@ int cuStreamSynchronize(void *stream) {
 int cuStreamGetCtx(void *stream, Context **context) {
     if (!ready()) return mistake(INVALID_CONTEXT);
     *context = stream ? static_cast<Stream *>(stream)->context : current();
+    return SUCCESS;
+}
+
+int cuStreamIsCapturing(void *stream, int *status) {
+    if (!ready(stream)) return mistake(INVALID_CONTEXT);
+    const Graph *graph = stream ? static_cast<Stream *>(stream)->captured : nullptr;
+    *status = graph ? 1 + graph->spoilt : 0;
     return SUCCESS;
 }
 

@@ -8,7 +8,8 @@
 #include <vector>
 
 enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101,
-              INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
+              INVALID_CONTEXT = 201, INVALID_PTX = 218, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900,
+              CAPTURE_INVALIDATED = 901 };
 
 struct Context {
     int device;
@@ -18,6 +19,7 @@ struct Context {
 // What was captured of a stream.
 struct Graph {
     std::vector<std::function<int()>> work;
+    bool spoilt = false;  // by a call that no capture allows
 };
 
 struct Stream {
@@ -31,6 +33,7 @@ struct Machine {
     std::size_t memory = std::size_t{1} << 30;
     bool host_is_device = false;
     int modules = 0, mistakes = 0, synchronizations = 0;
+    std::vector<Graph *> captures;  // that have begun, and not ended
 };
 
 inline Machine machine;
@@ -52,6 +55,12 @@ inline bool ready(void *stream = nullptr) {
 }
 
 inline bool is_captured(void *stream) { return stream && static_cast<Stream *>(stream)->captured; }
+
+// What allocates, frees or waits for a device spoils all captures, as in the mode that is the default.
+inline bool spoils_captures() {
+    for (Graph *graph : machine.captures) graph->spoilt = true;
+    return !machine.captures.empty();
+}
 
 // Whether so many bytes are memory of a device.
 bool within(unsigned long long address, std::size_t bytes);

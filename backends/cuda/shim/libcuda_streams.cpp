@@ -1,6 +1,7 @@
 // The driver of our own, continued: streams, what is captured of them, events, and contexts beside the devices' own. Only
 // benchmarks and the tests of graphs call these; everything that is put on a stream has run when the call returns.
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -49,6 +50,7 @@ int cuStreamDestroy_v2(Stream *stream) {
 int cuStreamBeginCapture_v2(Stream *stream, int) {
     if (!stream || !ready(stream) || stream->captured) return mistake(INVALID_VALUE);
     stream->captured = new Graph;
+    machine.captures.push_back(stream->captured);
     return SUCCESS;
 }
 
@@ -56,7 +58,11 @@ int cuStreamEndCapture(Stream *stream, Graph **graph) {
     if (!stream || !stream->captured) return mistake(INVALID_VALUE);
     *graph = stream->captured;
     stream->captured = nullptr;
-    return SUCCESS;
+    machine.captures.erase(std::find(machine.captures.begin(), machine.captures.end(), *graph));
+    if (!(*graph)->spoilt) return SUCCESS;
+    delete *graph;
+    *graph = nullptr;
+    return CAPTURE_INVALIDATED;
 }
 
 int cuGraphInstantiateWithFlags(Graph **executable, Graph *graph, unsigned long long) {

@@ -40,12 +40,21 @@ static const koala_cuda_state on_host = {
 #define TENSOR(...) {.size = sizeof(koala_parameters), __VA_ARGS__}
 static const koala_parameters buffers_on_host[] = {
     TENSOR(.length = LENGTH, .parameters = arena.foreign_memory,
-           .gradient = arena.foreign_memory)};
+           .gradient = arena.v)};
 static const koala_parameters no_such_tensor[] = {TENSOR(.tensor = 9)};
 static const koala_parameters no_such_type[] = {TENSOR(.length = LENGTH, .type = 9)};
 static const koala_parameters no_such_copy[] = {TENSOR(.length = LENGTH, .copy_type = 9)};
 static const koala_parameters of_other_length[] = {TENSOR(.length = 6)};
 static const koala_parameters of_other_type[] = {TENSOR(.length = LENGTH, .type = KOALA_ELEMENT_TYPE_F64)};
+
+static const koala_parameters twice[] = {TENSOR(.length = LENGTH), TENSOR(.length = LENGTH)};
+/* On the device: set in main. */
+static koala_parameters misaligned_gradient[] = {TENSOR(.length = LENGTH)};
+static koala_parameters misaligned_copy[] = {TENSOR(.length = LENGTH, .copy_type = KOALA_COPY_TYPE_BF16)};
+static koala_parameters overlapping[] = {TENSOR(.length = LENGTH)};
+static koala_cuda_state misaligned_state = {.size = sizeof misaligned_state};
+static koala_cuda_state overlapping_state = {.size = sizeof overlapping_state};
+static char *on_device;
 
 static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1); }
 
@@ -81,6 +90,9 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(1, koala_cuda_add_tensor, (WITH, "a", SIZE_MAX, F32, SAME, 0, NULL, &arena.number), LENGTH, "4294967296")       \
   ROW(1, koala_cuda_add_tensor, (WITH, "a", 1 << 20, F32, SAME, 0, NULL, &arena.number), MEMORY, "bytes of memory")   \
   ROW(1, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 0, &on_host, &arena.number), FOREIGN_DEVICE, "the v at")    \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 0, &misaligned_state, NULL), MISALIGNED, "the h at")        \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 0, &overlapping_state, NULL), OVERLAP, "v and h")           \
+  ROW(1, koala_cuda_add_tensor, (WITH, "a", SIZE_MAX, F32, SAME, 0, &on_host, NULL), LENGTH, "v and h")               \
   ROW(0, koala_cuda_restart, (NULL, 0), NULL_POINTER, "optimizer is NULL")                                            \
   ROW(1, koala_cuda_restart, (WITH, 9), UNKNOWN_TENSOR, "no tensor 9")                                                \
   ROW(0, koala_cuda_step, (NULL, NULL, &loss, NULL, 0), NULL_POINTER, "optimizer is NULL")                            \
@@ -94,11 +106,16 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(1, koala_cuda_step, (WITH, NULL, &loss, of_other_type, 1), TYPE, "tensor \"known\"")                            \
   ROW(1, koala_cuda_step, (WITH, NULL, &loss, buffers_on_host, 1), FOREIGN_DEVICE, "tensor \"known\"")                \
   ROW(1, koala_cuda_step, (WITH, foreign(), &loss, NULL, 0), FOREIGN_DEVICE, "stream")                                \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, twice, 2), DUPLICATE_TENSOR, "2 tensors are given")                     \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, misaligned_gradient, 1), MISALIGNED, "the gradient at")                 \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, misaligned_copy, 1), MISALIGNED, "the half-precision copy at")          \
+  ROW(1, koala_cuda_step, (WITH, NULL, &loss, overlapping, 1), OVERLAP, "gradient of tensor \"known\"")               \
   ROW(0, koala_cuda_step_device_loss, (WITH, NULL, F32, NULL, NULL, NULL, 0), NULL_POINTER, "mean is NULL")           \
   ROW(0, koala_cuda_step_device_loss, (WITH, NULL, 9, arena.v, arena.h, NULL, 0), UNKNOWN_VALUE, "element_type")      \
   ROW(0, koala_cuda_step_device_loss, (NULL, NULL, F32, arena.v, arena.h, NULL, 0), NULL_POINTER, "optimizer is")     \
   ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, NULL, NULL, 0), NULL_POINTER, "second moment")       \
   ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, arena.h, NULL, 0), FOREIGN_DEVICE, "the mean at")    \
+  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, on_device + 2, on_device, NULL, 0), MISALIGNED, "the mean")   \
   ROW(0, koala_cuda_write_changes, (NULL, NULL), NULL_POINTER, "optimizer is NULL")                                   \
   ROW(1, koala_cuda_write_changes, (WITH, foreign()), FOREIGN_DEVICE, "stream")                                       \
   ROW(0, koala_cuda_report, (WITH, NULL, NULL), NULL_POINTER, "koala_report is NULL")                                 \
@@ -123,11 +140,42 @@ static void *foreign(void) {
   return stub_stream(1);
 }
 
-/* Little enough memory to ask for more. */
-static void shrink_memory(void) {
+/* What the driver says it is; and little enough memory to ask for more. */
+static void set_driver(int version, int capability) {
   void (*stub_set)(int, int, int, size_t) = NULL;
   *(void **)&stub_set = dlsym(driver, "stub_set");
-  stub_set(2, 12000, 8, (size_t)1 << 20);
+  stub_set(2, version, capability, (size_t)1 << 20);
+}
+
+/* What was asked of the driver that no driver allows. */
+static int mistakes(void) {
+  int (*stub_mistakes)(void) = NULL;
+  *(void **)&stub_mistakes = dlsym(driver, "stub_mistakes");
+  return stub_mistakes();
+}
+
+/* Memory of the device for five elements, four times. */
+static int take_device_memory(void) {
+  int (*retain)(void **, int) = NULL;
+  int (*push)(void *) = NULL;
+  int (*allocate)(unsigned long long *, size_t) = NULL;
+  *(void **)&retain = dlsym(driver, "cuDevicePrimaryCtxRetain");
+  *(void **)&push = dlsym(driver, "cuCtxPushCurrent_v2");
+  *(void **)&allocate = dlsym(driver, "cuMemAlloc_v2");
+  void *context = NULL;
+  unsigned long long address = 0;
+  if (retain(&context, 0) != 0 || push(context) != 0 || allocate(&address, 128) != 0) return 0;
+  on_device = (char *)(uintptr_t)address;
+  misaligned_gradient[0].parameters = misaligned_copy[0].parameters = overlapping[0].parameters = on_device;
+  misaligned_gradient[0].gradient = on_device + 34;
+  misaligned_copy[0].gradient = on_device + 32;
+  misaligned_copy[0].copy = on_device + 65;
+  overlapping[0].gradient = on_device + 16;
+  misaligned_state.v = overlapping_state.v = on_device;
+  misaligned_state.h = on_device + 34;
+  overlapping_state.h = on_device + 16;
+  misaligned_state.scalars = overlapping_state.scalars = (koala_scalars *)(void *)(on_device + 64);
+  return 1;
 }
 
 static int cases, failures;
@@ -182,13 +230,19 @@ int main(int count, char **arguments) {
   arena.counts.size = sizeof arena.counts;
   if (driver != NULL) {
     uint32_t group;
-    shrink_memory();
+    set_driver(12000, 8);
     must(koala_cuda_create(NULL, 0, 0, &arena.optimizer), "create");
     must(koala_cuda_add_group(arena.optimizer, NULL, &group), "group");
+    expect(take_device_memory(), "memory of the device", "is not to be had");
     must(koala_cuda_add_tensor(arena.optimizer, "known", LENGTH, F32, SAME, group, NULL, NULL), "tensor");
   }
   ROWS(TRY)
   if (driver != NULL) {
+    set_driver(11080, 8);
+    TRY(1, koala_cuda_create, (NULL, 0, 0, &arena.created), ABSENT_DEVICE, "the driver is for CUDA 11.8")
+    set_driver(12000, 7);
+    TRY(1, koala_cuda_create, (NULL, 0, 0, &arena.created), ABSENT_DEVICE, "compute capability 7.0")
+    set_driver(12000, 8);
     must(koala_cuda_step(arena.optimizer, NULL, &loss, NULL, 0), "a step of nothing");
     must(koala_cuda_report(arena.optimizer, NULL, &arena.report), "report");
     expect(arena.report.step == 1 && arena.report.stepped == 0, "the report", "is of another step");
@@ -197,6 +251,7 @@ int main(int count, char **arguments) {
   }
   must(koala_cuda_destroy(arena.optimizer), "destroy");
   must(koala_cuda_destroy(NULL), "destroy NULL");
+  expect(driver == NULL || mistakes() == 0, "the driver", "was asked for what no driver allows");
   compare_with_header();
   printf("%d looks, %d of them not as they should be\n", cases, failures);
   return failures != 0;

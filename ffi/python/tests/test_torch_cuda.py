@@ -292,6 +292,43 @@ def test_a_setting_that_is_refused(fake: Fake) -> None:
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
 
 
+def test_what_one_device_refuses_is_written_on_none(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def two_tables(places: Any, groups: Any, states: Any, configuration: Any, noise: float) -> Any:
+        def table(part: Any) -> Any:
+            step = configuration.step()
+            step.noise = noise
+            return _cuda.CudaTable(part, groups, states, step, configuration.noise_decay)
+
+        return [table(places[:2]), table(places[2:])], ""
+
+    model, other = perceptron(), perceptron()
+    monkeypatch.setattr(_optimizer, "new_tables", two_tables)
+    far, near = optimizer_of(model), optimizer_of(other)
+    train(model, far, range(2))
+    gradients(model, 2)
+    last = list(model.parameters())[-1]
+    good, last.grad = last.grad, last.grad.to_sparse()
+    with pytest.raises(TypeError, match="sparse"):
+        far.step(loss=losses(2))
+    last.grad = good
+    far.step(loss=losses(2))
+    fake.on = False
+    train(other, near, range(3))
+    assert len(far._steppers) == 2 and is_on_cuda(far)
+    for left, right in zip(model.parameters(), other.parameters()):
+        assert torch.equal(left, right)
+
+
+def test_parameters_that_overlap_are_refused(fake: Fake) -> None:
+    base = torch.ones(6)
+    one, two = base[:4].requires_grad_(), base[2:].requires_grad_()
+    optimizer = KoalaPlusPlus([one, two])
+    one.grad, two.grad = torch.ones(4), torch.ones(4)
+    with pytest.raises(ValueError, match="overlap"):
+        optimizer.step(loss=0.5)
+    assert base.tolist() == [1.0] * 6
+
+
 def test_policies_that_raise_are_for_operations_of_pytorch(fake: Fake) -> None:
     model = perceptron()
     optimizer = KoalaPlusPlus(model.parameters(), on_non_finite="error")
@@ -341,16 +378,23 @@ def test_a_step_in_a_graph() -> None:
     with torch.cuda.graph(graph):
         far.step(loss=loss)
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
-    for step in range(1, 6):
+    static = [one.grad for one in model.parameters()]
+    for step in range(1, 9):
+        replayed = step % 3 != 0
         generator = torch.Generator().manual_seed(step)
-        for one, two in zip(model.parameters(), other.parameters()):
-            gradient = torch.randn(one.shape, generator=generator)
-            one.grad.copy_(gradient)
-            two.grad = gradient
+        for one, two, place in zip(model.parameters(), other.parameters(), static):
+            two.grad = torch.randn(one.shape, generator=generator)
+            # What is not replayed has its gradients elsewhere, and the graph's are of no use to it.
+            one.grad = place.copy_(two.grad) if replayed else two.grad.cuda()
+            if not replayed:
+                place.fill_(torch.nan)
         loss.copy_(losses(step))
         for optimizer in (far, near):
             optimizer.param_groups[0]["lr"] = 1.0 / step
-        far.write_changes()
-        graph.replay()
+        if replayed:
+            far.write_changes()
+            graph.replay()
+        else:
+            far.step(loss=loss)
         near.step(loss=losses(step))
     assert_same(model, other, (far, near))

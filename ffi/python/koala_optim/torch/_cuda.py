@@ -113,10 +113,10 @@ class CudaTable(Table):
         self._measurement: Measurement = (0.0, 0.0)
 
     def put(self, measurement: Measurement) -> None:
-        """Puts a step of every parameter that has a gradient on the current stream.
+        """Puts a step of every parameter that had a gradient when `look` was called on the current stream.
 
         Raises:
-            TypeError, ValueError: As `Table.step`.
+            ValueError: Memory overlaps.
             DeviceError: The driver does not do as it should; a part of the step may have run.
         """
         if isinstance(measurement, Tensor):

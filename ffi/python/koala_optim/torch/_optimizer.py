@@ -98,7 +98,10 @@ class KoalaPlusPlus(Resumable):
     on one GPU or several, and no policy is "error". Nothing waits for the GPU if `lr` is a number and the loss is a
     tensor there, which is then averaged there; `report()`, `noise` and `state_dict()` wait. Such a step can be captured
     in a CUDA graph once a step has been taken: call `write_changes()` before the capture, and before a replay if `lr`
-    or other settings have changed; loss and gradients are read where they were. None of this has run on a GPU yet.
+    or other settings have changed. A replay reads loss and gradients where they were, whatever steps are taken in
+    between. It is of no use any more once `load_state_dict()` or `add_param_group()` was called, the optimizer is gone,
+    or a parameter has moved. In a graph `lr` is a number, not a tensor of the GPU, and there is no GradScaler, which is
+    asked on the host. None of this has run on a GPU yet.
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     are divided by the scale as they are loaded, and stay as they are; by the kernels of an NVIDIA GPU, which cannot do
@@ -218,6 +221,8 @@ class KoalaPlusPlus(Resumable):
             TypeError: There is neither closure nor loss; a gradient is sparse, or of another type than its parameter.
             ValueError: A shape has changed since the first step; a number is out of its range.
             NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
+            DeviceError: A GPU or its driver does not do as it should: a part of the step may have run. Or the step
+                cannot be captured in a CUDA graph, and nothing has been written.
         """
         loss = given_loss(closure, loss)
         returned = None if closure is None else loss
@@ -231,6 +236,8 @@ class KoalaPlusPlus(Resumable):
         if tables:
             self._unscale(factor)
             measurement = measure_on_cuda(loss, second_moment)
+            # What one of them refuses is refused before any parameter is written.
+            _kept = [table.look() for table in tables]
             for table in tables:
                 table.put(measurement)
             return returned

@@ -107,17 +107,29 @@ class Table:
         step = self._step
         step.gradient_factor, step.gradient_limit = factor, self._groups[0]["gradient_limit"]
         step.loss, step.noise = loss, noise
+        _kept = self.look()
         self._take_step(self._call)
         if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
             return True
         return not any(call[-1].non_finite for call in self._calls)
 
-    def _take_step(self, call: Callable[[], None]) -> None:
-        """Has `call` step what the table says by then."""
-        addresses, _kept = self._gradients()
+    def look(self) -> Any:
+        """Looks at gradients and settings, and has the table say what the next step takes.
+
+        Returns:
+            What has to be kept until it is taken.
+
+        Raises:
+            TypeError, ValueError: As `step`.
+        """
+        addresses, kept = self._gradients()
         for index in self._changed_settings():
             self._change_settings(index)
         self._words[self._gradient_words] = memoryview(addresses)
+        return kept
+
+    def _take_step(self, call: Callable[[], None]) -> None:
+        """Has `call` step what the table says."""
         for parameter, work in self._works:
             work.copy_(parameter.detach())
         call()
