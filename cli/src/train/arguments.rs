@@ -1,7 +1,7 @@
 //! What can be said to `koala train`, and what it means.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -13,7 +13,7 @@ use crate::task::language::{Language, Shape};
 use crate::task::text::Text;
 use crate::task::{Network, Task, digits, idx};
 use crate::train::method::{Method, Settings};
-use crate::train::run::Plan;
+use crate::train::plan::Plan;
 use crate::train::schedule::Schedule;
 use crate::train::search;
 
@@ -120,14 +120,16 @@ impl Arguments {
                 (Box::new(Classifier::new(digits::load()?, model)), 40, usize::MAX, 32)
             }
         };
-        Ok(Plan {
+        let plan = Plan {
             task: if self.validation { task.validation()? } else { task },
             epochs: self.epochs.map_or(epochs, NonZeroUsize::get),
             samples_per_epoch: self.samples_per_epoch.map_or(samples_per_epoch, NonZeroUsize::get),
             batch: self.batch.map_or(batch, NonZeroUsize::get),
             backend,
             threads: self.threads.get(),
-        })
+        };
+        plan.check()?;
+        Ok(plan)
     }
 
     /// The optimizers, each with the defaults and what was set on the command line.
@@ -165,8 +167,10 @@ impl Arguments {
     }
 
     /// The seeds, one for each run with the same settings.
-    pub fn seeds(&self) -> Range<u64> {
-        self.seed..self.seed.saturating_add(self.seeds.get() as u64)
+    pub fn seeds(&self) -> Result<RangeInclusive<u64>> {
+        let last = self.seed.checked_add(self.seeds.get() as u64 - 1);
+        let last = last.with_context(|| format!("--seeds {}: the seeds end at {}", self.seeds, u64::MAX))?;
+        Ok(self.seed..=last)
     }
 
     /// The learning rates to search, if a search was asked for.

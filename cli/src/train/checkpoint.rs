@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use crate::task::Part;
 use crate::train::method::{Method, Settings};
-use crate::train::run::{Plan, Run, Training};
+use crate::train::plan::Plan;
+use crate::train::run::{Run, Training};
 
 /// The key of the note with all that is neither a parameter nor of the optimizer.
 const NOTE: &str = "koala-train";

@@ -3,6 +3,7 @@
 mod arguments;
 mod checkpoint;
 pub mod method;
+pub mod plan;
 mod plot;
 mod record;
 pub mod run;
@@ -21,7 +22,8 @@ pub use arguments::Arguments;
 use crate::output::{say, write};
 use crate::task::Part;
 use method::{Method, Settings};
-use run::{Plan, Run, Training};
+use plan::Plan;
+use run::{Run, Training};
 use search::Search;
 
 /// Runs the command.
@@ -29,7 +31,7 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     let plan = arguments.plan()?;
     let mut methods = arguments.methods(plan.task.network())?;
     let grid = arguments.grid()?;
-    say(describe(arguments, &plan))?;
+    say(describe(arguments, &plan)?)?;
 
     let mut searched = None;
     if let Some(rates) = grid {
@@ -81,7 +83,7 @@ fn train(arguments: &Arguments, plan: &Plan, method: Method, settings: Settings)
         }
         Ok(run)
     };
-    arguments.seeds().map(with_seed).collect()
+    arguments.seeds()?.map(with_seed).collect()
 }
 
 /// Trains with one seed, from where it is to be resumed to where it is to stop.
@@ -115,22 +117,19 @@ fn train_one(
     Ok(training.run)
 }
 
-fn describe(arguments: &Arguments, plan: &Plan) -> String {
-    let seeds = arguments.seeds();
-    let seeds = match seeds.end - seeds.start {
-        1 => format!("seed {}", seeds.start),
-        _ => format!("seeds {} to {}", seeds.start, seeds.end - 1),
-    };
+fn describe(arguments: &Arguments, plan: &Plan) -> Result<String> {
+    let (first, last) = arguments.seeds()?.into_inner();
+    let seeds = if first == last { format!("seed {first}") } else { format!("seeds {first} to {last}") };
     let samples = match plan.samples_of_epoch() {
         count if count < plan.task.count(Part::Train) => format!(" of {count} samples"),
         _ => String::new(),
     };
-    format!(
+    Ok(format!(
         "{}\nTraining: {} epochs{samples}, batches of {}, {seeds}; steps on {}, {} thread(s)",
         plan.task.describe(),
         plan.epochs,
         plan.batch,
         plan.backend.name(),
         plan.threads,
-    )
+    ))
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::output::write;
 use crate::task::{self, HeldOut, Part};
-use crate::train::run::{Plan, Run};
+use crate::train::plan::Plan;
+use crate::train::run::Run;
 use crate::train::search::Search;
 
 /// The schema's name; one that means something else by the same words has another.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use koala_optim::{Backend, Threads};
+use koala_optim::Threads;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -11,22 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::task::{self, Parameter, Part, Task};
 use crate::train::method::{Method, Settings, Stepper};
-
-/// What all runs of a comparison share.
-pub struct Plan {
-    /// What is learnt.
-    pub task: Box<dyn Task>,
-    /// How often the samples are gone through.
-    pub epochs: usize,
-    /// How many samples make an epoch, if not all: each epoch draws others.
-    pub samples_per_epoch: usize,
-    /// The samples per step.
-    pub batch: usize,
-    /// Where steps run.
-    pub backend: Backend,
-    /// On how many threads they do.
-    pub threads: usize,
-}
+use crate::train::plan::Plan;
 
 /// Where a run stood after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,23 +55,6 @@ impl Run {
     }
 }
 
-impl Plan {
-    /// The steps that a run takes.
-    pub fn steps(&self) -> usize {
-        self.epochs * self.samples_of_epoch().div_ceil(self.batch)
-    }
-
-    /// The samples that an epoch goes through.
-    pub fn samples_of_epoch(&self) -> usize {
-        self.samples_per_epoch.min(self.task.count(Part::Train))
-    }
-
-    /// The same on what there is to train on, a part of it held out for validation.
-    pub fn validation(&self) -> Result<Plan> {
-        Ok(Plan { task: self.task.validation()?, backend: self.backend, ..*self })
-    }
-}
-
 /// A run under way.
 pub struct Training<'a> {
     pub(super) plan: &'a Plan,
@@ -115,7 +83,7 @@ impl<'a> Training<'a> {
             steps: 0,
             diverged: false,
             first_loss: None,
-            epochs: Vec::with_capacity(plan.epochs),
+            epochs: Vec::new(),
             microseconds_per_step: 0.0,
         };
         let order = (0..plan.task.count(Part::Train)).collect();

@@ -140,6 +140,9 @@ fn options_that_make_no_sense_are_refused() {
         ("--search --validation", 2, "--validation"),
         ("--search --optimizer sgd --learning-rate 1", 2, "--learning-rate"),
         ("--seeds 0", 2, "--seeds"),
+        ("--seed 18446744073709551615 --seeds 2", 1, "--seeds 2: the seeds end at 18446744073709551615"),
+        ("--epochs 1000000000000000000", 1, "1000000000000000000 epochs of 46 steps are more than"),
+        ("--epochs 18446744073709551615 --samples-per-epoch 1", 1, "epochs of 1 steps are more than"),
         ("--samples-per-epoch 0", 2, "--samples-per-epoch"),
         ("--epochs 0", 2, "--epochs"),
         ("--batch 0", 2, "--batch"),
@@ -155,6 +158,16 @@ fn options_that_make_no_sense_are_refused() {
         assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
     }
     assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 0);
+}
+
+/// The last of all seeds is one like any other.
+#[test]
+fn seeds_and_epochs_may_be_great() {
+    let folder = folder("train-great");
+    let arguments = "--optimizer sgd --samples-per-epoch 32 --seed 18446744073709551615";
+    let (_, record) = train(&folder, &format!("{arguments} --epochs 100000000000000 --save saved --stop-after 1"));
+    let run = &record["runs"][0];
+    assert_eq!((&run["seed"], &run["steps"]), (&u64::MAX.into(), &1.into()));
 }
 
 /// Settings must not be chosen by what they are then judged by.
