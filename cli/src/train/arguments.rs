@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use koala_optim::Backend;
 
+use crate::output;
 use crate::task::classifier::{Classifier, Model};
 use crate::task::language::{Language, Shape};
 use crate::task::text::Text;
@@ -15,7 +16,7 @@ use crate::task::{Network, Task, digits, idx};
 use crate::train::method::{Method, Settings};
 use crate::train::plan::Plan;
 use crate::train::schedule::Schedule;
-use crate::train::search;
+use crate::train::{record, search};
 
 /// Train a network on real data with KOALA++, and compare it with other optimizers
 #[derive(Args, Clone, Debug)]
@@ -171,6 +172,14 @@ impl Arguments {
         let last = self.seed.checked_add(self.seeds.get() as u64 - 1);
         let last = last.with_context(|| format!("--seeds {}: the seeds end at {}", self.seeds, u64::MAX))?;
         Ok(self.seed..=last)
+    }
+
+    /// Whether all that is asked for can be written, so that no training is for nothing.
+    pub fn check_outputs(&self) -> Result<()> {
+        for file in [Some(&self.plot), self.json.as_ref(), self.save.as_ref()].into_iter().flatten() {
+            output::check(file)?;
+        }
+        self.results.as_deref().map_or(Ok(()), record::prepare)
     }
 
     /// The learning rates to search, if a search was asked for.

@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 pub use arguments::Arguments;
 
-use crate::output::{say, write};
+use crate::output::{tell, write};
 use crate::task::Part;
 use method::{Method, Settings};
 use plan::Plan;
@@ -31,12 +31,13 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     let plan = arguments.plan()?;
     let mut methods = arguments.methods(plan.task.network())?;
     let grid = arguments.grid()?;
-    say(describe(arguments, &plan)?)?;
+    arguments.check_outputs()?;
+    tell(describe(arguments, &plan)?)?;
 
     let mut searched = None;
     if let Some(rates) = grid {
         let plan = plan.validation()?;
-        say(format_args!(
+        tell(format_args!(
             "Search: each optimizer's learning rate is that of the least mean loss (*) on {} other samples, which are \
              split off those to train on",
             plan.task.count(Part::HeldOut)
@@ -50,23 +51,23 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
         for ((_, settings), (_, rate)) in methods.iter_mut().zip(search.choices()) {
             settings.learning_rate = rate;
         }
-        say(table::search(&search))?;
+        tell(table::search(&search))?;
         for method in search.at_the_ends() {
-            say(format_args!("{}'s best is at an end of the grid: a wider one might have a better", method.title()))?;
+            tell(format_args!("{}'s best is at an end of the grid: a wider one might have a better", method.title()))?;
         }
         searched = Some((plan, search));
     }
 
     let runs: Vec<Vec<Run>> =
         methods.iter().map(|&(method, settings)| train(arguments, &plan, method, settings)).collect::<Result<_>>()?;
-    say(table::comparison(&*plan.task, &runs))?;
-    write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
-    say(format_args!("Curves: {}", arguments.plot.display()))?;
+    // The files first, and the record of it all before the picture: what is printed can be had again from them.
     if let Some(path) = &arguments.json {
         let searched = searched.as_ref().map(|(plan, search)| (plan, search));
         record::write_all(path, &plan, &runs.concat(), searched)?;
     }
-    Ok(())
+    write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
+    tell(table::comparison(&*plan.task, &runs))?;
+    tell(format_args!("Curves: {}", arguments.plot.display()))
 }
 
 /// Trains with every seed.

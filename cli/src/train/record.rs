@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use crate::output::write;
+use crate::output::{self, write};
 use crate::task::{self, HeldOut, Part};
 use crate::train::plan::Plan;
 use crate::train::run::Run;
@@ -96,9 +96,14 @@ pub fn write_all(path: &Path, plan: &Plan, runs: &[Run], search: Option<(&Plan, 
     write(path, &serde_json::to_vec_pretty(&Everything { experiment: Experiment::new(plan), runs, search })?)
 }
 
-/// Writes one run into a folder, which is made if it is not there, by a name that says which run it is.
-pub fn write_run(folder: &Path, plan: &Plan, run: &Run) -> Result<()> {
+/// Makes the folder for the files of single runs if it is not there, and looks whether files can be written into it.
+pub fn prepare(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    output::check(&folder.join("run.json"))
+}
+
+/// Writes one run into such a folder by a name that says which run it is.
+pub fn write_run(folder: &Path, plan: &Plan, run: &Run) -> Result<()> {
     let file = folder.join(file_name(plan.task.data(), plan.task.network().name(), plan.task.held_out(), run));
     write(&file, &serde_json::to_vec_pretty(&Single { experiment: Experiment::new(plan), run })?)
 }

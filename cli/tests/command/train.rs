@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use koala_cli::task::digits;
 use koala_optim::Backend;
@@ -148,8 +149,6 @@ fn options_that_make_no_sense_are_refused() {
         ("--batch 0", 2, "--batch"),
         ("--threads 0", 2, "--threads"),
         ("--optimizer adam", 2, "adamw"),
-        ("--epochs 1 --optimizer sgd --plot missing/curves.svg", 1, "missing/curves.svg: cannot be written"),
-        ("--epochs 1 --optimizer sgd --plot ..", 1, "..: this names no file"),
     ] {
         let mut command = koala(&format!("train {arguments}"));
         command.current_dir(&folder);
@@ -168,6 +167,43 @@ fn seeds_and_epochs_may_be_great() {
     let (_, record) = train(&folder, &format!("{arguments} --epochs 100000000000000 --save saved --stop-after 1"));
     let run = &record["runs"][0];
     assert_eq!((&run["seed"], &run["steps"]), (&u64::MAX.into(), &1.into()));
+}
+
+#[test]
+fn what_can_not_be_written_is_told_before_any_training() {
+    let folder = folder("train-unwritable");
+    fs::write(folder.join("file"), "").expect("the folder is ours");
+    for (arguments, said) in [
+        ("--plot missing/curves.svg", "missing/curves.svg: cannot be written"),
+        ("--plot ..", "..: this names no file"),
+        ("--json ../train-unwritable", "../train-unwritable: this is a folder"),
+        ("--json run.json --plot missing/curves.svg", "missing/curves.svg: cannot be written"),
+        ("--json missing/run.json", "missing/run.json: cannot be written"),
+        ("--results file/results", "file/results: cannot be made"),
+        ("--optimizer sgd --save missing/saved", "missing/saved: cannot be written"),
+    ] {
+        let mut command = koala(&format!("train {arguments}"));
+        command.current_dir(&folder);
+        let refused = outcome(command);
+        assert_eq!((refused.status, &*refused.stdout), (Some(1), ""), "{arguments}");
+        assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
+    }
+    assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 1);
+}
+
+/// As `koala train --json run.json | head -3` does.
+#[test]
+fn a_reader_that_leaves_costs_no_files() {
+    let folder = folder("train-pipe");
+    let (reader, writer) = std::io::pipe().expect("there are pipes");
+    drop(reader);
+    let mut command = koala("train --optimizer sgd --epochs 1 --search --learning-rates 0.1 --json run.json");
+    let status = command.current_dir(&folder).stdout(writer).stderr(Stdio::null()).status();
+    assert_eq!(status.expect("the command starts").code(), Some(0));
+    let json = fs::read(folder.join("run.json")).expect("--json wrote it");
+    let record: Value = serde_json::from_slice(&json).expect("it is JSON");
+    assert_eq!(record["runs"].as_array().map(Vec::len), Some(1));
+    assert!(folder.join("koala-train.svg").exists());
 }
 
 /// Settings must not be chosen by what they are then judged by.
