@@ -2,6 +2,7 @@
 
 mod arguments;
 mod checkpoint;
+mod divergence;
 pub mod method;
 pub mod plan;
 mod plot;

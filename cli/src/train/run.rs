@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::task::{self, Parameter, Part, Task};
+use crate::train::divergence::has_diverged;
 use crate::train::method::{Method, Settings, Stepper};
 use crate::train::plan::Plan;
 
@@ -38,7 +39,7 @@ pub struct Run {
     /// The steps taken.
     pub steps: usize,
     /// Whether the training went out of hand: a loss was not finite, which ends a run; or the network ended hardly better
-    /// than guessing, having been worse than it began.
+    /// than guessing, having been worse than it began; or its last steps threw it far beyond that.
     pub diverged: bool,
     /// The mean loss of the first batch, before any step.
     pub first_loss: Option<f64>,
@@ -140,16 +141,6 @@ impl<'a> Training<'a> {
     }
 }
 
-/// How far above the loss of the first batch an epoch's is worse, and not only by the choice of that batch.
-const WORSE: f64 = 1.25;
-
-/// See [`Run::diverged`]. A run that is only slow has a loss near that of guessing too, but never was worse than it began.
-fn has_diverged(run: &Run, guessing: f64) -> bool {
-    let Some((first, last)) = run.first_loss.zip(run.epochs.last()) else { return false };
-    let lost = last.test_loss > 0.95 * guessing && run.epochs.iter().any(|epoch| epoch.train_loss > WORSE * first);
-    lost || !last.test_loss.is_finite()
-}
-
 /// The mean loss and the accuracy, taken in parts so that a large held-out part needs little memory.
 fn judge(task: &dyn Task, parameters: &[Parameter]) -> Result<(f64, f64)> {
     let (mut loss_sum, mut right) = (0.0, 0.0);
@@ -181,21 +172,6 @@ pub(crate) mod tests {
             first_loss: Some(2.6),
             epochs: losses.iter().map(epoch).collect(),
             microseconds_per_step: 1.0,
-        }
-    }
-
-    #[test]
-    fn slow_is_not_diverged() {
-        // Slow; trained; trained after a bad start; dead; ever worse; not finite.
-        for (losses, diverged) in [
-            (&[2.7, 2.55][..], false),
-            (&[1.0, 0.1], false),
-            (&[7.0, 0.1], false),
-            (&[7.0, 2.31], true),
-            (&[3.0, 4.0], true),
-            (&[0.5, f64::NAN], true),
-        ] {
-            assert_eq!(has_diverged(&run_with(Method::Sgd, losses), 10.0_f64.ln()), diverged, "{losses:?}");
         }
     }
 }
