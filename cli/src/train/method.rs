@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 use koala_optim::{
-    AdamW, Backend, Config, ElementType, GroupId, KoalaM, KoalaV, Loss, Optimizer, Sgd, StateType, Tensor, Threads,
+    AdamW, Backend, Config, ElementType, GroupId, KoalaM, KoalaV, Loss, Optimizer, Report, Sgd, StateType, Tensor,
+    Threads,
 };
 use serde::{Deserialize, Serialize};
 
@@ -161,10 +162,9 @@ impl Stepper {
     }
 
     /// One step of all parameters by their gradients. `losses` are those of the samples of the batch.
-    pub fn step(&mut self, rate: f64, losses: &[f32], parameters: &mut [Parameter]) -> Result<()> {
+    pub fn step(&mut self, rate: f64, losses: &[f32], parameters: &mut [Parameter]) -> Result<Report> {
         self.optimizer.set_learning_rate(self.group, rate)?;
-        self.optimizer.step(Loss::from_samples(losses)?, &mut tensors(parameters))?;
-        Ok(())
+        Ok(self.optimizer.step(Loss::from_samples(losses)?, &mut tensors(parameters))?)
     }
 }
 

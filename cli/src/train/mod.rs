@@ -7,6 +7,7 @@ pub mod method;
 pub mod plan;
 mod plot;
 mod record;
+pub mod reports;
 pub mod run;
 pub mod schedule;
 mod search;
@@ -24,6 +25,7 @@ use crate::output::{tell, write};
 use crate::task::Part;
 use method::{Method, Settings};
 use plan::Plan;
+use reports::Reports;
 use run::{Run, Training};
 use search::Search;
 
@@ -68,6 +70,12 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     }
     write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
     tell(table::comparison(&*plan.task, &runs))?;
+    for runs in &runs {
+        let reports = Reports::of_runs(runs).to_string();
+        if let (Some(run), false) = (runs.first(), reports.is_empty()) {
+            tell(format_args!("{}, over all tensors and steps: {reports}", run.optimizer.title()))?;
+        }
+    }
     tell(format_args!("Curves: {}", arguments.plot.display()))
 }
 

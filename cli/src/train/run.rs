@@ -13,6 +13,7 @@ use crate::task::{self, Parameter, Part, Task};
 use crate::train::divergence::has_diverged;
 use crate::train::method::{Method, Settings, Stepper};
 use crate::train::plan::Plan;
+use crate::train::reports::Reports;
 
 /// Where a run stood after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,6 +46,8 @@ pub struct Run {
     pub first_loss: Option<f64>,
     /// Where it stood after each epoch.
     pub epochs: Vec<Epoch>,
+    /// What the reports of its steps came to.
+    pub reports: Reports,
     /// The mean time that a step took in the optimizer alone. The one figure here that differs between two runs.
     pub microseconds_per_step: f64,
 }
@@ -85,6 +88,7 @@ impl<'a> Training<'a> {
             diverged: false,
             first_loss: None,
             epochs: Vec::new(),
+            reports: Reports::default(),
             microseconds_per_step: 0.0,
         };
         let order = (0..plan.task.count(Part::Train)).collect();
@@ -125,8 +129,9 @@ impl<'a> Training<'a> {
             loss_sum += batch_sum;
             let rate = learning_rate * schedule.factor([run.steps as u64, steps], epochs);
             let start = Instant::now();
-            self.stepper.step(rate, &losses, &mut self.parameters)?;
+            let report = self.stepper.step(rate, &losses, &mut self.parameters)?;
             self.spent += start.elapsed();
+            run.reports = run.reports.and(Reports::of_step(&report));
             run.steps += 1;
             run.microseconds_per_step = self.spent.as_secs_f64() * 1e6 / run.steps as f64;
             progress(run);
@@ -156,8 +161,11 @@ fn judge(task: &dyn Task, parameters: &[Parameter]) -> Result<(f64, f64)> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use candle_core::Tensor;
+    use koala_optim::Backend;
+
     use super::*;
-    use crate::task::Network;
+    use crate::task::{Forward, HeldOut, Network};
 
     /// A run whose epochs had these losses; it diverged if the last is not finite, or there is none.
     pub fn run_with(method: Method, losses: &[f64]) -> Run {
@@ -171,7 +179,67 @@ pub(crate) mod tests {
             diverged: !losses.last().is_some_and(|loss| loss.is_finite()),
             first_loss: Some(2.6),
             epochs: losses.iter().map(epoch).collect(),
+            reports: Reports::default(),
             microseconds_per_step: 1.0,
         }
+    }
+
+    /// A loss of √p where p is 0: it is finite, and its gradient is not.
+    struct Root;
+
+    impl Task for Root {
+        fn data(&self) -> &str {
+            "root"
+        }
+
+        fn network(&self) -> Network {
+            Network::Mlp
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+
+        fn held_out(&self) -> HeldOut {
+            HeldOut::Test
+        }
+
+        fn count(&self, _: Part) -> usize {
+            3
+        }
+
+        fn parameters(&self, _: u64) -> Vec<Parameter> {
+            vec![Parameter { name: "p".to_owned(), shape: vec![1], values: vec![0.0], gradient: vec![0.0] }]
+        }
+
+        fn forward(&self, parameters: &[Tensor], _: Part, samples: &[usize]) -> Result<Forward> {
+            Ok(Forward { losses: parameters[0].sqrt()?.repeat(samples.len())?, right: 0.0 })
+        }
+
+        fn guessing(&self) -> f64 {
+            1.0
+        }
+
+        fn is_text(&self) -> bool {
+            false
+        }
+
+        fn validation(&self) -> Result<Box<dyn Task>> {
+            Ok(Box::new(Root))
+        }
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_are_counted() -> Result<()> {
+        let (task, backend) = (Box::new(Root), Backend::scalar());
+        let plan = Plan { task, epochs: 2, samples_per_epoch: usize::MAX, batch: 1, backend, threads: 1 };
+        for method in Method::ALL {
+            let mut training = Training::new(&plan, method, method.defaults(Network::Mlp), 0)?;
+            while training.epoch(|_| ())? {}
+            let run = &training.run;
+            assert_eq!((run.diverged, run.steps), (false, 6), "{method:?}");
+            assert_eq!(run.reports, Reports { non_finite: 6, ..Reports::default() }, "{method:?}");
+        }
+        Ok(())
     }
 }
