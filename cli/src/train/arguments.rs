@@ -66,6 +66,9 @@ pub struct Arguments {
     /// The process noise, likewise
     #[arg(long, value_name = "NOISE", allow_negative_numbers = true)]
     process_noise: Option<f64>,
+    /// Scale the gradients down to this norm, that of all together, where theirs is greater
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    clip_norm: Option<f64>,
     /// How the learning rate changes [default: cosine for AdamW, step-decay for the others]
     #[arg(long, value_enum)]
     schedule: Option<Schedule>,
@@ -150,6 +153,10 @@ impl Arguments {
     fn settings(&self, network: Network, method: Method) -> Result<Settings> {
         let mut settings = method.defaults(network);
         settings.schedule = self.schedule.unwrap_or(settings.schedule);
+        if let Some(norm) = self.clip_norm {
+            ensure!(norm.is_finite() && norm > 0.0, "--clip-norm is {norm}, which is no finite number above 0");
+        }
+        settings.clip_norm = self.clip_norm;
         for (option, value, setting) in [
             ("learning-rate", self.learning_rate, Some(&mut settings.learning_rate)),
             ("weight-decay", self.weight_decay, Some(&mut settings.weight_decay)),

@@ -47,6 +47,9 @@ pub struct Settings {
     /// What is added to it in each step, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_noise: Option<f64>,
+    /// The greatest norm that all gradients together may have: they are scaled down to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
 }
 
 impl Method {
@@ -103,7 +106,7 @@ impl Method {
             Method::Sgd | Method::Nesterov | Method::AdamW => (None, None),
         };
         let schedule = if self == Method::AdamW { Schedule::Cosine } else { Schedule::StepDecay };
-        Settings { learning_rate, schedule, weight_decay, initial_variance, process_noise }
+        Settings { learning_rate, schedule, weight_decay, initial_variance, process_noise, clip_norm: None }
     }
 
     /// The library's optimizer of this kind.
@@ -137,7 +140,8 @@ impl Stepper {
         backend: Backend,
         threads: Threads,
     ) -> Result<Stepper> {
-        let config = Config { method: method.with(settings), backend, threads, ..Config::default() };
+        let clip_norm = settings.clip_norm;
+        let config = Config { method: method.with(settings), backend, threads, clip_norm, ..Config::default() };
         let mut optimizer = Optimizer::new(config)?;
         let mut of_group = koala_optim::Settings {
             learning_rate: settings.learning_rate,

@@ -21,10 +21,10 @@ fn a_run_that_was_stopped_ends_with_the_same_bits() {
     let folder = folder("resume");
     let told = |record: &Value| {
         let run = &record["runs"][0];
-        (run["epochs"].clone(), run["steps"].clone(), run["first_loss"].clone(), run["diverged"].clone())
+        ["epochs", "steps", "first_loss", "diverged", "stopped", "reports"].map(|name| run[name].clone())
     };
     for optimizer in ["koala", "koala-v", "koala-m", "sgd", "nesterov", "adamw"] {
-        let arguments = format!("--optimizer {optimizer} --epochs 4 --seed 3 --samples-per-epoch 500");
+        let arguments = format!("--optimizer {optimizer} --epochs 4 --seed 3 --samples-per-epoch 500 --clip-norm 0.5");
         let (_, whole) = train(&folder, &format!("{arguments} --save whole"));
         let (_, part) = train(&folder, &format!("{arguments} --save part --stop-after 3"));
         assert_eq!(part["runs"][0]["epochs"].as_array().map(Vec::len), Some(3));
@@ -52,6 +52,7 @@ fn what_is_no_checkpoint_of_this_run_is_refused() {
         (&format!("{arguments} --resume saved --epochs 3"), 2, "--epochs"),
         (&format!("{arguments} --resume saved --seed 1"), 1, "saved: it is of a run of SGD with momentum with seed 0"),
         (&format!("{arguments} --resume saved --learning-rate 0.2"), 1, "\"learning_rate\":0.1"),
+        (&format!("{arguments} --resume saved --clip-norm 2"), 1, "\"clip_norm\":2.0"),
         (&format!("{arguments} --resume saved --schedule constant"), 1, "\"schedule\":\"step-decay\""),
         ("--optimizer adamw --epochs 2 --samples-per-epoch 100 --resume saved", 1, "not AdamW"),
         (&format!("{arguments} --resume saved --optimizer koala"), 1, "--resume is for one optimizer"),

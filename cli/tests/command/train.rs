@@ -121,6 +121,25 @@ fn a_run_that_diverges_is_called_that() {
     assert!(train.stdout.contains(&format!(" ({diverged} of 6 diverged)")), "{}", train.stdout);
 }
 
+/// A norm above all that occur changes nothing, one below them does; the greatest that occurred is told.
+#[test]
+fn gradients_can_be_clipped_by_their_norm() {
+    let folder = folder("train-clip");
+    let run =
+        |arguments: &str| train(&folder, &format!("--optimizer adamw --epochs 2 {arguments}")).1["runs"][0].clone();
+    let (free, loose, tight) = (run(""), run("--clip-norm 1e6"), run("--clip-norm 0.01"));
+    assert_eq!(
+        (&free["settings"]["clip_norm"], &free["reports"]["largest_gradient_norm"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!((&loose["settings"]["clip_norm"], &loose["epochs"]), (&1e6.into(), &free["epochs"]));
+    assert_ne!(tight["epochs"], free["epochs"]);
+    for clipped in [loose, tight] {
+        let norm = clipped["reports"]["largest_gradient_norm"].as_f64().expect("a number");
+        assert!(norm > 0.1 && norm < 1e3, "{norm}");
+    }
+}
+
 #[test]
 fn options_that_make_no_sense_are_refused() {
     let folder = folder("train-refused");
@@ -132,6 +151,8 @@ fn options_that_make_no_sense_are_refused() {
         ("--process-noise 1", 1, "--process-noise is for one optimizer"),
         ("--optimizer sgd --weight-decay nan", 1, "--weight-decay is NaN"),
         ("--optimizer koala --initial-variance 0", 1, "initial variance is 0"),
+        ("--clip-norm 0", 1, "--clip-norm is 0"),
+        ("--clip-norm -1", 1, "--clip-norm is -1"),
         ("--search --learning-rates 0.1,0", 1, "--learning-rates has 0"),
         ("--search --learning-rates -1", 1, "--learning-rates has -1"),
         ("--search --learning-rates 1,inf", 1, "--learning-rates has inf"),
