@@ -1,4 +1,4 @@
-//! Where results go: standard output, and files that nobody ever sees half written.
+//! Where results go: standard output, and files that nobody ever sees half written; and where the rest goes.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write};
@@ -10,6 +10,11 @@ use anyhow::{Context, Error, Result, bail, ensure};
 /// Prints a line. Unlike `println!` it does not panic when the reader has gone.
 pub fn say(line: impl Display) -> Result<()> {
     Ok(writeln!(io::stdout(), "{line}")?)
+}
+
+/// Writes a line to standard error, where progress and the like goes. Nobody has to read it.
+pub fn log(line: impl Display) {
+    drop(writeln!(io::stderr(), "{line}"));
 }
 
 /// Whether the reader of the output has gone, as `head` does when it has enough. That is no fault.

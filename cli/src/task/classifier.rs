@@ -66,10 +66,7 @@ impl Task for Classifier {
             self.data.name,
             self.data.train.count(),
             self.data.test.count(),
-            match self.data.held_out {
-                HeldOut::Test => "test",
-                HeldOut::Validation => "validate",
-            },
+            self.data.held_out.verb(),
             self.network().title(),
             size(&self.parameters(0))
         )

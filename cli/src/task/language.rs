@@ -114,10 +114,7 @@ impl Task for Language {
             self.text.name,
             self.text.train.len(),
             self.text.test.len(),
-            match self.text.held_out {
-                HeldOut::Test => "test",
-                HeldOut::Validation => "validate",
-            },
+            self.text.held_out.verb(),
             self.text.vocabulary.len(),
             size(&self.parameters(0))
         )

@@ -40,6 +40,14 @@ impl HeldOut {
             HeldOut::Validation => "validation",
         }
     }
+
+    /// What is done on it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            HeldOut::Test => "test",
+            HeldOut::Validation => "validate",
+        }
+    }
 }
 
 /// The kinds of network.

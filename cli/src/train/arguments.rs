@@ -21,7 +21,7 @@ use crate::train::{record, search};
 /// Train a network on real data with KOALA++, and compare it with other optimizers
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Train with this optimizer only; may be given several times [default: all]
+    /// Train with this optimizer only; may be given several times, for several [default: all]
     #[arg(long, value_enum)]
     optimizer: Vec<Method>,
     /// A folder with MNIST's four IDX files, plain or gzipped [default: the UCI digits, which are part of the program]
@@ -142,6 +142,9 @@ impl Arguments {
             [] => &Method::ALL[..],
             chosen => chosen,
         };
+        for (i, method) in methods.iter().enumerate() {
+            ensure!(!methods[..i].contains(method), "--optimizer {} is given twice", method.name());
+        }
         let single = methods.len() == 1 && self.seeds.get() == 1;
         for (option, file) in [("save", &self.save), ("resume", &self.resume)] {
             ensure!(single || file.is_none(), "--{option} is for one optimizer, chosen by --optimizer, and one seed");

@@ -87,7 +87,7 @@ struct Single<'a> {
 }
 
 /// Writes all runs, and the search before them if there was one.
-pub fn write_all(path: &Path, plan: &Plan, runs: &[Run], search: Option<(&Plan, &Search)>) -> Result<()> {
+pub fn write_all(path: &Path, plan: &Plan, runs: &[Run], search: Option<&(Plan, Search)>) -> Result<()> {
     let search = search.map(|(plan, search)| Searched {
         experiment: Experiment::new(plan),
         learning_rates: &search.rates,

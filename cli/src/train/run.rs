@@ -42,6 +42,8 @@ pub struct Run {
     /// Whether the training went out of hand: a loss was not finite, which ends a run; or the network ended hardly better
     /// than guessing, having been worse than it began; or its last steps threw it far beyond that.
     pub diverged: bool,
+    /// Whether it was stopped before its last epoch, to go on later.
+    pub stopped: bool,
     /// The mean loss of the first batch, before any step.
     pub first_loss: Option<f64>,
     /// Where it stood after each epoch.
@@ -56,6 +58,12 @@ impl Run {
     /// Where the run ended, unless it diverged.
     pub fn result(&self) -> Option<&Epoch> {
         self.epochs.last().filter(|_| !self.diverged)
+    }
+
+    /// That in words.
+    pub fn result_text(&self) -> String {
+        let text = |last: &Epoch| format!("accuracy {:.2} %, loss {:.4}", last.test_accuracy * 100.0, last.test_loss);
+        self.result().map_or("diverged".to_owned(), text)
     }
 }
 
@@ -86,6 +94,7 @@ impl<'a> Training<'a> {
             seed,
             steps: 0,
             diverged: false,
+            stopped: false,
             first_loss: None,
             epochs: Vec::new(),
             reports: Reports::default(),
@@ -177,6 +186,7 @@ pub(crate) mod tests {
             seed: 0,
             steps: losses.len(),
             diverged: !losses.last().is_some_and(|loss| loss.is_finite()),
+            stopped: false,
             first_loss: Some(2.6),
             epochs: losses.iter().map(epoch).collect(),
             reports: Reports::default(),

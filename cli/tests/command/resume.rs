@@ -26,8 +26,10 @@ fn a_run_that_was_stopped_ends_with_the_same_bits() {
     for optimizer in ["koala", "koala-v", "koala-m", "sgd", "nesterov", "adamw"] {
         let arguments = format!("--optimizer {optimizer} --epochs 4 --seed 3 --samples-per-epoch 500 --clip-norm 0.5");
         let (_, whole) = train(&folder, &format!("{arguments} --save whole"));
-        let (_, part) = train(&folder, &format!("{arguments} --save part --stop-after 3"));
+        let (said, part) = train(&folder, &format!("{arguments} --save part --stop-after 3"));
         assert_eq!(part["runs"][0]["epochs"].as_array().map(Vec::len), Some(3));
+        assert_eq!((&part["runs"][0]["stopped"], &whole["runs"][0]["stopped"]), (&true.into(), &false.into()));
+        assert!(said.stdout.contains(" 48 of 64, stopped "), "{}", said.stdout);
         let (_, resumed) =
             train(&folder, &format!("{arguments} --resume part --save rest --backend scalar --threads 2"));
         assert_eq!(told(&resumed), told(&whole), "{optimizer}");

@@ -54,6 +54,17 @@ fn the_best_rate_on_the_validation_part_is_taken_to_the_test() {
     }
 }
 
+#[test]
+fn a_search_without_any_good_rate_says_so() {
+    let folder = folder("search-diverged");
+    let arguments = "--search --learning-rates 1e5,1e6 --optimizer sgd --seeds 2 --epochs 1";
+    let (train, record) = train(&folder, arguments);
+    let said = "SGD with momentum diverged at every rate of the grid: it goes on with 0.1";
+    assert!(train.stdout.contains(said), "{}", train.stdout);
+    assert!(!train.stdout.contains("* ") && !train.stdout.contains("at an end"), "{}", train.stdout);
+    assert_eq!(record["runs"][1]["settings"]["learning_rate"], 0.1);
+}
+
 /// A seed gives the same run, whether it is the first of several or the only one.
 #[test]
 fn seeds_do_not_depend_on_each_other() {
