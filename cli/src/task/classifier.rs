@@ -53,6 +53,10 @@ impl Task for Classifier {
         &self.data.name
     }
 
+    fn checksum(&self) -> u64 {
+        self.data.checksum
+    }
+
     fn network(&self) -> Network {
         match self.model {
             Model::Mlp => Network::Mlp,

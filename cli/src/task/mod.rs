@@ -86,6 +86,9 @@ pub trait Task {
     /// What the data is called in tables and pictures.
     fn data(&self) -> &str;
 
+    /// A checksum of it, by which other data of the same name and size are told from it.
+    fn checksum(&self) -> u64;
+
     /// The kind of network.
     fn network(&self) -> Network;
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use koala_optim::Backend;
+use serde_json::Value;
 
 use crate::task::{Part, Task};
 
@@ -54,5 +55,24 @@ impl Plan {
     /// The same on what there is to train on, a part of it held out for validation.
     pub fn validation(&self) -> Result<Plan> {
         Ok(Plan { task: self.task.validation()?, backend: self.backend, ..*self })
+    }
+
+    /// The checksum of the data, as it is written.
+    pub fn checksum(&self) -> String {
+        format!("{:016x}", self.task.checksum())
+    }
+
+    /// What decides the bits of a run, but for its optimizer, its settings and its seed.
+    pub fn identity(&self) -> Value {
+        serde_json::json!({
+            "data": self.task.data(),
+            "checksum": self.checksum(),
+            "network": self.task.network().name(),
+            "held-out part": self.task.held_out().title(),
+            "training samples": self.task.count(Part::Train),
+            "epochs": self.epochs,
+            "samples per epoch": self.samples_of_epoch(),
+            "batch": self.batch,
+        })
     }
 }

@@ -28,6 +28,8 @@ pub struct Experiment {
     /// Those of the command.
     arguments: Vec<String>,
     data: String,
+    /// XXH3 of the data, in hexadecimal digits.
+    checksum: String,
     network: &'static str,
     parameters: usize,
     train_samples: usize,
@@ -48,6 +50,7 @@ impl Experiment {
             date: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             arguments: std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect(),
             data: plan.task.data().to_owned(),
+            checksum: plan.checksum(),
             network: plan.task.network().name(),
             parameters: task::size(&plan.task.parameters(0)),
             train_samples: plan.task.count(Part::Train),

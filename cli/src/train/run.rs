@@ -202,6 +202,10 @@ pub(crate) mod tests {
             "root"
         }
 
+        fn checksum(&self) -> u64 {
+            0
+        }
+
         fn network(&self) -> Network {
             Network::Mlp
         }

@@ -74,3 +74,24 @@ fn what_is_no_checkpoint_of_this_run_is_refused() {
         assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
     }
 }
+
+/// A text that was changed, though not in its length.
+#[test]
+fn a_run_on_other_data_is_not_gone_on_with() {
+    let folder = folder("resume-data");
+    let arguments = "--text text --optimizer sgd --epochs 2 --samples-per-epoch 2 --batch 1";
+    let text = "wise koalas sleep. ".repeat(60);
+    fs::write(folder.join("text"), &text).expect("the folder is ours");
+    let (_, before) = train(&folder, &format!("{arguments} --save saved --stop-after 1"));
+    let (_, resumed) = train(&folder, &format!("{arguments} --resume saved"));
+    assert_eq!(resumed["checksum"], before["checksum"]);
+
+    fs::write(folder.join("text"), text.replacen("sleep", "speel", 1)).expect("the folder is ours");
+    let mut command = koala(&format!("train {arguments} --resume saved"));
+    command.current_dir(&folder);
+    let refused = outcome(command);
+    assert_eq!(refused.status, Some(1));
+    assert!(refused.stderr.contains("saved: it is of a run whose checksum is"), "{}", refused.stderr);
+    let (_, after) = train(&folder, arguments);
+    assert_ne!(after["checksum"], before["checksum"]);
+}
