@@ -59,11 +59,12 @@ fn alone_it_compares_six_optimizers() {
     assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 1);
 }
 
-/// The network is large enough for threads to be used, and the images few enough for a test.
+/// The perceptron has as many parameters as a step must have to be divided among threads, and the images are few enough
+/// for a test. The convolutional network is smaller: its steps are the same whatever is asked for.
 #[test]
 fn a_seed_gives_the_same_digits_on_every_backend_and_any_threads() {
     let folder = folder("train-bits");
-    write_stripes(&folder, 60, 48);
+    write_stripes(&folder, 60, 92);
     let deterministic = |arguments: &str, threads_of_candle: &str, said: &str| {
         let mut command = koala(&format!("train --data . --epochs 2 --batch 20 --json run.json {arguments}"));
         command.current_dir(&folder).env("RAYON_NUM_THREADS", threads_of_candle);
@@ -85,6 +86,8 @@ fn a_seed_gives_the_same_digits_on_every_backend_and_any_threads() {
     };
     for model in ["mlp", "conv"] {
         let reference = deterministic(&format!("--model {model} --backend scalar"), "1", "on scalar");
+        let parameters = reference["parameters"].as_u64().expect("a number");
+        assert_eq!(parameters >= 1 << 21, model == "mlp", "{parameters}");
         for backend in Backend::present() {
             for threads in [1, 2, 7] {
                 let arguments = format!("--model {model} --backend {} --threads {threads}", backend.name());
