@@ -107,7 +107,9 @@ impl Data {
         let deviation = mean_of(&|p| (p - mean) * (p - mean)).sqrt();
         ensure!(deviation > 0.0, "all pixels of the images to train on are {mean}");
         let mut hash = Xxh3Default::new();
-        [&train, &test].map(|images| images.hash_into(&mut hash));
+        for images in [&train, &test] {
+            images.hash_into(&mut hash);
+        }
         for pixel in train.pixels.iter_mut().chain(&mut test.pixels) {
             *pixel = ((f64::from(*pixel) - mean) / deviation) as f32;
         }
