@@ -70,7 +70,7 @@ pub struct Arguments {
     /// Scale the gradients down to this norm, that of all together, where theirs is greater
     #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
     clip_norm: Option<f64>,
-    /// How the learning rate changes [default: cosine for AdamW, step-decay for the others]
+    /// How the learning rate changes [default: step-decay, but cosine for AdamW without --search]
     #[arg(long, value_enum)]
     schedule: Option<Schedule>,
     /// Before that, choose each optimizer's learning rate from one grid by the mean loss on a validation part of what
@@ -156,7 +156,9 @@ impl Arguments {
     /// A value must be meant for one optimizer only, since none suits two.
     fn settings(&self, network: Network, method: Method) -> Result<Settings> {
         let mut settings = method.defaults(network);
-        settings.schedule = self.schedule.unwrap_or(settings.schedule);
+        // What is searched for all is to be compared: one schedule for all.
+        let default = if self.search { Schedule::StepDecay } else { settings.schedule };
+        settings.schedule = self.schedule.unwrap_or(default);
         if let Some(norm) = self.clip_norm {
             ensure!(norm.is_finite() && norm > 0.0, "--clip-norm is {norm}, which is no finite number above 0");
         }

@@ -25,6 +25,7 @@ fn the_best_rate_on_the_validation_part_is_taken_to_the_test() {
     let told = |run: &Value| (run["optimizer"].clone(), run["settings"]["learning_rate"].clone(), run["seed"].clone());
     let expected = ["sgd", "adamw"].map(|name| [0, 1].map(|seed| (name.into(), 0.03.into(), seed.into()))).concat();
     assert_eq!(runs.iter().map(told).collect::<Vec<_>>(), expected);
+    assert!(runs.iter().all(|run| run["settings"]["schedule"] == "step-decay"), "{runs:?}");
 
     // The table of the search marks the best, and has a word for what diverged.
     let row = |rate: &str| train.stdout.lines().find(|line| line.contains(&format!(" {rate} "))).unwrap_or_default();
