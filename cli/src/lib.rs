@@ -1,9 +1,12 @@
 //! The parts of the `koala` command, as a library so that tests can reach them.
 
+#![forbid(unsafe_code)]
+
 pub mod bench;
 pub mod check;
 pub mod info;
 pub mod output;
 pub mod processor;
+pub mod rerun;
 pub mod task;
 pub mod train;

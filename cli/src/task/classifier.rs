@@ -53,6 +53,10 @@ impl Task for Classifier {
         &self.data.name
     }
 
+    fn checksum(&self) -> u64 {
+        self.data.checksum
+    }
+
     fn network(&self) -> Network {
         match self.model {
             Model::Mlp => Network::Mlp,
@@ -66,10 +70,7 @@ impl Task for Classifier {
             self.data.name,
             self.data.train.count(),
             self.data.test.count(),
-            match self.data.held_out {
-                HeldOut::Test => "test",
-                HeldOut::Validation => "validate",
-            },
+            self.data.held_out.verb(),
             self.network().title(),
             size(&self.parameters(0))
         )

@@ -1,6 +1,7 @@
 //! Labelled images: what every data set is read into, and how it is split.
 
 use anyhow::{Result, ensure};
+use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::task::HeldOut;
 
@@ -42,6 +43,17 @@ impl Images {
         }
     }
 
+    fn hash_into(&self, hash: &mut Xxh3Default) {
+        for length in [self.height, self.width, self.count()] {
+            hash.update(&(length as u64).to_le_bytes());
+        }
+        for image in self.pixels.chunks(self.size()) {
+            let bytes: Vec<u8> = image.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
+            hash.update(&bytes);
+        }
+        hash.update(&self.labels);
+    }
+
     /// Splits off every fifth image of each class. The two parts keep the order and the proportions of the classes,
     /// and depend on nothing but the data.
     pub fn split(&self) -> (Images, Images) {
@@ -60,6 +72,8 @@ impl Images {
 pub struct Data {
     /// What it is called in tables and pictures.
     pub name: String,
+    /// A checksum of all of it as it was before it was scaled or split again.
+    pub checksum: u64,
     /// What the network learns from.
     pub train: Images,
     /// What it is judged by.
@@ -92,16 +106,21 @@ impl Data {
         let mean = mean_of(&|p| p);
         let deviation = mean_of(&|p| (p - mean) * (p - mean)).sqrt();
         ensure!(deviation > 0.0, "all pixels of the images to train on are {mean}");
+        let mut hash = Xxh3Default::new();
+        for images in [&train, &test] {
+            images.hash_into(&mut hash);
+        }
         for pixel in train.pixels.iter_mut().chain(&mut test.pixels) {
             *pixel = ((f64::from(*pixel) - mean) / deviation) as f32;
         }
-        Ok(Data { name: name.into(), train, test, held_out: HeldOut::Test })
+        Ok(Data { name: name.into(), checksum: hash.digest(), train, test, held_out: HeldOut::Test })
     }
 
     /// The same data with a validation part in the place of the test part: a fifth of what there is to train on.
     /// Settings are chosen on it, so that the test part stays unseen until they are.
     pub fn validation(&self) -> Result<Data> {
         let (train, test) = self.train.split();
-        Ok(Data { held_out: HeldOut::Validation, ..Data::new(&self.name[..], train, test)? })
+        let data = Data::new(&self.name[..], train, test)?;
+        Ok(Data { held_out: HeldOut::Validation, checksum: self.checksum, ..data })
     }
 }

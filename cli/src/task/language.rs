@@ -101,6 +101,10 @@ impl Task for Language {
         &self.text.name
     }
 
+    fn checksum(&self) -> u64 {
+        self.text.checksum
+    }
+
     fn network(&self) -> Network {
         Network::Transformer
     }
@@ -114,10 +118,7 @@ impl Task for Language {
             self.text.name,
             self.text.train.len(),
             self.text.test.len(),
-            match self.text.held_out {
-                HeldOut::Test => "test",
-                HeldOut::Validation => "validate",
-            },
+            self.text.held_out.verb(),
             self.text.vocabulary.len(),
             size(&self.parameters(0))
         )
@@ -213,7 +214,8 @@ mod tests {
 
     fn text(train: &[u32]) -> Text {
         let vocabulary = vec!['a', 'b', 'c'];
-        Text { name: String::new(), vocabulary, train: train.to_vec(), test: vec![0; 6], held_out: HeldOut::Test }
+        let (train, test) = (train.to_vec(), vec![0; 6]);
+        Text { name: String::new(), checksum: 0, vocabulary, train, test, held_out: HeldOut::Test }
     }
 
     #[test]

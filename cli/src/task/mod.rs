@@ -40,6 +40,14 @@ impl HeldOut {
             HeldOut::Validation => "validation",
         }
     }
+
+    /// What is done on it.
+    pub fn verb(self) -> &'static str {
+        match self {
+            HeldOut::Test => "test",
+            HeldOut::Validation => "validate",
+        }
+    }
 }
 
 /// The kinds of network.
@@ -77,6 +85,9 @@ impl Network {
 pub trait Task {
     /// What the data is called in tables and pictures.
     fn data(&self) -> &str;
+
+    /// A checksum of it, by which other data of the same name and size are told from it.
+    fn checksum(&self) -> u64;
 
     /// The kind of network.
     fn network(&self) -> Network;

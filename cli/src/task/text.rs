@@ -5,6 +5,7 @@ use std::path::Path;
 use std::{fs, str};
 
 use anyhow::{Context, Result, ensure};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::task::HeldOut;
 
@@ -16,6 +17,8 @@ const MOST_HELD_OUT: usize = 1 << 16;
 pub struct Text {
     /// What it is called in tables and pictures: the file's name.
     pub name: String,
+    /// A checksum of the file.
+    pub checksum: u64,
     /// The characters that occur anywhere in the file, in their order in Unicode.
     pub vocabulary: Vec<char>,
     /// The beginning, to train on: each character's number in the vocabulary.
@@ -52,7 +55,7 @@ impl Text {
         let number = |c| vocabulary.binary_search(&c).unwrap_or_default() as u32;
         let mut train: Vec<u32> = text.chars().map(number).collect();
         let test = train.split_off(count - (count / 10).min(MOST_HELD_OUT));
-        Ok(Text { name, vocabulary, train, test, held_out: HeldOut::Test })
+        Ok(Text { name, checksum: xxh3_64(bytes), vocabulary, train, test, held_out: HeldOut::Test })
     }
 
     /// The same text without its test part: what there was to train on, its end held out.
@@ -61,6 +64,7 @@ impl Text {
         let test = train.split_off(train.len() - self.test.len());
         Text {
             name: self.name.clone(),
+            checksum: self.checksum,
             vocabulary: self.vocabulary.clone(),
             train,
             test,

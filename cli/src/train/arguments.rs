@@ -1,26 +1,27 @@
 //! What can be said to `koala train`, and what it means.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use koala_optim::Backend;
 
+use crate::output;
 use crate::task::classifier::{Classifier, Model};
 use crate::task::language::{Language, Shape};
 use crate::task::text::Text;
 use crate::task::{Network, Task, digits, idx};
 use crate::train::method::{Method, Settings};
-use crate::train::run::Plan;
+use crate::train::plan::Plan;
 use crate::train::schedule::Schedule;
-use crate::train::search;
+use crate::train::{record, search};
 
 /// Train a network on real data with KOALA++, and compare it with other optimizers
 #[derive(Args, Clone, Debug)]
 pub struct Arguments {
-    /// Train with this optimizer only; may be given several times [default: all]
+    /// Train with this optimizer only; may be given several times, for several [default: all]
     #[arg(long, value_enum)]
     optimizer: Vec<Method>,
     /// A folder with MNIST's four IDX files, plain or gzipped [default: the UCI digits, which are part of the program]
@@ -50,7 +51,8 @@ pub struct Arguments {
     /// The backend [default: KOALA_BACKEND if set, or the best of this processor]
     #[arg(long)]
     backend: Option<String>,
-    /// Threads for the optimizer
+    /// Threads for the optimizer, among which it divides a step of 2^21 parameters or more; the networks for the digits,
+    /// for MNIST and for text have fewer, and one thread steps them whatever this says
     #[arg(long, default_value = "1")]
     threads: NonZeroUsize,
     /// The learning rate, for the one optimizer chosen by --optimizer
@@ -65,7 +67,10 @@ pub struct Arguments {
     /// The process noise, likewise
     #[arg(long, value_name = "NOISE", allow_negative_numbers = true)]
     process_noise: Option<f64>,
-    /// How the learning rate changes [default: cosine for AdamW, step-decay for the others]
+    /// Scale the gradients down to this norm, that of all together, where theirs is greater
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true)]
+    clip_norm: Option<f64>,
+    /// How the learning rate changes [default: step-decay, but cosine for AdamW without --search]
     #[arg(long, value_enum)]
     schedule: Option<Schedule>,
     /// Before that, choose each optimizer's learning rate from one grid by the mean loss on a validation part of what
@@ -120,14 +125,16 @@ impl Arguments {
                 (Box::new(Classifier::new(digits::load()?, model)), 40, usize::MAX, 32)
             }
         };
-        Ok(Plan {
+        let plan = Plan {
             task: if self.validation { task.validation()? } else { task },
             epochs: self.epochs.map_or(epochs, NonZeroUsize::get),
             samples_per_epoch: self.samples_per_epoch.map_or(samples_per_epoch, NonZeroUsize::get),
             batch: self.batch.map_or(batch, NonZeroUsize::get),
             backend,
             threads: self.threads.get(),
-        })
+        };
+        plan.check()?;
+        Ok(plan)
     }
 
     /// The optimizers, each with the defaults and what was set on the command line.
@@ -136,6 +143,9 @@ impl Arguments {
             [] => &Method::ALL[..],
             chosen => chosen,
         };
+        for (i, method) in methods.iter().enumerate() {
+            ensure!(!methods[..i].contains(method), "--optimizer {} is given twice", method.name());
+        }
         let single = methods.len() == 1 && self.seeds.get() == 1;
         for (option, file) in [("save", &self.save), ("resume", &self.resume)] {
             ensure!(single || file.is_none(), "--{option} is for one optimizer, chosen by --optimizer, and one seed");
@@ -146,7 +156,13 @@ impl Arguments {
     /// A value must be meant for one optimizer only, since none suits two.
     fn settings(&self, network: Network, method: Method) -> Result<Settings> {
         let mut settings = method.defaults(network);
-        settings.schedule = self.schedule.unwrap_or(settings.schedule);
+        // What is searched for all is to be compared: one schedule for all.
+        let default = if self.search { Schedule::StepDecay } else { settings.schedule };
+        settings.schedule = self.schedule.unwrap_or(default);
+        if let Some(norm) = self.clip_norm {
+            ensure!(norm.is_finite() && norm > 0.0, "--clip-norm is {norm}, which is no finite number above 0");
+        }
+        settings.clip_norm = self.clip_norm;
         for (option, value, setting) in [
             ("learning-rate", self.learning_rate, Some(&mut settings.learning_rate)),
             ("weight-decay", self.weight_decay, Some(&mut settings.weight_decay)),
@@ -165,8 +181,18 @@ impl Arguments {
     }
 
     /// The seeds, one for each run with the same settings.
-    pub fn seeds(&self) -> Range<u64> {
-        self.seed..self.seed.saturating_add(self.seeds.get() as u64)
+    pub fn seeds(&self) -> Result<RangeInclusive<u64>> {
+        let last = self.seed.checked_add(self.seeds.get() as u64 - 1);
+        let last = last.with_context(|| format!("--seeds {}: the seeds end at {}", self.seeds, u64::MAX))?;
+        Ok(self.seed..=last)
+    }
+
+    /// Whether all that is asked for can be written, so that no training is for nothing.
+    pub fn check_outputs(&self) -> Result<()> {
+        for file in [Some(&self.plot), self.json.as_ref(), self.save.as_ref()].into_iter().flatten() {
+            output::check(file)?;
+        }
+        self.results.as_deref().map_or(Ok(()), record::prepare)
     }
 
     /// The learning rates to search, if a search was asked for.

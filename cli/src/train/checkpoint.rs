@@ -8,9 +8,9 @@ use koala_optim::checkpoint::{Checkpoint, Loading};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::task::Part;
 use crate::train::method::{Method, Settings};
-use crate::train::run::{Plan, Run, Training};
+use crate::train::plan::Plan;
+use crate::train::run::{Run, Training};
 
 /// The key of the note with all that is neither a parameter nor of the optimizer.
 const NOTE: &str = "koala-train";
@@ -23,22 +23,9 @@ struct Note {
     run: Run,
 }
 
-/// What decides the bits of a run, but for its optimizer, which is in its record.
-fn describe(plan: &Plan) -> Value {
-    serde_json::json!({
-        "data": plan.task.data(),
-        "network": plan.task.network().name(),
-        "held-out part": plan.task.held_out().title(),
-        "training samples": plan.task.count(Part::Train),
-        "epochs": plan.epochs,
-        "samples per epoch": plan.samples_of_epoch(),
-        "batch": plan.batch,
-    })
-}
-
 /// Writes a run as it is between two epochs. Whoever reads the file meanwhile finds the last one, whole.
 pub fn save(training: &Training, path: &Path) -> Result<()> {
-    let note = Note { plan: describe(training.plan), run: training.run.clone() };
+    let note = Note { plan: training.plan.identity(), run: training.run.clone() };
     let mut checkpoint = Checkpoint::of(&training.stepper.optimizer).with_note(NOTE, serde_json::to_string(&note)?);
     for parameter in &training.parameters {
         checkpoint = checkpoint.with_tensor(&parameter.name, &parameter.shape, &parameter.values)?;
@@ -53,7 +40,7 @@ pub fn resume<'a>(plan: &'a Plan, method: Method, settings: Settings, seed: u64,
     let note = checkpoint.note(NOTE).with_context(|| format!("{}: it is not by koala train", path.display()))?;
     let Note { plan: saved, run } =
         serde_json::from_str(note).with_context(|| format!("{}: what it says of the run", path.display()))?;
-    check(&describe(plan), &saved).with_context(|| path.display().to_string())?;
+    check(&plan.identity(), &saved).with_context(|| path.display().to_string())?;
     let told = |run: &Run| -> Result<String> {
         let settings = serde_json::to_string(&run.settings)?;
         Ok(format!("{} with seed {} and {settings}", run.optimizer.title(), run.seed))

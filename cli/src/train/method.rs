@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 use koala_optim::{
-    AdamW, Backend, Config, ElementType, GroupId, KoalaM, KoalaV, Loss, Optimizer, Sgd, StateType, Tensor, Threads,
+    AdamW, Backend, Config, ElementType, GroupId, KoalaM, KoalaV, Loss, Optimizer, Report, Sgd, StateType, Tensor,
+    Threads,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,9 @@ pub struct Settings {
     /// What is added to it in each step, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_noise: Option<f64>,
+    /// The greatest norm that all gradients together may have: they are scaled down to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_norm: Option<f64>,
 }
 
 impl Method {
@@ -102,7 +106,7 @@ impl Method {
             Method::Sgd | Method::Nesterov | Method::AdamW => (None, None),
         };
         let schedule = if self == Method::AdamW { Schedule::Cosine } else { Schedule::StepDecay };
-        Settings { learning_rate, schedule, weight_decay, initial_variance, process_noise }
+        Settings { learning_rate, schedule, weight_decay, initial_variance, process_noise, clip_norm: None }
     }
 
     /// The library's optimizer of this kind.
@@ -136,7 +140,8 @@ impl Stepper {
         backend: Backend,
         threads: Threads,
     ) -> Result<Stepper> {
-        let config = Config { method: method.with(settings), backend, threads, ..Config::default() };
+        let clip_norm = settings.clip_norm;
+        let config = Config { method: method.with(settings), backend, threads, clip_norm, ..Config::default() };
         let mut optimizer = Optimizer::new(config)?;
         let mut of_group = koala_optim::Settings {
             learning_rate: settings.learning_rate,
@@ -161,10 +166,9 @@ impl Stepper {
     }
 
     /// One step of all parameters by their gradients. `losses` are those of the samples of the batch.
-    pub fn step(&mut self, rate: f64, losses: &[f32], parameters: &mut [Parameter]) -> Result<()> {
+    pub fn step(&mut self, rate: f64, losses: &[f32], parameters: &mut [Parameter]) -> Result<Report> {
         self.optimizer.set_learning_rate(self.group, rate)?;
-        self.optimizer.step(Loss::from_samples(losses)?, &mut tensors(parameters))?;
-        Ok(())
+        Ok(self.optimizer.step(Loss::from_samples(losses)?, &mut tensors(parameters))?)
     }
 }
 

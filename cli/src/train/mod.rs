@@ -2,9 +2,12 @@
 
 mod arguments;
 mod checkpoint;
+mod divergence;
 pub mod method;
+pub mod plan;
 mod plot;
 mod record;
+pub mod reports;
 pub mod run;
 pub mod schedule;
 mod search;
@@ -18,53 +21,68 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 pub use arguments::Arguments;
 
-use crate::output::{say, write};
+use crate::output::{log, tell, write};
 use crate::task::Part;
 use method::{Method, Settings};
-use run::{Plan, Run, Training};
+use plan::Plan;
+use reports::Reports;
+use run::{Run, Training};
 use search::Search;
+use summary::rate_text;
 
 /// Runs the command.
 pub fn execute(arguments: &Arguments) -> Result<()> {
     let plan = arguments.plan()?;
     let mut methods = arguments.methods(plan.task.network())?;
     let grid = arguments.grid()?;
-    say(describe(arguments, &plan))?;
+    arguments.check_outputs()?;
+    tell(describe(arguments, &plan)?)?;
 
-    let mut searched = None;
-    if let Some(rates) = grid {
-        let plan = plan.validation()?;
-        say(format_args!(
-            "Search: each optimizer's learning rate is that of the least mean loss (*) on {} other samples, which are \
-             split off those to train on",
-            plan.task.count(Part::HeldOut)
-        ))?;
-        let names: Vec<Method> = methods.iter().map(|(method, _)| *method).collect();
-        let search = Search::new(&names, rates, |method, learning_rate| {
-            let defaults = methods.iter().find(|(other, _)| *other == method).map(|(_, settings)| *settings);
-            let settings = defaults.unwrap_or_else(|| method.defaults(plan.task.network()));
-            train(arguments, &plan, method, Settings { learning_rate, ..settings })
-        })?;
-        for ((_, settings), (_, rate)) in methods.iter_mut().zip(search.choices()) {
-            settings.learning_rate = rate;
-        }
-        say(table::search(&search))?;
-        for method in search.at_the_ends() {
-            say(format_args!("{}'s best is at an end of the grid: a wider one might have a better", method.title()))?;
-        }
-        searched = Some((plan, search));
-    }
-
+    let searched = grid.map(|rates| search(arguments, &plan, &mut methods, rates)).transpose()?;
     let runs: Vec<Vec<Run>> =
         methods.iter().map(|&(method, settings)| train(arguments, &plan, method, settings)).collect::<Result<_>>()?;
-    say(table::comparison(&*plan.task, &runs))?;
-    write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
-    say(format_args!("Curves: {}", arguments.plot.display()))?;
+    // The files first, and the record of it all before the picture: what is printed can be had again from them.
     if let Some(path) = &arguments.json {
-        let searched = searched.as_ref().map(|(plan, search)| (plan, search));
-        record::write_all(path, &plan, &runs.concat(), searched)?;
+        record::write_all(path, &plan, &runs.concat(), searched.as_ref())?;
     }
-    Ok(())
+    write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
+    tell(table::comparison(&plan, &runs))?;
+    for runs in &runs {
+        let reports = Reports::of_runs(runs).to_string();
+        if let (Some(run), false) = (runs.first(), reports.is_empty()) {
+            tell(format_args!("{}, over all tensors and steps: {reports}", run.optimizer.title()))?;
+        }
+    }
+    tell(format_args!("Curves: {}", arguments.plot.display()))
+}
+
+/// Tries all learning rates on a validation part, and sets each optimizer's to its best.
+fn search(
+    arguments: &Arguments,
+    plan: &Plan,
+    methods: &mut [(Method, Settings)],
+    rates: Vec<f64>,
+) -> Result<(Plan, Search)> {
+    let plan = plan.validation()?;
+    tell(format_args!(
+        "Search: each optimizer's learning rate is that of the least mean loss (*) on {} other samples, which are \
+         split off those to train on",
+        plan.task.count(Part::HeldOut)
+    ))?;
+    let search = Search::new(methods, rates, |method, settings| train(arguments, &plan, method, settings))?;
+    tell(table::search(&search))?;
+    for ((method, settings), (_, best)) in methods.iter_mut().zip(search.choices()) {
+        let (title, default) = (method.title(), rate_text(settings.learning_rate));
+        match best {
+            None => tell(format_args!("{title} diverged at every rate of the grid: it goes on with {default}"))?,
+            Some(best) if search.is_at_an_end(best) => {
+                tell(format_args!("{title}'s best is at an end of the grid: a wider one might have a better"))?;
+            }
+            Some(_) => {}
+        }
+        settings.learning_rate = best.unwrap_or(settings.learning_rate);
+    }
+    Ok((plan, search))
 }
 
 /// Trains with every seed.
@@ -72,16 +90,20 @@ fn train(arguments: &Arguments, plan: &Plan, method: Method, settings: Settings)
     let with_seed = |seed| {
         let bar = ProgressBar::new(plan.steps() as u64)
             .with_style(ProgressStyle::with_template("{prefix:40} {bar:32} {pos:>6}/{len} steps  {msg}")?);
-        bar.set_prefix(format!("{}, learning rate {}, seed {seed}", method.title(), settings.learning_rate));
+        let name = format!("{}, learning rate {}, seed {seed}", method.title(), rate_text(settings.learning_rate));
+        bar.set_prefix(name.clone());
         let run = train_one(arguments, plan, method, settings, seed, &bar);
         bar.finish_and_clear();
         let run = run.with_context(|| format!("training with {}", method.title()))?;
+        if bar.is_hidden() {
+            log(format_args!("{name}, {}: {}", plan.task.held_out().title(), run.result_text()));
+        }
         if let Some(folder) = &arguments.results {
             record::write_run(folder, plan, &run)?;
         }
         Ok(run)
     };
-    arguments.seeds().map(with_seed).collect()
+    arguments.seeds()?.map(with_seed).collect()
 }
 
 /// Trains with one seed, from where it is to be resumed to where it is to stop.
@@ -112,25 +134,23 @@ fn train_one(
             checkpoint::save(&training, file)?;
         }
     }
+    training.run.stopped = !training.run.diverged && training.run.epochs.len() < plan.epochs;
     Ok(training.run)
 }
 
-fn describe(arguments: &Arguments, plan: &Plan) -> String {
-    let seeds = arguments.seeds();
-    let seeds = match seeds.end - seeds.start {
-        1 => format!("seed {}", seeds.start),
-        _ => format!("seeds {} to {}", seeds.start, seeds.end - 1),
-    };
+fn describe(arguments: &Arguments, plan: &Plan) -> Result<String> {
+    let (first, last) = arguments.seeds()?.into_inner();
+    let seeds = if first == last { format!("seed {first}") } else { format!("seeds {first} to {last}") };
     let samples = match plan.samples_of_epoch() {
         count if count < plan.task.count(Part::Train) => format!(" of {count} samples"),
         _ => String::new(),
     };
-    format!(
+    Ok(format!(
         "{}\nTraining: {} epochs{samples}, batches of {}, {seeds}; steps on {}, {} thread(s)",
         plan.task.describe(),
         plan.epochs,
         plan.batch,
         plan.backend.name(),
         plan.threads,
-    )
+    ))
 }

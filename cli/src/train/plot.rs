@@ -7,6 +7,7 @@ use anyhow::Result;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::task::Task;
 use crate::train::method::Method;
@@ -32,22 +33,21 @@ pub fn draw(task: &dyn Task, runs: &[Vec<Run>]) -> Result<String> {
         root.fill(&WHITE)?;
         let (head, body) = root.split_vertically(HEAD);
         head.draw_text(task.data(), &(FONT, 22).into_font().color(&INK), (24, 12))?;
-        let seeds = runs.iter().map(Vec::len).max().unwrap_or(0);
-        if seeds > 1 {
-            let key = format!("line: median of {seeds} seeds; shaded: their range; cross: a run that diverged");
-            head.draw_text(&key, &(FONT, 14).into_font().color(&INK), (SIZE.0 as i32 - 500, 18))?;
+        if let Some(key) = key(runs) {
+            let end = Pos::new(HPos::Right, VPos::Top);
+            head.draw_text(&key, &(FONT, 14).into_font().color(&INK).pos(end), (SIZE.0 as i32 - 24, 18))?;
         }
         legend(&head, task.is_text(), runs)?;
         let (left, right) = body.split_horizontally(SIZE.0 / 2);
 
-        let losses = curves(runs, |epoch| epoch.train_loss.clamp(LEAST_LOSS, f64::INFINITY));
+        let losses = curves(runs, f64::INFINITY, |epoch| epoch.train_loss.clamp(LEAST_LOSS, f64::INFINITY));
         let title = if task.is_text() { "Training loss, nats per character" } else { "Training loss" };
         losses_panel(&left, title, &losses)?;
         if task.is_text() {
-            let losses = curves(runs, |epoch| (epoch.test_loss / LN_2).clamp(LEAST_LOSS, f64::INFINITY));
+            let losses = curves(runs, f64::INFINITY, |epoch| (epoch.test_loss / LN_2).clamp(LEAST_LOSS, f64::INFINITY));
             losses_panel(&right, &format!("Bits per character, {part}"), &losses)?;
         } else {
-            let accuracies = curves(runs, |epoch| epoch.test_accuracy * 100.0);
+            let accuracies = curves(runs, 0.0, |epoch| epoch.test_accuracy * 100.0);
             let (low, _) = bounds(&accuracies, (0.0, 100.0));
             let low = low.floor().min(99.0);
             let title = format!("Accuracy, {part}");
@@ -58,19 +58,29 @@ pub fn draw(task: &dyn Task, runs: &[Vec<Run>]) -> Result<String> {
     Ok(svg)
 }
 
+/// How to read the picture, where there is more in it than a line for each optimizer.
+fn key(runs: &[Vec<Run>]) -> Option<String> {
+    let seeds = runs.iter().map(Vec::len).max().unwrap_or(0);
+    let lines = (seeds > 1).then(|| format!("line: median of {seeds} seeds; shaded: their range"));
+    let crosses = runs.iter().flatten().any(|run| run.diverged).then(|| "cross: a run that diverged".to_owned());
+    let parts: Vec<String> = [lines, crosses].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
 /// What is drawn of an optimizer.
 struct Curve {
     color: RGBColor,
     /// Of the runs that did not diverge, at each epoch from 1: least, median, greatest.
     points: Vec<(f64, [f64; 3])>,
-    /// Where each of those that diverged ended, if it got as far as the end of an epoch.
+    /// Where each of those that diverged ended: at the last epoch with a value, or with the worst of all at the first.
     ends: Vec<(f64, f64)>,
 }
 
-fn curves(runs: &[Vec<Run>], value: impl Fn(&Epoch) -> f64) -> Vec<Curve> {
-    let finite = |run: &Run| -> Vec<(f64, f64)> {
+/// `worst` is what the value of an epoch that came to nothing is drawn as: infinity is the edge of the picture.
+fn curves(runs: &[Vec<Run>], worst: f64, value: impl Fn(&Epoch) -> f64) -> Vec<Curve> {
+    let end = |run: &&Run| {
         let points = run.epochs.iter().enumerate().map(|(i, epoch)| ((i + 1) as f64, value(epoch)));
-        points.filter(|(_, value)| value.is_finite()).collect()
+        points.filter(|(_, value)| value.is_finite()).last().unwrap_or((1.0, worst))
     };
     let optimizers = runs.iter().filter_map(|runs| Some((runs.first()?.optimizer, runs)));
     let of_optimizer = |(method, runs): (Method, &Vec<Run>)| {
@@ -87,7 +97,7 @@ fn curves(runs: &[Vec<Run>], value: impl Fn(&Epoch) -> f64) -> Vec<Curve> {
         Curve {
             color: color(method),
             points: (0..epochs).filter_map(at).collect(),
-            ends: diverged.iter().filter_map(|run| finite(run).last().copied()).collect(),
+            ends: diverged.iter().map(end).collect(),
         }
     };
     optimizers.map(of_optimizer).collect()
@@ -199,7 +209,7 @@ fn color(method: Method) -> RGBColor {
 fn bounds(curves: &[Curve], none: (f64, f64)) -> (f64, f64) {
     let mut values: Vec<f64> = curves.iter().flat_map(|curve| &curve.points).flat_map(|(_, range)| *range).collect();
     if values.is_empty() {
-        values.extend(curves.iter().flat_map(|curve| &curve.ends).map(|end| end.1));
+        values.extend(curves.iter().flat_map(|curve| &curve.ends).map(|end| end.1).filter(|value| value.is_finite()));
     }
     match values.first() {
         None => none,
@@ -235,10 +245,26 @@ mod tests {
 
     #[test]
     fn lines_are_medians_and_what_diverged_is_marked() {
-        let losses = [[3.0, 1.0], [5.0, 1.5], [4.0, 2.5], [9.0, f64::NAN]];
-        let runs = losses.map(|losses| run_with(Method::Sgd, &losses)).to_vec();
-        let curves = curves(&[runs], |epoch| epoch.train_loss);
+        let losses: [&[f64]; 5] = [&[3.0, 1.0], &[5.0, 1.5], &[4.0, 2.5], &[9.0, f64::NAN], &[]];
+        let runs = losses.map(|losses| run_with(Method::Sgd, losses)).to_vec();
+        let curves = curves(&[runs], f64::INFINITY, |epoch| epoch.train_loss);
         assert_eq!(curves[0].points, [(1.0, [3.0, 4.0, 5.0]), (2.0, [1.0, 1.5, 2.5])]);
-        assert_eq!(curves[0].ends, [(1.0, 9.0)]);
+        assert_eq!(curves[0].ends, [(1.0, 9.0), (1.0, f64::INFINITY)]);
+    }
+
+    /// One seed of one optimizer that came to nothing in its first epoch, alone and beside a good one.
+    #[test]
+    fn what_diverges_at_once_is_crossed_and_explained() -> Result<()> {
+        let task = Classifier::new(digits::load()?, Model::Mlp);
+        let (good, bad) = (vec![run_with(Method::AdamW, &[1.0, 0.5])], vec![run_with(Method::Sgd, &[])]);
+        let strokes = |svg: &str| svg.matches("stroke=\"#D55E00\"").count();
+        let legend = 1;
+        for (runs, crosses) in [(vec![bad.clone()], 2), (vec![good.clone(), bad], 2), (vec![good], 0)] {
+            let svg = draw(&task, &runs)?;
+            assert_eq!(svg.contains("cross: a run that diverged"), crosses > 0);
+            let lines = if crosses > 0 { legend + 2 * crosses } else { 0 };
+            assert_eq!(strokes(&svg), lines, "{svg}");
+        }
+        Ok(())
     }
 }

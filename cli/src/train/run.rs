@@ -3,30 +3,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use koala_optim::{Backend, Threads};
+use koala_optim::Threads;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::task::{self, Parameter, Part, Task};
+use crate::train::divergence::has_diverged;
 use crate::train::method::{Method, Settings, Stepper};
-
-/// What all runs of a comparison share.
-pub struct Plan {
-    /// What is learnt.
-    pub task: Box<dyn Task>,
-    /// How often the samples are gone through.
-    pub epochs: usize,
-    /// How many samples make an epoch, if not all: each epoch draws others.
-    pub samples_per_epoch: usize,
-    /// The samples per step.
-    pub batch: usize,
-    /// Where steps run.
-    pub backend: Backend,
-    /// On how many threads they do.
-    pub threads: usize,
-}
+use crate::train::plan::Plan;
+use crate::train::reports::Reports;
 
 /// Where a run stood after an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,12 +40,16 @@ pub struct Run {
     /// The steps taken.
     pub steps: usize,
     /// Whether the training went out of hand: a loss was not finite, which ends a run; or the network ended hardly better
-    /// than guessing, having been worse than it began.
+    /// than guessing, having been worse than it began; or its last steps threw it far beyond that.
     pub diverged: bool,
+    /// Whether it was stopped before its last epoch, to go on later.
+    pub stopped: bool,
     /// The mean loss of the first batch, before any step.
     pub first_loss: Option<f64>,
     /// Where it stood after each epoch.
     pub epochs: Vec<Epoch>,
+    /// What the reports of its steps came to.
+    pub reports: Reports,
     /// The mean time that a step took in the optimizer alone. The one figure here that differs between two runs.
     pub microseconds_per_step: f64,
 }
@@ -68,22 +59,11 @@ impl Run {
     pub fn result(&self) -> Option<&Epoch> {
         self.epochs.last().filter(|_| !self.diverged)
     }
-}
 
-impl Plan {
-    /// The steps that a run takes.
-    pub fn steps(&self) -> usize {
-        self.epochs * self.samples_of_epoch().div_ceil(self.batch)
-    }
-
-    /// The samples that an epoch goes through.
-    pub fn samples_of_epoch(&self) -> usize {
-        self.samples_per_epoch.min(self.task.count(Part::Train))
-    }
-
-    /// The same on what there is to train on, a part of it held out for validation.
-    pub fn validation(&self) -> Result<Plan> {
-        Ok(Plan { task: self.task.validation()?, backend: self.backend, ..*self })
+    /// That in words.
+    pub fn result_text(&self) -> String {
+        let text = |last: &Epoch| format!("accuracy {:.2} %, loss {:.4}", last.test_accuracy * 100.0, last.test_loss);
+        self.result().map_or("diverged".to_owned(), text)
     }
 }
 
@@ -114,8 +94,10 @@ impl<'a> Training<'a> {
             seed,
             steps: 0,
             diverged: false,
+            stopped: false,
             first_loss: None,
-            epochs: Vec::with_capacity(plan.epochs),
+            epochs: Vec::new(),
+            reports: Reports::default(),
             microseconds_per_step: 0.0,
         };
         let order = (0..plan.task.count(Part::Train)).collect();
@@ -156,8 +138,9 @@ impl<'a> Training<'a> {
             loss_sum += batch_sum;
             let rate = learning_rate * schedule.factor([run.steps as u64, steps], epochs);
             let start = Instant::now();
-            self.stepper.step(rate, &losses, &mut self.parameters)?;
+            let report = self.stepper.step(rate, &losses, &mut self.parameters)?;
             self.spent += start.elapsed();
+            run.reports = run.reports.and(Reports::of_step(&report));
             run.steps += 1;
             run.microseconds_per_step = self.spent.as_secs_f64() * 1e6 / run.steps as f64;
             progress(run);
@@ -170,16 +153,6 @@ impl<'a> Training<'a> {
         }
         Ok(true)
     }
-}
-
-/// How far above the loss of the first batch an epoch's is worse, and not only by the choice of that batch.
-const WORSE: f64 = 1.25;
-
-/// See [`Run::diverged`]. A run that is only slow has a loss near that of guessing too, but never was worse than it began.
-fn has_diverged(run: &Run, guessing: f64) -> bool {
-    let Some((first, last)) = run.first_loss.zip(run.epochs.last()) else { return false };
-    let lost = last.test_loss > 0.95 * guessing && run.epochs.iter().any(|epoch| epoch.train_loss > WORSE * first);
-    lost || !last.test_loss.is_finite()
 }
 
 /// The mean loss and the accuracy, taken in parts so that a large held-out part needs little memory.
@@ -197,8 +170,11 @@ fn judge(task: &dyn Task, parameters: &[Parameter]) -> Result<(f64, f64)> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use candle_core::Tensor;
+    use koala_optim::Backend;
+
     use super::*;
-    use crate::task::Network;
+    use crate::task::{Forward, HeldOut, Network};
 
     /// A run whose epochs had these losses; it diverged if the last is not finite, or there is none.
     pub fn run_with(method: Method, losses: &[f64]) -> Run {
@@ -210,24 +186,74 @@ pub(crate) mod tests {
             seed: 0,
             steps: losses.len(),
             diverged: !losses.last().is_some_and(|loss| loss.is_finite()),
+            stopped: false,
             first_loss: Some(2.6),
             epochs: losses.iter().map(epoch).collect(),
+            reports: Reports::default(),
             microseconds_per_step: 1.0,
         }
     }
 
-    #[test]
-    fn slow_is_not_diverged() {
-        // Slow; trained; trained after a bad start; dead; ever worse; not finite.
-        for (losses, diverged) in [
-            (&[2.7, 2.55][..], false),
-            (&[1.0, 0.1], false),
-            (&[7.0, 0.1], false),
-            (&[7.0, 2.31], true),
-            (&[3.0, 4.0], true),
-            (&[0.5, f64::NAN], true),
-        ] {
-            assert_eq!(has_diverged(&run_with(Method::Sgd, losses), 10.0_f64.ln()), diverged, "{losses:?}");
+    /// A loss of √p where p is 0: it is finite, and its gradient is not.
+    struct Root;
+
+    impl Task for Root {
+        fn data(&self) -> &str {
+            "root"
         }
+
+        fn checksum(&self) -> u64 {
+            0
+        }
+
+        fn network(&self) -> Network {
+            Network::Mlp
+        }
+
+        fn describe(&self) -> String {
+            String::new()
+        }
+
+        fn held_out(&self) -> HeldOut {
+            HeldOut::Test
+        }
+
+        fn count(&self, _: Part) -> usize {
+            3
+        }
+
+        fn parameters(&self, _: u64) -> Vec<Parameter> {
+            vec![Parameter { name: "p".to_owned(), shape: vec![1], values: vec![0.0], gradient: vec![0.0] }]
+        }
+
+        fn forward(&self, parameters: &[Tensor], _: Part, samples: &[usize]) -> Result<Forward> {
+            Ok(Forward { losses: parameters[0].sqrt()?.repeat(samples.len())?, right: 0.0 })
+        }
+
+        fn guessing(&self) -> f64 {
+            1.0
+        }
+
+        fn is_text(&self) -> bool {
+            false
+        }
+
+        fn validation(&self) -> Result<Box<dyn Task>> {
+            Ok(Box::new(Root))
+        }
+    }
+
+    #[test]
+    fn gradients_that_are_not_finite_are_counted() -> Result<()> {
+        let (task, backend) = (Box::new(Root), Backend::scalar());
+        let plan = Plan { task, epochs: 2, samples_per_epoch: usize::MAX, batch: 1, backend, threads: 1 };
+        for method in Method::ALL {
+            let mut training = Training::new(&plan, method, method.defaults(Network::Mlp), 0)?;
+            while training.epoch(|_| ())? {}
+            let run = &training.run;
+            assert_eq!((run.diverged, run.steps), (false, 6), "{method:?}");
+            assert_eq!(run.reports, Reports { non_finite: 6, ..Reports::default() }, "{method:?}");
+        }
+        Ok(())
     }
 }

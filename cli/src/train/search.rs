@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::train::method::Method;
+use crate::train::method::{Method, Settings};
 use crate::train::run::Run;
 use crate::train::summary::Summary;
 
@@ -19,41 +19,42 @@ pub struct Search {
 }
 
 impl Search {
-    /// Tries every optimizer at every rate; `run` trains.
+    /// Tries every optimizer with its settings at every rate; `run` trains.
     pub fn new(
-        methods: &[Method],
+        methods: &[(Method, Settings)],
         mut rates: Vec<f64>,
-        mut run: impl FnMut(Method, f64) -> Result<Vec<Run>>,
+        mut run: impl FnMut(Method, Settings) -> Result<Vec<Run>>,
     ) -> Result<Search> {
         rates.sort_by(f64::total_cmp);
         rates.dedup();
         let trials = methods
             .iter()
-            .map(|&method| Ok((method, rates.iter().map(|&rate| run(method, rate)).collect::<Result<_>>()?)))
+            .map(|&(method, settings)| {
+                let trials = rates.iter().map(|&learning_rate| run(method, Settings { learning_rate, ..settings }));
+                Ok((method, trials.collect::<Result<_>>()?))
+            })
             .collect::<Result<_>>()?;
         Ok(Search { rates, trials })
     }
 
     /// Where in the list of rates the best of an optimizer stands: where the fewest runs diverged, and among those where
-    /// the mean validation loss of the others is least.
-    pub fn best(trials: &[Vec<Run>]) -> usize {
-        let ranks = trials.iter().map(|runs| {
+    /// the mean validation loss of the others is least. None if all runs diverged.
+    pub fn best(trials: &[Vec<Run>]) -> Option<usize> {
+        let ranks = trials.iter().enumerate().filter_map(|(i, runs)| {
             let summary = Summary::of(runs);
-            (summary.diverged, summary.loss.map_or(f64::INFINITY, |loss| loss.mean))
+            Some((i, summary.diverged, summary.loss?.mean))
         });
-        let ranked = ranks.enumerate().min_by(|(_, a), (_, b)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-        ranked.map_or(0, |(i, _)| i)
+        ranks.min_by(|a, b| a.1.cmp(&b.1).then(a.2.total_cmp(&b.2))).map(|(i, ..)| i)
     }
 
-    /// The best rate of each optimizer.
-    pub fn choices(&self) -> impl Iterator<Item = (Method, f64)> {
-        self.trials.iter().map(|(method, trials)| (*method, self.rates[Search::best(trials)]))
+    /// The best rate of each optimizer, if any rate is good.
+    pub fn choices(&self) -> impl Iterator<Item = (Method, Option<f64>)> {
+        self.trials.iter().map(|(method, trials)| (*method, Search::best(trials).map(|best| self.rates[best])))
     }
 
-    /// Those whose best rate is the least or the greatest, so that a wider grid might have a better.
-    pub fn at_the_ends(&self) -> impl Iterator<Item = Method> {
-        let is_end = |best| best == 0 || best + 1 == self.rates.len();
-        self.trials.iter().filter(move |(_, trials)| is_end(Search::best(trials))).map(|(method, _)| *method)
+    /// Whether this is the least or the greatest rate, so that a wider grid might have a better.
+    pub fn is_at_an_end(&self, rate: f64) -> bool {
+        self.rates.first() == Some(&rate) || self.rates.last() == Some(&rate)
     }
 
     /// All runs, one after another.
@@ -65,6 +66,7 @@ impl Search {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Network;
     use crate::train::run::tests::run_with;
 
     /// The validation losses of one optimizer's seeds; those that are not finite diverged.
@@ -76,11 +78,11 @@ mod tests {
     fn the_least_mean_loss_is_best() {
         let nan = f64::NAN;
         for (trials, best) in [
-            (vec![runs(&[3.0, 1.0]), runs(&[1.5, 1.6]), runs(&[0.1, 9.0])], 1),
+            (vec![runs(&[3.0, 1.0]), runs(&[1.5, 1.6]), runs(&[0.1, 9.0])], Some(1)),
             // A run that diverged counts for more than any loss.
-            (vec![runs(&[3.0, 1.0]), runs(&[0.1, nan]), runs(&[nan, nan])], 0),
-            (vec![runs(&[nan, nan]), runs(&[0.4, nan]), runs(&[0.3, nan])], 2),
-            (vec![runs(&[nan]), runs(&[nan])], 0),
+            (vec![runs(&[3.0, 1.0]), runs(&[0.1, nan]), runs(&[nan, nan])], Some(0)),
+            (vec![runs(&[nan, nan]), runs(&[0.4, nan]), runs(&[0.3, nan])], Some(2)),
+            (vec![runs(&[nan]), runs(&[nan])], None),
         ] {
             assert_eq!(Search::best(&trials), best);
         }
@@ -88,19 +90,25 @@ mod tests {
 
     #[test]
     fn every_optimizer_is_tried_at_every_rate() -> Result<()> {
-        let methods = [Method::Sgd, Method::AdamW];
+        let methods = [Method::Sgd, Method::AdamW, Method::Koala];
+        let pairs = methods.map(|method| (method, Settings { weight_decay: 0.25, ..method.defaults(Network::Mlp) }));
         let mut tried = Vec::new();
-        let search = Search::new(&methods, vec![1.0, 0.1, 1.0], |method, rate| {
-            tried.push((method, rate));
-            let best = if method == Method::Sgd { 0.1 } else { 1.0 };
-            Ok(runs(&[(rate - best).abs()]))
+        let search = Search::new(&pairs, vec![1.0, 0.1, 1.0, 0.5], |method, settings| {
+            tried.push((method, settings.learning_rate));
+            assert_eq!((settings.weight_decay, settings.schedule), (0.25, method.defaults(Network::Mlp).schedule));
+            Ok(runs(&[match method {
+                Method::Sgd => (settings.learning_rate - 0.1).abs(),
+                Method::AdamW => (settings.learning_rate - 0.5).abs(),
+                _ => f64::NAN,
+            }]))
         })?;
-        let rates = [0.1, 1.0];
+        let rates = [0.1, 0.5, 1.0];
         assert_eq!(search.rates, rates);
         assert_eq!(tried, methods.map(|method| rates.map(|rate| (method, rate))).concat());
-        assert_eq!(search.choices().collect::<Vec<_>>(), [(Method::Sgd, 0.1), (Method::AdamW, 1.0)]);
-        assert_eq!(search.at_the_ends().collect::<Vec<_>>(), methods);
-        assert_eq!(search.runs().count(), 4);
+        let choices = [(Method::Sgd, Some(0.1)), (Method::AdamW, Some(0.5)), (Method::Koala, None)];
+        assert_eq!(search.choices().collect::<Vec<_>>(), choices);
+        assert_eq!(rates.map(|rate| search.is_at_an_end(rate)), [true, false, true]);
+        assert_eq!(search.runs().count(), 9);
         Ok(())
     }
 }

@@ -42,6 +42,12 @@ impl fmt::Display for Spread {
     }
 }
 
+/// A learning rate in tables and names, with an exponent where it would be long without.
+pub fn rate_text(rate: f64) -> String {
+    let plain = rate.to_string();
+    if plain.len() <= 8 { plain } else { format!("{rate:e}") }
+}
+
 /// The runs of one optimizer with one setting, whose seeds differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -100,6 +106,20 @@ mod tests {
         let spread = Spread::of(&[1.0, 3.0, 5.0]).map(|spread| spread.times(10.0));
         assert_eq!(spread, Some(Spread { mean: 30.0, deviation: Some(20.0) }));
         assert_eq!(spread.map(|spread| format!("{spread:.1}")).as_deref(), Some("30.0 ± 20.0"));
+    }
+
+    #[test]
+    fn rates_are_short() {
+        for (rate, text) in [
+            (1e-5, "0.00001"),
+            (1e5, "100000"),
+            (1.0 / 3.0, "3.333333333333333e-1"),
+            (1e-300, "1e-300"),
+            (1e300, "1e300"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(rate_text(rate), text);
+        }
     }
 
     #[test]

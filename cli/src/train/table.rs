@@ -4,10 +4,10 @@ use std::f64::consts::LN_2;
 
 use comfy_table::{CellAlignment, Table, presets};
 
-use crate::task::Task;
+use crate::train::plan::Plan;
 use crate::train::run::Run;
 use crate::train::search::Search;
-use crate::train::summary::Summary;
+use crate::train::summary::{Summary, rate_text};
 
 fn new_table(header: Vec<String>) -> Table {
     let mut table = Table::new();
@@ -20,7 +20,8 @@ fn new_table(header: Vec<String>) -> Table {
 }
 
 /// The optimizers side by side. Each element of `runs` holds the seeds of one optimizer.
-pub fn comparison(task: &dyn Task, runs: &[Vec<Run>]) -> Table {
+pub fn comparison(plan: &Plan, runs: &[Vec<Run>]) -> Table {
+    let task = &*plan.task;
     let part = task.held_out().title();
     let mut header = vec!["optimizer".to_owned(), "learning rate".to_owned(), format!("{part} accuracy")];
     header.push(format!("{part} loss"));
@@ -37,7 +38,7 @@ pub fn comparison(task: &dyn Task, runs: &[Vec<Run>]) -> Table {
         let loss = summary.loss.map(|loss| format!("{loss:.4}"));
         let mut row = vec![
             first.optimizer.title().to_owned(),
-            first.settings.learning_rate.to_string(),
+            rate_text(first.settings.learning_rate),
             summary.text(accuracy),
             loss.unwrap_or_else(|| "-".to_owned()),
         ];
@@ -46,9 +47,12 @@ pub fn comparison(task: &dyn Task, runs: &[Vec<Run>]) -> Table {
             row.push(bits.unwrap_or_else(|| "-".to_owned()));
         }
         // Of runs that diverged too, but not more than a run has.
-        let steps = runs.iter().map(|run| run.steps).max().unwrap_or(0);
+        let mut steps = runs.iter().map(|run| run.steps).max().unwrap_or(0).to_string();
+        if runs.iter().any(|run| run.stopped) {
+            steps = format!("{steps} of {}, stopped", plan.steps());
+        }
         let time = runs.iter().map(|run| run.microseconds_per_step).sum::<f64>() / runs.len() as f64;
-        row.extend([steps.to_string(), format!("{time:.1}")]);
+        row.extend([steps, format!("{time:.1}")]);
         table.add_row(row);
     }
     table
@@ -61,10 +65,10 @@ pub fn search(search: &Search) -> Table {
     for (i, rate) in search.rates.iter().enumerate() {
         let cells = search.trials.iter().map(|(_, trials)| {
             let summary = Summary::of(&trials[i]);
-            let mark = if Search::best(trials) == i { "* " } else { "" };
+            let mark = if Search::best(trials) == Some(i) { "* " } else { "" };
             format!("{mark}{}", summary.text(summary.loss.map(|loss| format!("{:.4}", loss.mean))))
         });
-        table.add_row([vec![rate.to_string()], cells.collect()].concat());
+        table.add_row([vec![rate_text(*rate)], cells.collect()].concat());
     }
     table
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use koala_cli::task::idx;
-use koala_cli::task::images::Data;
+use koala_cli::task::images::{Data, Images};
 
 use crate::{folder, koala, outcome};
 
@@ -51,6 +51,20 @@ fn all_names_and_packings_read_the_same() -> std::io::Result<()> {
     assert_eq!((data.train.count(), data.test.count()), (40, 20));
     assert_eq!((data.train.height, data.train.width), (12, 12));
     assert_eq!(data.test.labels[..12], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]);
+    // It knows any change, of a pixel or a label, in either part.
+    let changed = |change: &dyn Fn(&mut Images, &mut Images)| {
+        let (mut train, mut test) = (data.train.clone(), data.test.clone());
+        change(&mut train, &mut test);
+        Data::new("changed", train, test).expect("it is good").checksum
+    };
+    let checksums = [
+        changed(&|_, _| ()),
+        changed(&|train, _| train.pixels[700] += 0.01),
+        changed(&|_, test| test.pixels[0] += 0.01),
+        changed(&|train, _| train.labels[39] = 3),
+        changed(&|_, test| test.labels[0] = 3),
+    ];
+    assert_eq!(checksums.iter().collect::<std::collections::BTreeSet<_>>().len(), checksums.len());
     // Scaled, so what is brightest is above the mean.
     assert!(data.train.pixels[0] > 1.0 && data.train.pixels[1] < 0.0);
 

@@ -21,13 +21,15 @@ fn a_run_that_was_stopped_ends_with_the_same_bits() {
     let folder = folder("resume");
     let told = |record: &Value| {
         let run = &record["runs"][0];
-        (run["epochs"].clone(), run["steps"].clone(), run["first_loss"].clone(), run["diverged"].clone())
+        ["epochs", "steps", "first_loss", "diverged", "stopped", "reports"].map(|name| run[name].clone())
     };
     for optimizer in ["koala", "koala-v", "koala-m", "sgd", "nesterov", "adamw"] {
-        let arguments = format!("--optimizer {optimizer} --epochs 4 --seed 3 --samples-per-epoch 500");
+        let arguments = format!("--optimizer {optimizer} --epochs 4 --seed 3 --samples-per-epoch 500 --clip-norm 0.5");
         let (_, whole) = train(&folder, &format!("{arguments} --save whole"));
-        let (_, part) = train(&folder, &format!("{arguments} --save part --stop-after 3"));
+        let (said, part) = train(&folder, &format!("{arguments} --save part --stop-after 3"));
         assert_eq!(part["runs"][0]["epochs"].as_array().map(Vec::len), Some(3));
+        assert_eq!((&part["runs"][0]["stopped"], &whole["runs"][0]["stopped"]), (&true.into(), &false.into()));
+        assert!(said.stdout.contains(" 48 of 64, stopped "), "{}", said.stdout);
         let (_, resumed) =
             train(&folder, &format!("{arguments} --resume part --save rest --backend scalar --threads 2"));
         assert_eq!(told(&resumed), told(&whole), "{optimizer}");
@@ -52,6 +54,7 @@ fn what_is_no_checkpoint_of_this_run_is_refused() {
         (&format!("{arguments} --resume saved --epochs 3"), 2, "--epochs"),
         (&format!("{arguments} --resume saved --seed 1"), 1, "saved: it is of a run of SGD with momentum with seed 0"),
         (&format!("{arguments} --resume saved --learning-rate 0.2"), 1, "\"learning_rate\":0.1"),
+        (&format!("{arguments} --resume saved --clip-norm 2"), 1, "\"clip_norm\":2.0"),
         (&format!("{arguments} --resume saved --schedule constant"), 1, "\"schedule\":\"step-decay\""),
         ("--optimizer adamw --epochs 2 --samples-per-epoch 100 --resume saved", 1, "not AdamW"),
         (&format!("{arguments} --resume saved --optimizer koala"), 1, "--resume is for one optimizer"),
@@ -70,4 +73,25 @@ fn what_is_no_checkpoint_of_this_run_is_refused() {
         assert_eq!(refused.status, Some(status), "{arguments}: {}", refused.stderr);
         assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
     }
+}
+
+/// A text that was changed, though not in its length.
+#[test]
+fn a_run_on_other_data_is_not_gone_on_with() {
+    let folder = folder("resume-data");
+    let arguments = "--text text --optimizer sgd --epochs 2 --samples-per-epoch 2 --batch 1";
+    let text = "wise koalas sleep. ".repeat(60);
+    fs::write(folder.join("text"), &text).expect("the folder is ours");
+    let (_, before) = train(&folder, &format!("{arguments} --save saved --stop-after 1"));
+    let (_, resumed) = train(&folder, &format!("{arguments} --resume saved"));
+    assert_eq!(resumed["checksum"], before["checksum"]);
+
+    fs::write(folder.join("text"), text.replacen("sleep", "speel", 1)).expect("the folder is ours");
+    let mut command = koala(&format!("train {arguments} --resume saved"));
+    command.current_dir(&folder);
+    let refused = outcome(command);
+    assert_eq!(refused.status, Some(1));
+    assert!(refused.stderr.contains("saved: it is of a run whose checksum is"), "{}", refused.stderr);
+    let (_, after) = train(&folder, arguments);
+    assert_ne!(after["checksum"], before["checksum"]);
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use koala_cli::task::digits;
 use koala_optim::Backend;
@@ -43,7 +44,11 @@ fn alone_it_compares_six_optimizers() {
     let mut command = koala("");
     command.current_dir(&folder);
     let train = outcome(command);
-    assert_eq!((train.status, &*train.stderr), (Some(0), ""));
+    assert_eq!(train.status, Some(0));
+    // As that is no terminal: a line for each run.
+    let progress: Vec<&str> = train.stderr.lines().collect();
+    assert_eq!(progress.len(), 6, "{}", train.stderr);
+    assert!(progress[0].starts_with("KOALA++, learning rate 1, seed 0, test: accuracy 9"), "{}", progress[0]);
     let picture = fs::read_to_string(folder.join("koala-train.svg")).expect("it was drawn");
     assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
     for optimizer in ["KOALA++", "KOALA-V", "KOALA-M", "SGD with momentum", "SGD, Nesterov", "AdamW"] {
@@ -54,11 +59,12 @@ fn alone_it_compares_six_optimizers() {
     assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 1);
 }
 
-/// The network is large enough for threads to be used, and the images few enough for a test.
+/// The perceptron has as many parameters as a step must have to be divided among threads, and the images are few enough
+/// for a test. The convolutional network is smaller: its steps are the same whatever is asked for.
 #[test]
 fn a_seed_gives_the_same_digits_on_every_backend_and_any_threads() {
     let folder = folder("train-bits");
-    write_stripes(&folder, 60, 48);
+    write_stripes(&folder, 60, 92);
     let deterministic = |arguments: &str, threads_of_candle: &str, said: &str| {
         let mut command = koala(&format!("train --data . --epochs 2 --batch 20 --json run.json {arguments}"));
         command.current_dir(&folder).env("RAYON_NUM_THREADS", threads_of_candle);
@@ -80,6 +86,8 @@ fn a_seed_gives_the_same_digits_on_every_backend_and_any_threads() {
     };
     for model in ["mlp", "conv"] {
         let reference = deterministic(&format!("--model {model} --backend scalar"), "1", "on scalar");
+        let parameters = reference["parameters"].as_u64().expect("a number");
+        assert_eq!(parameters >= 1 << 21, model == "mlp", "{parameters}");
         for backend in Backend::present() {
             for threads in [1, 2, 7] {
                 let arguments = format!("--model {model} --backend {} --threads {threads}", backend.name());
@@ -120,6 +128,25 @@ fn a_run_that_diverges_is_called_that() {
     assert!(train.stdout.contains(&format!(" ({diverged} of 6 diverged)")), "{}", train.stdout);
 }
 
+/// A norm above all that occur changes nothing, one below them does; the greatest that occurred is told.
+#[test]
+fn gradients_can_be_clipped_by_their_norm() {
+    let folder = folder("train-clip");
+    let run =
+        |arguments: &str| train(&folder, &format!("--optimizer adamw --epochs 2 {arguments}")).1["runs"][0].clone();
+    let (free, loose, tight) = (run(""), run("--clip-norm 1e6"), run("--clip-norm 0.01"));
+    assert_eq!(
+        (&free["settings"]["clip_norm"], &free["reports"]["largest_gradient_norm"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!((&loose["settings"]["clip_norm"], &loose["epochs"]), (&1e6.into(), &free["epochs"]));
+    assert_ne!(tight["epochs"], free["epochs"]);
+    for clipped in [loose, tight] {
+        let norm = clipped["reports"]["largest_gradient_norm"].as_f64().expect("a number");
+        assert!(norm > 0.1 && norm < 1e3, "{norm}");
+    }
+}
+
 #[test]
 fn options_that_make_no_sense_are_refused() {
     let folder = folder("train-refused");
@@ -131,6 +158,8 @@ fn options_that_make_no_sense_are_refused() {
         ("--process-noise 1", 1, "--process-noise is for one optimizer"),
         ("--optimizer sgd --weight-decay nan", 1, "--weight-decay is NaN"),
         ("--optimizer koala --initial-variance 0", 1, "initial variance is 0"),
+        ("--clip-norm 0", 1, "--clip-norm is 0"),
+        ("--clip-norm -1", 1, "--clip-norm is -1"),
         ("--search --learning-rates 0.1,0", 1, "--learning-rates has 0"),
         ("--search --learning-rates -1", 1, "--learning-rates has -1"),
         ("--search --learning-rates 1,inf", 1, "--learning-rates has inf"),
@@ -139,14 +168,16 @@ fn options_that_make_no_sense_are_refused() {
         ("--schedule sometimes", 2, "one-cycle"),
         ("--search --validation", 2, "--validation"),
         ("--search --optimizer sgd --learning-rate 1", 2, "--learning-rate"),
+        ("--optimizer sgd --optimizer adamw --optimizer sgd", 1, "--optimizer sgd is given twice"),
         ("--seeds 0", 2, "--seeds"),
+        ("--seed 18446744073709551615 --seeds 2", 1, "--seeds 2: the seeds end at 18446744073709551615"),
+        ("--epochs 1000000000000000000", 1, "1000000000000000000 epochs of 46 steps are more than"),
+        ("--epochs 18446744073709551615 --samples-per-epoch 1", 1, "epochs of 1 steps are more than"),
         ("--samples-per-epoch 0", 2, "--samples-per-epoch"),
         ("--epochs 0", 2, "--epochs"),
         ("--batch 0", 2, "--batch"),
         ("--threads 0", 2, "--threads"),
         ("--optimizer adam", 2, "adamw"),
-        ("--epochs 1 --optimizer sgd --plot missing/curves.svg", 1, "missing/curves.svg: cannot be written"),
-        ("--epochs 1 --optimizer sgd --plot ..", 1, "..: this names no file"),
     ] {
         let mut command = koala(&format!("train {arguments}"));
         command.current_dir(&folder);
@@ -155,6 +186,53 @@ fn options_that_make_no_sense_are_refused() {
         assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
     }
     assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 0);
+}
+
+/// The last of all seeds is one like any other.
+#[test]
+fn seeds_and_epochs_may_be_great() {
+    let folder = folder("train-great");
+    let arguments = "--optimizer sgd --samples-per-epoch 32 --seed 18446744073709551615";
+    let (_, record) = train(&folder, &format!("{arguments} --epochs 100000000000000 --save saved --stop-after 1"));
+    let run = &record["runs"][0];
+    assert_eq!((&run["seed"], &run["steps"]), (&u64::MAX.into(), &1.into()));
+}
+
+#[test]
+fn what_can_not_be_written_is_told_before_any_training() {
+    let folder = folder("train-unwritable");
+    fs::write(folder.join("file"), "").expect("the folder is ours");
+    for (arguments, said) in [
+        ("--plot missing/curves.svg", "missing/curves.svg: cannot be written"),
+        ("--plot ..", "..: this names no file"),
+        ("--json ../train-unwritable", "../train-unwritable: this is a folder"),
+        ("--json run.json --plot missing/curves.svg", "missing/curves.svg: cannot be written"),
+        ("--json missing/run.json", "missing/run.json: cannot be written"),
+        ("--results file/results", "file/results: cannot be made"),
+        ("--optimizer sgd --save missing/saved", "missing/saved: cannot be written"),
+    ] {
+        let mut command = koala(&format!("train {arguments}"));
+        command.current_dir(&folder);
+        let refused = outcome(command);
+        assert_eq!((refused.status, &*refused.stdout), (Some(1), ""), "{arguments}");
+        assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
+    }
+    assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 1);
+}
+
+/// As `koala train --json run.json | head -3` does.
+#[test]
+fn a_reader_that_leaves_costs_no_files() {
+    let folder = folder("train-pipe");
+    let (reader, writer) = std::io::pipe().expect("there are pipes");
+    drop(reader);
+    let mut command = koala("train --optimizer sgd --epochs 1 --search --learning-rates 0.1 --json run.json");
+    let status = command.current_dir(&folder).stdout(writer).stderr(Stdio::null()).status();
+    assert_eq!(status.expect("the command starts").code(), Some(0));
+    let json = fs::read(folder.join("run.json")).expect("--json wrote it");
+    let record: Value = serde_json::from_slice(&json).expect("it is JSON");
+    assert_eq!(record["runs"].as_array().map(Vec::len), Some(1));
+    assert!(folder.join("koala-train.svg").exists());
 }
 
 /// Settings must not be chosen by what they are then judged by.
