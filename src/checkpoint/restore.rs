@@ -16,7 +16,8 @@ pub enum Loading {
     Exact,
     /// Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor of
     /// another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of the
-    /// same number, if it has one. Of another method's checkpoint no tensor fits.
+    /// same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then nothing
+    /// is loaded, and [`Difference::Method`] is among the differences.
     WhatFits,
 }
 
@@ -69,6 +70,9 @@ impl Checkpoint<'_> {
         if loading == Loading::Exact && !differences.is_empty() {
             return Err(Error::Mismatch { path: self.path.clone(), differences });
         }
+        if !same_kind(optimizer.method, self.record.method) {
+            return Ok(Loaded { tensors: 0, differences });
+        }
 
         // Nothing can fail any more.
         for Fitting { entry, scalars } in &fitting {
@@ -81,10 +85,8 @@ impl Checkpoint<'_> {
         for (own, settings) in optimizer.groups.iter_mut().zip(&self.record.groups) {
             *own = *settings;
         }
-        if same_kind(optimizer.method, self.record.method) {
-            optimizer.method = self.record.method;
-            optimizer.predicted = self.record.predicted;
-        }
+        optimizer.method = self.record.method;
+        optimizer.predicted = self.record.predicted;
         optimizer.scaling = self.record.scaling();
         optimizer.clip_norm = self.record.clip_norm;
         optimizer.noise_rule = self.record.noise_rule;
