@@ -42,6 +42,9 @@ pub struct TensorRecord {
     pub shape: Option<Vec<usize>>,
 }
 
+/// Nobody takes 2⁵³ steps. So a count is exact as f64, and can be counted on from.
+const MOST_STEPS: u64 = 1 << 53;
+
 impl Record {
     pub fn of(optimizer: &Optimizer) -> Self {
         let tensors = optimizer.entries.iter().map(|entry| TensorRecord {
@@ -78,6 +81,10 @@ impl Record {
         self.scaling().validate()?;
         self.clip_norm.map_or(Ok(()), |norm| above_zero("norm to clip by", norm))?;
         self.groups.iter().try_for_each(Settings::validate)?;
+        if self.steps > MOST_STEPS {
+            let (setting, value) = ("number of steps", self.steps as f64);
+            return Err(Error::Setting { setting, value, expected: "at most 2⁵³" });
+        }
         self.tensors.iter().try_for_each(|tensor| tensor.validate(self.groups.len()))
     }
 }
@@ -104,7 +111,6 @@ impl TensorRecord {
 impl TensorData<'static> {
     pub fn of_scalars(scalars: &Scalars) -> Self {
         let Scalars { h_h, h_v, innovation_variance, steps } = *scalars;
-        // Nobody takes 2⁵³ steps.
         let values = [h_h, h_v, innovation_variance, steps as f64];
         let bytes = bytemuck::cast_slice::<f64, u8>(&values).to_vec();
         TensorData { element_type: ElementType::F64, shape: vec![values.len()], bytes: bytes.into() }
@@ -117,7 +123,7 @@ impl TensorData<'_> {
         let values: Vec<f64> = bytemuck::pod_collect_to_vec(&self.bytes);
         let &[h_h, h_v, innovation_variance, count] = &values[..] else { return None };
         let steps = count as u64;
-        let exact = self.element_type == ElementType::F64 && steps as f64 == count;
-        exact.then_some(Scalars { h_h, h_v, innovation_variance, steps })
+        let sound = self.element_type == ElementType::F64 && steps as f64 == count && steps <= MOST_STEPS;
+        sound.then_some(Scalars { h_h, h_v, innovation_variance, steps })
     }
 }

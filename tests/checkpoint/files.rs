@@ -56,6 +56,13 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Where in the data a tensor ends.
+fn end_in_data(bytes: &[u8], tensor: &str) -> usize {
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..][..header]).unwrap();
+    header[tensor]["data_offsets"][1].as_u64().unwrap() as usize
+}
+
 /// With one text for another of the same length.
 fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     assert_eq!(old.len(), new.len());
@@ -176,6 +183,39 @@ fn numbers_that_no_optimizer_has() {
     ] {
         let error = setup.load(&sealed(replaced(&setup.bytes, old, new))).unwrap_err();
         assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(what)), "{error}");
+    }
+}
+
+/// A count that the next step could not count on from, in the metadata and among a tensor's scalars.
+#[test]
+fn more_steps_than_anybody_takes() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let with_steps = |steps: u64| {
+        let (old, new) = (r#"\"steps\":4"#, format!(r#"\"steps\":{steps}"#));
+        let text = std::str::from_utf8(&bytes[8..][..header]).unwrap().trim_end().replace(old, &new);
+        let text = format!("{text:<width$}", width = text.len().next_multiple_of(8));
+        sealed([&(text.len() as u64).to_le_bytes(), text.as_bytes(), &bytes[8 + header..]].concat())
+    };
+    let with_steps_of_bias = |steps: f64| {
+        // The last of its scalars.
+        let end = 8 + header + end_in_data(&bytes, "state/bias/scalars");
+        sealed([&bytes[..end - 8], &steps.to_le_bytes(), &bytes[end..]].concat())
+    };
+    let mut refused = |bytes: &[u8], what: &str| {
+        let error = setup.load(bytes).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(what)), "{error}");
+    };
+    for steps in [(1 << 53) + 1, u64::MAX] {
+        refused(&with_steps(steps), "the number of steps is");
+    }
+    for steps in [2_f64.powi(53) + 2.0, 2_f64.powi(64), f64::INFINITY, f64::NAN, -1.0] {
+        refused(&with_steps_of_bias(steps), "\"state/bias/scalars\"");
+    }
+    for bytes in [with_steps(1 << 53), with_steps_of_bias(2_f64.powi(53))] {
+        setup.load(&bytes).unwrap();
+        setup.model.step(4..6);
     }
 }
 
