@@ -42,8 +42,8 @@
 //!
 //! To a temporary file beside the target, which is synchronized and then renamed: whatever happens, under that name is
 //! the old file or the new one, each whole. A process that is killed may leave the temporary file behind, `.NAME.*.tmp`.
-//! A symbolic link stays one, and what it leads to is replaced; an existing file's permissions are kept, its owner and
-//! other hard links to it are not. What is no regular file is not replaced.
+//! A symbolic link stays one, and what it leads to is replaced, or made if it is not there yet; an existing file's
+//! permissions are kept, its owner and other hard links to it are not. What is no regular file is not replaced.
 //!
 //! # The file
 //!

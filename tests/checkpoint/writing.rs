@@ -79,12 +79,32 @@ mod unix {
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert!(!fs::symlink_metadata(&target).unwrap().is_symlink());
         assert!(Checkpoint::read(&target).is_ok());
-        // One that leads nowhere becomes the file.
-        fs::remove_file(&target).unwrap();
-        model.optimizer.save(&link).unwrap();
-        assert!(!fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert!(Checkpoint::read(&link).is_ok());
-        assert!(names(elsewhere.path()).is_empty());
+        assert_eq!(names(elsewhere.path()), ["run"]);
+    }
+
+    #[test]
+    fn where_a_link_leads_that_leads_nowhere_is_the_file() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (first, next) = (folder.path().join("first"), folder.path().join("next"));
+        let target = elsewhere.path().join("run");
+        symlink("next", &first).unwrap();
+        symlink(&target, &next).unwrap();
+        let model = small_model(1);
+        model.optimizer.save(&first).unwrap();
+        assert!([&first, &next].iter().all(|link| fs::symlink_metadata(link).unwrap().is_symlink()));
+        assert!(!fs::symlink_metadata(&target).unwrap().is_symlink());
+        assert!(Checkpoint::read(&first).is_ok());
+
+        // To a folder that is not there, and to each other.
+        let (nowhere, circle) = (folder.path().join("nowhere"), folder.path().join("circle"));
+        symlink(elsewhere.path().join("none").join("run"), &nowhere).unwrap();
+        symlink("other", &circle).unwrap();
+        symlink("circle", folder.path().join("other")).unwrap();
+        for link in [&nowhere, &circle] {
+            assert!(matches!(model.optimizer.save(link), Err(Error::File { .. })));
+            assert!(fs::symlink_metadata(link).unwrap().is_symlink());
+        }
+        assert_eq!(names(folder.path()), ["circle", "first", "next", "nowhere", "other"]);
     }
 
     #[test]
