@@ -26,6 +26,8 @@
 //!
 //! Variables are on the CPU, and f32, f64, bf16 or f16. What is on a GPU is an error, as is what is wrong with a
 //! call otherwise; then, nothing has changed.
+//!
+//! Tested with candle 0.11.1, which is the least version that the feature takes; it takes those before 0.12.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
