@@ -30,10 +30,10 @@
 //! loading. Backend, threads and [`details`](crate::Config::details) stay the caller's, as no bit depends on them. The
 //! parameters are the caller's to save, as they are in no optimizer's hands.
 //!
-//! Tensors are matched by name. What is missing, is not known, or has another shape or type, is an error that lists all
-//! of it, unless [`Loading::WhatFits`] is asked for. Shapes are compared where both sides have one: where the optimizer
-//! was not told a tensor's [shape](Optimizer::set_shape), or the file has none, as those of the library's first version,
-//! the number of elements has to be the same, and that is all that can be seen.
+//! Tensors are matched by name. What is missing, is not known, or has another shape or type, is an error that lists
+//! all of it, unless [`Loading::WhatFits`] is asked for. Shapes are compared where both sides have one: where the
+//! optimizer was not told a tensor's [shape](Optimizer::set_shape), or the file has none, as those of the library's
+//! first version, the number of elements has to be the same, and that is all that can be seen.
 //!
 //! All is read and verified before anything is written: after an error, the optimizer is as it was. While it is read, a
 //! file takes as much memory as it has bytes.

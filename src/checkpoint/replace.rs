@@ -45,7 +45,7 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Res
 fn target(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
-        // Nothing is there yet. A link that leads there is followed by hand; those that lead in a circle are another error.
+        // Nothing is there yet. A link that leads there is followed by hand; those in a circle are another error.
         Err(error) if error.kind() == ErrorKind::NotFound => {
             return match fs::read_link(path) {
                 Ok(next) => target(&path.parent().unwrap_or(path).join(next)),

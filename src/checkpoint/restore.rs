@@ -14,10 +14,10 @@ pub enum Loading {
     /// Any difference is an error.
     #[default]
     Exact,
-    /// Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor of
-    /// another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of the
-    /// same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then nothing
-    /// is loaded, and [`Difference::Method`] is among the differences.
+    /// Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor
+    /// of another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
+    /// the same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then
+    /// nothing is loaded, and [`Difference::Method`] is among the differences.
     WhatFits,
 }
 
