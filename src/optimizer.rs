@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::backend::Backend;
 use crate::element::ElementType;
-use crate::error::Error;
+use crate::error::{Error, check_lengths};
 use crate::kernel::{Measurement, Scalars, Step, TensorReport};
 use crate::methods::Method;
 use crate::report::{Config, Report};
@@ -61,8 +61,15 @@ pub struct Optimizer {
 pub(crate) struct Entry {
     pub(crate) name: Box<str>,
     pub(crate) group: usize,
+    /// If it was told.
+    pub(crate) shape: Option<Box<[usize]>>,
     given_in_call: u64,
     pub(crate) state: TensorState,
+}
+
+/// The number of elements of a tensor of that shape, if there can be so many.
+pub(crate) fn count_elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1, |product: usize, &length| product.checked_mul(length))
 }
 
 impl Optimizer {
@@ -232,10 +239,43 @@ impl Optimizer {
         let state =
             TensorState::with_types(&self.method, length, parameters, state).map_err(|error| error.of_tensor(name))?;
         self.by_name.insert(name.into(), self.entries.len());
-        self.entries.push(Entry { name: name.into(), group: group.0, given_in_call: 0, state });
+        self.entries.push(Entry { name: name.into(), group: group.0, shape: None, given_in_call: 0, state });
         // So that a step with details does not allocate.
         self.details.reserve(self.entries.len() - self.details.len());
         Ok(())
+    }
+
+    /// Tells the shape of a tensor. No step reads it: a checkpoint keeps it, and is not loaded into a tensor of another
+    /// shape. A tensor whose shape was not told has one dimension there, and any shape with as many elements fits.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`]; [`Error::Length`] if the shape's lengths do not make the tensor's number of elements
+    /// together.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("weight", 6, ElementType::F32, StateType::Same, group)?;
+    /// optimizer.set_shape("weight", &[2, 3])?;
+    /// assert!(optimizer.set_shape("weight", &[3, 3]).is_err());
+    /// assert_eq!(optimizer.shape("weight"), Some(&[2, 3][..]));
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_shape(&mut self, name: &str, shape: &[usize]) -> Result<(), Error> {
+        let index = *self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
+        let entry = &mut self.entries[index];
+        let (found, expected) = (count_elements(shape).unwrap_or(usize::MAX), entry.state.len());
+        check_lengths([("shape", found, expected)]).map_err(|error| error.of_tensor(name))?;
+        entry.shape = Some(shape.into());
+        Ok(())
+    }
+
+    /// The shape of a tensor, if there is one of that name and its shape was told.
+    ///
+    /// See [`set_shape`](Self::set_shape).
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.entries[*self.by_name.get(name)?].shape.as_deref()
     }
 
     /// Predicts, which KOALA-M has to before each step, and before the gradient of that step is taken: the parameters

@@ -35,6 +35,8 @@
 //! contiguous, is copied by burn.) On another device both are copied to the CPU, and the parameters back.
 //!
 //! Parameters are f32, f64, bf16 or f16; those without a gradient stay as they are.
+//!
+//! Tested with burn 0.22.1, which is the least version that the feature takes; it takes those before 0.23.
 
 use std::collections::VecDeque;
 

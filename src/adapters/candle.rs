@@ -26,6 +26,15 @@
 //!
 //! Variables are on the CPU, and f32, f64, bf16 or f16. What is on a GPU is an error, as is what is wrong with a
 //! call otherwise; then, nothing has changed.
+//!
+//! Why not on a GPU: candle 0.11 links the CUDA libraries when it is built, this crate's feature `cuda` loads the
+//! driver at run time, and both do it through cudarc 0.19, which cannot do both: with the features `candle-core/cuda`
+//! and `cuda` in one build, cudarc's build script says so and stops. Who trains on a GPU with candle can call this
+//! library through its C interface, which as a shared library has a cudarc of its own: `koala_cuda_step` of `koala.h`
+//! takes the device addresses of parameters and gradients, and a stream, which would be candle's. Nobody has tested
+//! that.
+//!
+//! Tested with candle 0.11.1, which is the least version that the feature takes; it takes those before 0.12.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

@@ -32,6 +32,8 @@
 //!
 //! The state is in the same order as the parameters. So these have to come in one order, step after step; an array that
 //! its owner keeps does.
+//!
+//! Tested with ndarray 0.17.2, which is the least version that the feature takes; it takes those before 0.18.
 
 use ::ndarray::{ArrayRef, ArrayView, ArrayViewMut, CowArray, Dimension};
 

@@ -77,6 +77,9 @@ pub enum Difference {
     /// The tensor has another number of elements.
     #[allow(missing_docs)]
     Length { tensor: String, found: usize, expected: usize },
+    /// The tensor has another shape. Its number of elements may be the same.
+    #[allow(missing_docs)]
+    Shape { tensor: String, found: Vec<usize>, expected: Vec<usize> },
     /// The tensor's parameters, or the state vector of that name, are of another type.
     #[allow(missing_docs)]
     Type { tensor: String, part: &'static str, found: ElementType, expected: ElementType },
@@ -98,6 +101,9 @@ impl Display for Difference {
             Difference::Extra { tensor } => return write!(f, "tensor {tensor:?} is only in the checkpoint"),
             Difference::Length { tensor, found, expected } => {
                 (format!("tensor {tensor:?} has"), format!("{found} elements"), expected.to_string())
+            }
+            Difference::Shape { tensor, found, expected } => {
+                (format!("tensor {tensor:?} has shape"), format!("{found:?}"), format!("{expected:?}"))
             }
             Difference::Type { tensor, part, found, expected } => {
                 (format!("tensor {tensor:?} has {part} of type"), found.to_string(), expected.to_string())

@@ -30,22 +30,27 @@
 //! loading. Backend, threads and [`details`](crate::Config::details) stay the caller's, as no bit depends on them. The
 //! parameters are the caller's to save, as they are in no optimizer's hands.
 //!
-//! Tensors are matched by name. All is read and verified before anything is written: after an error, the optimizer is
-//! as it was. While it is read, a file takes as much memory as it has bytes.
+//! Tensors are matched by name. What is missing, is not known, or has another shape or type, is an error that lists
+//! all of it, unless [`Loading::WhatFits`] is asked for. Shapes are compared where both sides have one: where the
+//! optimizer was not told a tensor's [shape](Optimizer::set_shape), or the file has none, as those of the library's
+//! first version, the number of elements has to be the same, and that is all that can be seen.
+//!
+//! All is read and verified before anything is written: after an error, the optimizer is as it was. While it is read, a
+//! file takes as much memory as it has bytes.
 //!
 //! # How it is written
 //!
 //! To a temporary file beside the target, which is synchronized and then renamed: whatever happens, under that name is
 //! the old file or the new one, each whole. A process that is killed may leave the temporary file behind, `.NAME.*.tmp`.
-//! A symbolic link stays one, and what it leads to is replaced; an existing file's permissions are kept, its owner and
-//! other hard links to it are not. What is no regular file is not replaced.
+//! A symbolic link stays one, and what it leads to is replaced, or made if it is not there yet; an existing file's
+//! permissions are kept, its owner and other hard links to it are not. What is no regular file is not replaced.
 //!
 //! # The file
 //!
 //! [safetensors](https://github.com/huggingface/safetensors), which Python and others read, with these tensors:
 //!
-//! - `state/NAME/v`, `state/NAME/h`: the state vectors of tensor NAME, in their own type, empty where the
-//!   [method](crate::Method::state_vectors) keeps none;
+//! - `state/NAME/v`, `state/NAME/h`: the state vectors of tensor NAME, in their own type and the tensor's shape (one
+//!   dimension if it was not told), empty where the [method](crate::Method::state_vectors) keeps none;
 //! - `state/NAME/scalars`: four f64, those of [`Scalars`](crate::Scalars) in their order;
 //! - `tensor/NAME`: those that were added by [`with_tensor`](Checkpoint::with_tensor);
 //! - `checksum`: the last eight bytes of the file, XXH3-64 of all bytes before them, most significant byte first;
@@ -54,7 +59,7 @@
 //!
 //! - `koala-checkpoint`: the version of this format, 1;
 //! - `koala-optim`: the version of the library that wrote it;
-//! - `optimizer`: JSON of everything else that is restored, and each tensor's name, length, type and group;
+//! - `optimizer`: JSON of everything else that is restored, and each tensor's name, length, type, group and shape;
 //! - `note/KEY`: those that were added by [`with_note`](Checkpoint::with_note).
 //!
 //! Other metadata and tensors are ignored. The same contents give the same bytes.
@@ -73,7 +78,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::element::{Element, ElementType};
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, count_elements};
 
 pub use error::{Difference, Error};
 use record::Record;
@@ -132,17 +137,18 @@ impl<'a> Checkpoint<'a> {
     ///
     /// See the [type's example](Self).
     pub fn of(optimizer: &'a Optimizer) -> Self {
+        let record = Record::of(optimizer);
         let mut tensors = BTreeMap::new();
-        for entry in &optimizer.entries {
+        for (entry, tensor) in optimizer.entries.iter().zip(&record.tensors) {
             for (vector, storage) in entry.state.vectors() {
-                let (element_type, shape) = (storage.element_type(), vec![storage.len()]);
+                let (element_type, shape) = (storage.element_type(), tensor.shape_of_vector(storage.len()));
                 let data = TensorData { element_type, shape, bytes: storage.bytes().into() };
                 tensors.insert(state_name(&entry.name, vector), data);
             }
             let scalars = TensorData::of_scalars(&entry.state.scalars);
             tensors.insert(state_name(&entry.name, record::SCALARS), scalars);
         }
-        Checkpoint { path: PathBuf::new(), record: Record::of(optimizer), notes: BTreeMap::new(), tensors }
+        Checkpoint { path: PathBuf::new(), record, notes: BTreeMap::new(), tensors }
     }
 
     /// With a tensor more: its elements in C order, as many as the shape's lengths make together. Of several with one
@@ -153,8 +159,7 @@ impl<'a> Checkpoint<'a> {
     ///
     /// See the [type's example](Self).
     pub fn with_tensor<P: Element>(mut self, name: &str, shape: &[usize], elements: &'a [P]) -> Result<Self, Error> {
-        let count = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
-        if count != Some(elements.len()) {
+        if count_elements(shape) != Some(elements.len()) {
             return Err(Error::Tensor {
                 path: self.path,
                 tensor: name.into(),

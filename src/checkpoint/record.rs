@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::TensorData;
 use crate::element::ElementType;
-use crate::error::Error;
+use crate::error::{Error, check_lengths};
 use crate::methods::Method;
-use crate::optimizer::Optimizer;
+use crate::optimizer::{Optimizer, count_elements};
 use crate::recursion::Scalars;
 use crate::settings::{Noise, Policy, Scaling, Settings, above_zero, at_least_zero};
 
@@ -37,7 +37,13 @@ pub struct TensorRecord {
     pub length: usize,
     pub parameters: ElementType,
     pub group: usize,
+    /// None if it was not told; nor had the first version of this library shapes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<Vec<usize>>,
 }
+
+/// Nobody takes 2⁵³ steps. So a count is exact as f64, and can be counted on from.
+const MOST_STEPS: u64 = 1 << 53;
 
 impl Record {
     pub fn of(optimizer: &Optimizer) -> Self {
@@ -46,6 +52,7 @@ impl Record {
             length: entry.state.len(),
             parameters: entry.state.parameters_type(),
             group: entry.group,
+            shape: entry.shape.as_deref().map(Into::into),
         });
         Record {
             steps: optimizer.steps,
@@ -74,15 +81,36 @@ impl Record {
         self.scaling().validate()?;
         self.clip_norm.map_or(Ok(()), |norm| above_zero("norm to clip by", norm))?;
         self.groups.iter().try_for_each(Settings::validate)?;
-        let stray = self.tensors.iter().find(|tensor| tensor.group >= self.groups.len());
-        stray.map_or(Ok(()), |tensor| Err(Error::UnknownGroup { group: tensor.group, groups: self.groups.len() }))
+        if self.steps > MOST_STEPS {
+            let (setting, value) = ("number of steps", self.steps as f64);
+            return Err(Error::Setting { setting, value, expected: "at most 2⁵³" });
+        }
+        self.tensors.iter().try_for_each(|tensor| tensor.validate(self.groups.len()))
+    }
+}
+
+impl TensorRecord {
+    fn validate(&self, groups: usize) -> Result<(), Error> {
+        let (group, expected) = (self.group, self.length);
+        if group >= groups {
+            return Err(Error::UnknownGroup { group, groups });
+        }
+        let found = self.shape.as_deref().map_or(Some(expected), count_elements).unwrap_or(usize::MAX);
+        check_lengths([("shape", found, expected)]).map_err(|error| error.of_tensor(&self.name))
+    }
+
+    /// The shape in the file of a state vector of so many elements.
+    pub fn shape_of_vector(&self, length: usize) -> Vec<usize> {
+        match &self.shape {
+            Some(shape) if length == self.length => shape.clone(),
+            _ => vec![length],
+        }
     }
 }
 
 impl TensorData<'static> {
     pub fn of_scalars(scalars: &Scalars) -> Self {
         let Scalars { h_h, h_v, innovation_variance, steps } = *scalars;
-        // Nobody takes 2⁵³ steps.
         let values = [h_h, h_v, innovation_variance, steps as f64];
         let bytes = bytemuck::cast_slice::<f64, u8>(&values).to_vec();
         TensorData { element_type: ElementType::F64, shape: vec![values.len()], bytes: bytes.into() }
@@ -95,7 +123,7 @@ impl TensorData<'_> {
         let values: Vec<f64> = bytemuck::pod_collect_to_vec(&self.bytes);
         let &[h_h, h_v, innovation_variance, count] = &values[..] else { return None };
         let steps = count as u64;
-        let exact = self.element_type == ElementType::F64 && steps as f64 == count;
-        exact.then_some(Scalars { h_h, h_v, innovation_variance, steps })
+        let sound = self.element_type == ElementType::F64 && steps as f64 == count && steps <= MOST_STEPS;
+        sound.then_some(Scalars { h_h, h_v, innovation_variance, steps })
     }
 }

@@ -45,7 +45,13 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> io::Res
 fn target(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     let target = match fs::canonicalize(path) {
         Ok(target) => target,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((path.into(), None)),
+        // Nothing is there yet. A link that leads there is followed by hand; those in a circle are another error.
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            return match fs::read_link(path) {
+                Ok(next) => target(&path.parent().unwrap_or(path).join(next)),
+                Err(_) => Ok((path.into(), None)),
+            };
+        }
         Err(error) => return Err(error),
     };
     let old = fs::metadata(&target)?;

@@ -14,9 +14,10 @@ pub enum Loading {
     /// Any difference is an error.
     #[default]
     Exact,
-    /// Load what fits. A tensor that is missing, has another length, or another type stays as it is. A tensor of another
-    /// group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of the same
-    /// number, if it has one. Of another method's checkpoint no tensor fits.
+    /// Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor
+    /// of another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
+    /// the same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then
+    /// nothing is loaded, and [`Difference::Method`] is among the differences.
     WhatFits,
 }
 
@@ -69,6 +70,9 @@ impl Checkpoint<'_> {
         if loading == Loading::Exact && !differences.is_empty() {
             return Err(Error::Mismatch { path: self.path.clone(), differences });
         }
+        if !same_kind(optimizer.method, self.record.method) {
+            return Ok(Loaded { tensors: 0, differences });
+        }
 
         // Nothing can fail any more.
         for Fitting { entry, scalars } in &fitting {
@@ -81,10 +85,8 @@ impl Checkpoint<'_> {
         for (own, settings) in optimizer.groups.iter_mut().zip(&self.record.groups) {
             *own = *settings;
         }
-        if same_kind(optimizer.method, self.record.method) {
-            optimizer.method = self.record.method;
-            optimizer.predicted = self.record.predicted;
-        }
+        optimizer.method = self.record.method;
+        optimizer.predicted = self.record.predicted;
         optimizer.scaling = self.record.scaling();
         optimizer.clip_norm = self.record.clip_norm;
         optimizer.noise_rule = self.record.noise_rule;
@@ -135,9 +137,17 @@ impl Checkpoint<'_> {
         differences: &mut Vec<Difference>,
     ) -> Result<Scalars, Error> {
         let name = || tensor.name.clone();
-        let (found, expected) = (tensor.length, entry.state.len());
-        if found != expected {
-            differences.push(Difference::Length { tensor: name(), found, expected });
+        match (&tensor.shape, entry.shape.as_deref()) {
+            (Some(found), Some(expected)) if found != expected => {
+                let (found, expected) = (found.clone(), expected.into());
+                differences.push(Difference::Shape { tensor: name(), found, expected });
+            }
+            _ => {
+                let (found, expected) = (tensor.length, entry.state.len());
+                if found != expected {
+                    differences.push(Difference::Length { tensor: name(), found, expected });
+                }
+            }
         }
         let mut compare_type = |part, found, expected| {
             if found != expected {
@@ -148,7 +158,7 @@ impl Checkpoint<'_> {
         let [h, v] = self.record.method.state_lengths(tensor.length);
         for ((vector, storage), length) in entry.state.vectors().zip([v, h]) {
             let data = self.part(tensor, vector)?;
-            if data.shape != [length] {
+            if data.shape != tensor.shape_of_vector(length) {
                 return Err(self.contradiction(tensor, vector));
             }
             compare_type(vector, data.element_type, storage.element_type());

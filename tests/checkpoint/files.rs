@@ -1,14 +1,15 @@
 //! Files that are cut short, have changed, or are something else: an error, and the optimizer as it was.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use koala_optim::checkpoint::{Error, Loading};
+use koala_optim::{Config, KoalaM, Method};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::model::{Model, State, all, small_model};
+use super::model::{Model, Plan, State, all, small, small_model, tiny};
 
 /// The bytes of a small checkpoint, and an optimizer of the same model that knows something else.
 struct Setup {
@@ -20,11 +21,18 @@ struct Setup {
 
 impl Setup {
     fn new() -> Self {
+        Self::of(&small())
+    }
+
+    fn of(plan: &Plan) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("whole.safetensors");
-        small_model(4).checkpoint().with_note("epoch", "3").write(&file).unwrap();
+        let mut model = Model::new(plan, Config::default());
+        model.step(0..4);
+        model.checkpoint().with_note("epoch", "3").write(&file).unwrap();
         let bytes = fs::read(&file).unwrap();
-        let model = small_model(2);
+        let mut model = Model::new(plan, Config::default());
+        model.step(0..2);
         let before = all(&model.optimizer);
         Setup { folder, bytes, model, before }
     }
@@ -56,6 +64,13 @@ fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
+/// Where in the data a tensor ends.
+fn end_in_data(bytes: &[u8], tensor: &str) -> usize {
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..][..header]).unwrap();
+    header[tensor]["data_offsets"][1].as_u64().unwrap() as usize
+}
+
 /// With one text for another of the same length.
 fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     assert_eq!(old.len(), new.len());
@@ -76,20 +91,41 @@ fn the_whole_file_loads() {
     assert_ne!(all(&setup.model.optimizer), setup.before);
 }
 
-#[test]
-fn every_byte_that_changes_is_seen() {
-    let mut setup = Setup::new();
-    let mut bytes = setup.bytes.clone();
-    for place in 0..bytes.len() {
-        for mask in [0x01, 0x20, 0x80, 0xff] {
-            bytes[place] ^= mask;
-            assert!(setup.load(&bytes).is_err(), "byte {place} with {mask:#x}");
-            bytes[place] ^= mask;
+/// Each byte with each of its other 255 values.
+fn every_byte_that_changes_is_seen(method: Method) {
+    let mut setup = Setup::of(&tiny(method));
+    let bytes = setup.bytes.clone();
+    setup.load(&bytes).unwrap();
+    let before = all(&setup.model.optimizer);
+    let mut file = File::options().write(true).open(setup.file()).unwrap();
+    let mut put = |place: usize, byte: u8| {
+        file.seek(SeekFrom::Start(place as u64)).unwrap();
+        file.write_all(&[byte]).unwrap();
+    };
+    for (place, &byte) in bytes.iter().enumerate() {
+        for other in (0..=u8::MAX).filter(|other| *other != byte) {
+            put(place, other);
+            let loaded = setup.model.optimizer.load(setup.file(), Loading::Exact);
+            assert!(loaded.is_err(), "byte {place} is {other:#x}, not {byte:#x}");
         }
+        put(place, byte);
+        assert_eq!(all(&setup.model.optimizer), before, "byte {place}");
     }
+    setup.load(&bytes).unwrap();
 }
 
-/// What a checksum cannot see, because it is right: no panic, and an error changes nothing.
+#[test]
+fn every_byte_that_changes_is_seen_in_a_file_of_koala_plus_plus() {
+    every_byte_that_changes_is_seen(Method::KoalaPlusPlus);
+}
+
+/// Which has numbers that all tensors share.
+#[test]
+fn every_byte_that_changes_is_seen_in_a_file_of_koala_m() {
+    every_byte_that_changes_is_seen(Method::KoalaM(KoalaM::default()));
+}
+
+/// What a checksum cannot see, because it is right: no panic, then and in the next step, and an error changes nothing.
 #[test]
 fn a_byte_that_was_changed_before_the_checksum_was_taken() {
     let mut setup = Setup::new();
@@ -102,6 +138,9 @@ fn a_byte_that_was_changed_before_the_checksum_was_taken() {
             match setup.load(&sealed(changed)) {
                 Ok(()) => {
                     loaded += 1;
+                    setup.model.predict(4);
+                    // A policy that became another one may make it an error.
+                    let _ = setup.model.correct(4);
                     setup.model = small_model(2);
                 }
                 Err(_) => refused += 1,
@@ -176,6 +215,39 @@ fn numbers_that_no_optimizer_has() {
     ] {
         let error = setup.load(&sealed(replaced(&setup.bytes, old, new))).unwrap_err();
         assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(what)), "{error}");
+    }
+}
+
+/// A count that the next step could not count on from, in the metadata and among a tensor's scalars.
+#[test]
+fn more_steps_than_anybody_takes() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let with_steps = |steps: u64| {
+        let (old, new) = (r#"\"steps\":4"#, format!(r#"\"steps\":{steps}"#));
+        let text = std::str::from_utf8(&bytes[8..][..header]).unwrap().trim_end().replace(old, &new);
+        let text = format!("{text:<width$}", width = text.len().next_multiple_of(8));
+        sealed([&(text.len() as u64).to_le_bytes(), text.as_bytes(), &bytes[8 + header..]].concat())
+    };
+    let with_steps_of_bias = |steps: f64| {
+        // The last of its scalars.
+        let end = 8 + header + end_in_data(&bytes, "state/bias/scalars");
+        sealed([&bytes[..end - 8], &steps.to_le_bytes(), &bytes[end..]].concat())
+    };
+    let mut refused = |bytes: &[u8], what: &str| {
+        let error = setup.load(bytes).unwrap_err();
+        assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(what)), "{error}");
+    };
+    for steps in [(1 << 53) + 1, u64::MAX] {
+        refused(&with_steps(steps), "the number of steps is");
+    }
+    for steps in [2_f64.powi(53) + 2.0, 2_f64.powi(64), f64::INFINITY, f64::NAN, -1.0] {
+        refused(&with_steps_of_bias(steps), "\"state/bias/scalars\"");
+    }
+    for bytes in [with_steps(1 << 53), with_steps_of_bias(2_f64.powi(53))] {
+        setup.load(&bytes).unwrap();
+        setup.model.step(4..6);
     }
 }
 

@@ -4,9 +4,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use koala_optim::checkpoint::{Checkpoint, Loading};
+use koala_optim::checkpoint::{Checkpoint, Difference, Loading};
+use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
 
-use super::model::{all, small_model};
+use super::model::{all, small_model, state};
 
 fn sample() -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests", "data", "checkpoint.safetensors"].iter().collect()
@@ -45,6 +46,25 @@ fn the_sample_loads_and_the_run_goes_on() {
     let whole = small_model(7);
     assert_eq!(model.parameters(), whole.parameters());
     assert_eq!(all(&model.optimizer), all(&whole.optimizer));
+}
+
+/// It is of the time before there were shapes: an optimizer that was told its tensors' may load it.
+#[test]
+fn the_sample_has_no_shapes_and_fits_any() {
+    let mut optimizer = small_model(0).optimizer;
+    optimizer.set_shape("weight", &[5, 1]).unwrap();
+    optimizer.set_shape("half", &[1, 1, 3]).unwrap();
+    optimizer.load(sample(), Loading::Exact).unwrap();
+    assert_eq!(state(&optimizer), state(&small_model(4).optimizer));
+    assert_eq!(optimizer.shape("weight"), Some(&[5, 1][..]));
+
+    let mut longer = Optimizer::new(Config::default()).unwrap();
+    let group = longer.add_group(Settings::default()).unwrap();
+    longer.add_tensor("weight", 6, ElementType::F32, StateType::Same, group).unwrap();
+    longer.set_shape("weight", &[6, 1]).unwrap();
+    let loaded = longer.load(sample(), Loading::WhatFits).unwrap();
+    let length = Difference::Length { tensor: "weight".into(), found: 5, expected: 6 };
+    assert!(loaded.tensors == 0 && loaded.differences.contains(&length), "{loaded:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A checkpoint of another model: an error that lists all differences, or what fits is loaded.
 
 use koala_optim::checkpoint::{Checkpoint, Difference, Error, Loading};
-use koala_optim::{Config, ElementType, Method, Noise, OnBreakdown, Optimizer, Policy, Settings, StateType};
+use koala_optim::{Config, ElementType, GroupId, Method, Noise, OnBreakdown, Optimizer, Policy, Settings, StateType};
 
 use super::common::methods::METHODS;
 use super::model::{Model, Plan, Planned, all, small, small_model, state};
@@ -111,6 +111,115 @@ fn what_fits_is_loaded_and_the_rest_is_listed() {
     assert!(restored.contains("learning_rate: 0.25"), "{restored}");
 }
 
+/// By its number that of any optimizer with one.
+fn first_group() -> GroupId {
+    Optimizer::new(Config::default()).unwrap().add_group(Settings::default()).unwrap()
+}
+
+/// Tensors of six elements, whose shapes were told or not.
+fn shaped(shapes: &[(&str, Option<&[usize]>)]) -> Model {
+    let tensors = shapes.iter().map(|(name, _)| Planned::new(name, 6, F32, 0)).collect();
+    let mut model = model(tensors, 1);
+    for (name, shape) in shapes {
+        shape.iter().for_each(|shape| model.optimizer.set_shape(name, shape).unwrap());
+    }
+    model
+}
+
+#[test]
+fn shapes_are_kept_and_another_one_is_a_difference() {
+    let (wide, tall, flat): (&[usize], &[usize], &[usize]) = (&[2, 3], &[3, 2], &[6]);
+    let saved = shaped(&[
+        ("same", Some(wide)),
+        ("turned", Some(wide)),
+        ("flattened", Some(wide)),
+        ("told later", None),
+        ("told before", Some(wide)),
+        ("longer", Some(wide)),
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved.safetensors");
+    saved.optimizer.save(&file).unwrap();
+
+    let mut other = shaped(&[
+        ("same", Some(wide)),
+        ("turned", Some(tall)),
+        ("flattened", Some(flat)),
+        ("told later", Some(tall)),
+        ("told before", None),
+    ]);
+    let group = first_group();
+    other.optimizer.add_tensor("longer", 8, ElementType::F32, StateType::Same, group).unwrap();
+    other.optimizer.set_shape("longer", &[2, 4]).unwrap();
+    let before = all(&other.optimizer);
+    let error = other.optimizer.load(&file, Loading::Exact).unwrap_err();
+    assert_eq!(all(&other.optimizer), before);
+    let expected = format!(
+        "{} is of another model:
+  tensor \"turned\" has shape [2, 3] in the checkpoint, [3, 2] in the optimizer
+  tensor \"flattened\" has shape [2, 3] in the checkpoint, [6] in the optimizer
+  tensor \"longer\" has shape [2, 3] in the checkpoint, [2, 4] in the optimizer",
+        file.display()
+    );
+    assert_eq!(error.to_string(), expected);
+    let Error::Mismatch { differences, .. } = error else { panic!("{error}") };
+    let loaded = other.optimizer.load(&file, Loading::WhatFits).unwrap();
+    assert_eq!((loaded.tensors, loaded.differences), (3, differences));
+    assert_eq!(other.optimizer.shape("told later"), Some(tall));
+
+    // As other readers of the file see them.
+    let bytes = std::fs::read(&file).unwrap();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..][..header]).unwrap();
+    for (name, shape) in [("turned", wide), ("told later", flat)] {
+        for vector in ["v", "h"] {
+            assert_eq!(header[format!("state/{name}/{vector}")]["shape"], serde_json::json!(shape));
+        }
+    }
+}
+
+/// Also where the state has no vector, or one.
+#[test]
+fn shapes_are_compared_whatever_the_method_keeps() {
+    for method in METHODS {
+        let mut saved = Model::new(&Plan { method, ..small() }, Config::default());
+        let mut other = Model::new(&Plan { method, ..small() }, Config::default());
+        saved.step(0..3);
+        saved.optimizer.set_shape("half", &[3, 1]).unwrap();
+        saved.optimizer.set_shape("empty", &[0, 4]).unwrap();
+        other.optimizer.set_shape("half", &[3, 1]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("saved.safetensors");
+        saved.optimizer.save(&file).unwrap();
+        other.optimizer.load(&file, Loading::Exact).unwrap();
+        assert_eq!(state(&other.optimizer), state(&saved.optimizer));
+        other.optimizer.set_shape("half", &[1, 3]).unwrap();
+        other.optimizer.set_shape("empty", &[4, 0]).unwrap();
+        let error = other.optimizer.load(&file, Loading::Exact).unwrap_err();
+        let Error::Mismatch { differences, .. } = error else { panic!("{error}") };
+        let shape = |tensor: &str, found: [usize; 2], expected: [usize; 2]| Difference::Shape {
+            tensor: tensor.into(),
+            found: found.into(),
+            expected: expected.into(),
+        };
+        assert_eq!(differences, [shape("half", [3, 1], [1, 3]), shape("empty", [0, 4], [4, 0])]);
+    }
+}
+
+#[test]
+fn a_shape_is_of_as_many_elements_as_the_tensor() {
+    let mut optimizer = small_model(0).optimizer;
+    for (shape, found) in [(&[2, 2][..], 4), (&[], 1), (&[usize::MAX, 5], usize::MAX), (&[0], 0)] {
+        let error = optimizer.set_shape("weight", shape).unwrap_err();
+        let expected = format!("tensor \"weight\": expected 5 elements, found {found} in the shape");
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(optimizer.set_shape("nobody", &[5]).is_err());
+    assert_eq!(optimizer.shape("weight"), None);
+    optimizer.set_shape("bias", &[]).unwrap();
+    assert_eq!(optimizer.shape("bias"), Some(&[][..]));
+}
+
 #[test]
 fn the_settings_are_the_files() {
     let noise = Noise::Averaged { decay: 1.0 / 3.0, initial: 0.1 + 0.2 };
@@ -183,8 +292,13 @@ fn no_tensor_of_another_method_fits() {
                 assert!(all(&other.optimizer) == before);
                 let error = loaded.unwrap_err().to_string();
                 assert!(error.contains(&format!("the method is {}", found.name())), "{error}");
+                // Nor do its settings.
+                other.optimizer.set_learning_rate(first_group(), 0.75).unwrap();
+                let before = all(&other.optimizer);
                 let loaded = saved.checkpoint().restore(&mut other.optimizer, Loading::WhatFits).unwrap();
-                assert_eq!((loaded.tensors, other.optimizer.method()), (0, *expected));
+                let method = Difference::Method { found: saved.optimizer.method(), expected: *expected };
+                assert_eq!((loaded.tensors, loaded.differences), (0, vec![method]));
+                assert!(all(&other.optimizer) == before);
             } else {
                 assert_eq!(all(&other.optimizer), all(&saved.optimizer));
             }

@@ -2,8 +2,8 @@
 
 use koala_optim::checkpoint::Checkpoint;
 use koala_optim::{
-    Config, Element, ElementType, Loss, Method, Noise, Optimizer, Policy, Scaling, Settings, StateType, Tensor, bf16,
-    f16,
+    Config, Element, ElementType, Error, Loss, Method, Noise, Optimizer, Policy, Report, Scaling, Settings, StateType,
+    Tensor, bf16, f16,
 };
 
 use super::common::{offset_vector, random_vector, scalar_bits};
@@ -12,6 +12,8 @@ use super::common::{offset_vector, random_vector, scalar_bits};
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub seed: u64,
+    /// Whether now and then a gradient is zero, or has an infinite element, or the loss is NaN.
+    pub rough: bool,
     pub noise: Noise,
     pub policy: Policy,
     pub method: Method,
@@ -32,6 +34,22 @@ pub struct Planned {
 impl Planned {
     pub fn new(name: &str, length: usize, types: (ElementType, StateType), group: usize) -> Self {
         Planned { name: name.into(), length, types, group }
+    }
+}
+
+impl Plan {
+    /// What a tensor is stepped with in the step of that number.
+    fn gradient(&self, number: u64, place: usize) -> Values {
+        let Planned { length, types: (element_type, _), .. } = self.tensors[place];
+        let seed = self.seed + 1000 * (number + 1) + place as u64;
+        let mut gradient = random_vector(seed, length, 0.1);
+        match (self.rough, seed % 7) {
+            (true, 0) => gradient.fill(0.0),
+            // Not NaN, whose payload the contract does not promise.
+            (true, 1) => gradient.iter_mut().rev().take(1).for_each(|last| *last = f64::INFINITY),
+            _ => {}
+        }
+        Values::of_type(element_type, &gradient)
     }
 }
 
@@ -56,13 +74,12 @@ macro_rules! typed {
 }
 
 impl Values {
-    fn random(element_type: ElementType, seed: u64, length: usize, scale: f64) -> Self {
-        let values = random_vector(seed, length, scale);
+    fn of_type(element_type: ElementType, values: &[f64]) -> Self {
         match element_type {
-            ElementType::F32 => Values::F32(offset_vector(&values, 0)),
-            ElementType::F64 => Values::F64(offset_vector(&values, 0)),
-            ElementType::Bf16 => Values::Bf16(offset_vector(&values, 0)),
-            ElementType::F16 => Values::F16(offset_vector(&values, 0)),
+            ElementType::F32 => Values::F32(offset_vector(values, 0)),
+            ElementType::F64 => Values::F64(offset_vector(values, 0)),
+            ElementType::Bf16 => Values::Bf16(offset_vector(values, 0)),
+            ElementType::F16 => Values::F16(offset_vector(values, 0)),
         }
     }
 
@@ -92,32 +109,47 @@ impl Model {
         let mut parameters = Vec::new();
         for (place, Planned { name, length, types: (element_type, state), group }) in plan.tensors.iter().enumerate() {
             optimizer.add_tensor(name, *length, *element_type, *state, groups[*group]).unwrap();
-            parameters.push(Values::random(*element_type, plan.seed + place as u64, *length, 1.0));
+            let values = random_vector(plan.seed + place as u64, *length, 1.0);
+            parameters.push(Values::of_type(*element_type, &values));
         }
         Model { plan: plan.clone(), optimizer, parameters }
     }
 
-    /// The steps of these numbers. Not every tensor is in each.
+    /// The steps of these numbers, each with its prediction.
     pub fn step(&mut self, numbers: std::ops::Range<u64>) {
         for number in numbers {
-            let seed = |place: usize| self.plan.seed + 1000 * (number + 1) + place as u64;
-            let gradients = self.plan.tensors.iter().enumerate();
-            let gradients: Vec<_> = gradients
-                .map(|(place, tensor)| Values::random(tensor.types.0, seed(place), tensor.length, 0.1))
-                .collect();
-            let mut tensors = Vec::new();
-            for (place, (values, gradient)) in self.parameters.iter_mut().zip(&gradients).enumerate() {
-                let name = &self.plan.tensors[place].name;
-                if (self.plan.seed + number + place as u64).is_multiple_of(5) {
-                    continue;
-                }
-                let gradient = gradient.bytes();
-                tensors.push(typed!(values, |own| Tensor::new(name, own, bytemuck::cast_slice(gradient))));
-            }
-            let loss = Loss::new(0.9 / (number + 1) as f64, 0.7 + 0.01 * number as f64);
-            self.optimizer.predict(&mut tensors).unwrap();
-            self.optimizer.step(loss, &mut tensors).unwrap();
+            self.predict(number);
+            self.correct(number).unwrap();
         }
+    }
+
+    /// What comes before the step of that number.
+    pub fn predict(&mut self, number: u64) {
+        self.with_tensors(number, |optimizer, tensors| optimizer.predict(tensors)).unwrap();
+    }
+
+    /// The step of that number, after its prediction.
+    pub fn correct(&mut self, number: u64) -> Result<Report, Error> {
+        let rough = self.plan.rough && (self.plan.seed + number).is_multiple_of(6);
+        let mean = if rough { f64::NAN } else { 0.9 / (number + 1) as f64 };
+        let loss = Loss::new(mean, 0.7 + 0.01 * number as f64);
+        self.with_tensors(number, |optimizer, tensors| optimizer.step(loss, tensors))
+    }
+
+    /// Calls `task` with the tensors of a step. Not every one is in each.
+    fn with_tensors<T>(&mut self, number: u64, task: impl FnOnce(&mut Optimizer, &mut [Tensor<'_>]) -> T) -> T {
+        let plan = &self.plan;
+        let gradients: Vec<Values> = (0..plan.tensors.len()).map(|place| plan.gradient(number, place)).collect();
+        let mut tensors = Vec::new();
+        for (place, (values, gradient)) in self.parameters.iter_mut().zip(&gradients).enumerate() {
+            let name = &plan.tensors[place].name;
+            if (plan.seed + number + place as u64).is_multiple_of(5) {
+                continue;
+            }
+            let gradient = gradient.bytes();
+            tensors.push(typed!(values, |own| Tensor::new(name, own, bytemuck::cast_slice(gradient))));
+        }
+        task(&mut self.optimizer, &mut tensors)
     }
 
     /// The optimizer, with the parameters.
@@ -163,6 +195,7 @@ pub fn small() -> Plan {
     let settings = Settings { weight_decay: 0.01, learning_rate: 0.1 + 0.2, ..Settings::default() };
     Plan {
         seed: 7,
+        rough: false,
         noise: Noise::default(),
         policy: Policy::default(),
         method: Method::KoalaPlusPlus,
@@ -176,6 +209,12 @@ pub fn small() -> Plan {
             Planned::new("empty", 0, (ElementType::F16, StateType::Bf16), 0),
         ],
     }
+}
+
+/// A model of one parameter, whose file is as small as there are any.
+pub fn tiny(method: Method) -> Plan {
+    let tensors = vec![Planned::new("w", 1, (ElementType::F32, StateType::Same), 0)];
+    Plan { method, groups: vec![Settings::default()], tensors, ..small() }
 }
 
 pub fn small_model(steps: u64) -> Model {

@@ -156,6 +156,7 @@ impl Stepper {
         let group = optimizer.add_group(of_group)?;
         for p in parameters {
             optimizer.add_tensor(&p.name, p.values.len(), ElementType::F32, StateType::Same, group)?;
+            optimizer.set_shape(&p.name, &p.shape)?;
         }
         Ok(Stepper { optimizer, group })
     }
