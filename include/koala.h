@@ -348,9 +348,9 @@ enum koala_on_non_finite
    */
   KOALA_ON_NON_FINITE_ERROR = 2,
   /**
-   * As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one that
-   * writes, do not look at it then, unless for its norm: what is not finite in it is written to its place in the
-   * parameters and the state. That saves reading the gradient twice.
+   * As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one
+   * that writes, do not look at it then, unless for its norm or because it has a limit: what is not finite in it is
+   * written to its place in the parameters and the state. That saves reading the gradient twice.
    */
   KOALA_ON_NON_FINITE_UNCHECKED = 3,
 };
@@ -587,15 +587,17 @@ typedef struct koala_settings {
    */
   size_t size;
   /**
-   * η ≥ 0: the share of the Kalman step that is taken. Default 1.
+   * η ≥ 0: the share of the Kalman step that is taken. Default 1, which is for the KOALA family: AdamW and SGD want
+   * far less.
    */
   double learning_rate;
   /**
-   * wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+   * wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ; but beside the gradient for AdamW. Default 0.
    */
   double weight_decay;
   /**
-   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
+   * KOALA++ reads this and the next two: what other methods have in their place is in koala_method.
    */
   double initial_variance;
   /**
@@ -719,13 +721,13 @@ typedef struct koala_step {
    */
   double noise;
   /**
-   * Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
+   * At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
    * precision: one over the factor that the loss was scaled by.
    */
   double gradient_factor;
   /**
-   * Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
-   * What is NaN or infinite before it counts as that.
+   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
+   * limit. What is NaN or infinite before it counts as that.
    */
   double gradient_limit;
   /**
@@ -733,8 +735,8 @@ typedef struct koala_step {
    */
   koala_backend backend;
   /**
-   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors allocate
-   * some hundred bytes per tensor until they return, if there are more than 16.
+   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors
+   * allocate some hundred bytes per tensor until they return, if there are more than 16.
    */
   koala_on_non_finite on_non_finite;
   /**
@@ -1037,13 +1039,13 @@ typedef struct koala_config {
    */
   const struct koala_method *method;
   /**
-   * Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
+   * At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
    * koala_optimizer_set_scaling.
    */
   double gradient_factor;
   /**
-   * Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
-   * What is NaN or infinite before it counts as that.
+   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
+   * limit. What is NaN or infinite before it counts as that.
    */
   double gradient_limit;
   /**
