@@ -118,6 +118,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
             names: Default::default(),
             started,
             log: None,
+            differences: String::new(),
             given: Vec::new(),
             sorted: Default::default(),
         };
