@@ -1590,7 +1590,8 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
  * is killed, or the power fails, the path leads to the old file or to the new one, each whole, and never to a part; a
  * file `.NAME.*.tmp` may be left. It is one of safetensors, which Python and others read, and ends with a checksum.
  *
- * Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before.
+ * Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before, unless all that
+ * failed was to synchronize the folder after the renaming.
  */
 koala_status koala_optimizer_save(const struct koala_optimizer *optimizer, const char *path);
 

@@ -67,7 +67,8 @@ unsafe impl Growing for koala_loaded {
 /// is killed, or the power fails, the path leads to the old file or to the new one, each whole, and never to a part; a
 /// file `.NAME.*.tmp` may be left. It is one of safetensors, which Python and others read, and ends with a checksum.
 ///
-/// Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before.
+/// Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before, unless all that
+/// failed was to synchronize the folder after the renaming.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_save(optimizer: *const koala_optimizer, path: *const c_char) -> koala_status {
     guarded(|| {
