@@ -63,7 +63,7 @@ static koala_optimizer *new_other(int variant) {
   must(koala_optimizer_add_tensor(other, names[2], lengths[2], type_of(variant, 2), state_type_of(variant), 0, &third),
        "third");
   for (int i = 0; i < EXTRA; i++) {
-    char name[16];
+    char name[24];
     snprintf(name, sizeof name, "extra %d", i);
     must(koala_optimizer_add_tensor(other, name, 1, 0, 0, 0, NULL), name);
   }
