@@ -4,17 +4,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-programs() { cargo test "${packages[@]}" --test programs -- "$@"; }
+programs() { cargo test "${packages[@]}" "${tests[@]}" -- "$@"; }
 
 # has_to_see WORDS: in what is said about lie.c.
 has_to_see() {
     local said
+    local tests=(--test programs)
     if said=$(programs --ignored --exact a_lie_about_a_length 2>&1) || ! grep -F "$1" <<<"$said"; then
         printf '%s\nlie.c was not seen\n' "$said"
         exit 1
     fi
 }
 
+tests=(--test programs --test c_methods --test checkpoints)
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
 # As all tests are built, so that nothing is built again.
 packages=(--release --workspace)

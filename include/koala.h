@@ -4,7 +4,8 @@
  * KOALA++ trains a network by a Kalman filter over its parameters. Three levels call it:
  *   - koala_step_tensor, koala_step_tensors: whole steps of tensors whose buffers and state the caller owns;
  *   - koala_dots_tensor(s), then koala_apply_tensor(s): the same in two halves, for tensors split over processes;
- *   - koala_optimizer: named tensors in groups, their state, the noise, reports; koala_cuda is the same on an NVIDIA GPU.
+ *   - koala_optimizer: named tensors in groups, their state, the noise, reports, checkpoints; koala_cuda is the same, but
+ *     for the last, on an NVIDIA GPU.
  * For the same input, all of them give the same bits, on every processor, backend and number of threads. A koala_method
  * chooses another optimizer instead, for the first of them and koala_optimizer: KOALA-V, KOALA-M, AdamW, SGD with momentum.
  *
@@ -178,6 +179,22 @@ enum koala_status
    * KOALA-M was to step before koala_optimizer_predict was called for that step.
    */
   KOALA_STATUS_NOT_PREDICTED = 27,
+  /**
+   * A file cannot be read or written.
+   */
+  KOALA_STATUS_FILE = 28,
+  /**
+   * A file is not a checkpoint, or it was cut short, or its bytes have changed.
+   */
+  KOALA_STATUS_DAMAGED = 29,
+  /**
+   * A later version of this library wrote the checkpoint, in a format that this one does not know.
+   */
+  KOALA_STATUS_NEWER = 30,
+  /**
+   * The checkpoint is of another model or method, and KOALA_LOADING_EXACT is set.
+   */
+  KOALA_STATUS_MISMATCH = 31,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -349,9 +366,9 @@ enum koala_on_non_finite
    */
   KOALA_ON_NON_FINITE_ERROR = 2,
   /**
-   * As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one that
-   * writes, do not look at it then, unless for its norm: what is not finite in it is written to its place in the
-   * parameters and the state. That saves reading the gradient twice.
+   * As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one
+   * that writes, do not look at it then, unless for its norm or because it has a limit: what is not finite in it is
+   * written to its place in the parameters and the state. That saves reading the gradient twice.
    */
   KOALA_ON_NON_FINITE_UNCHECKED = 3,
 };
@@ -525,6 +542,33 @@ typedef int32_t koala_noise;
 #endif // __cplusplus
 
 /**
+ * What to do where a checkpoint differs from the optimizer.
+ */
+enum koala_loading
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * Any difference is an error.
+   */
+  KOALA_LOADING_EXACT = 0,
+  /**
+   * Load what fits. A tensor that is missing, has another length, or another type stays as it is. A tensor of
+   * another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
+   * the same number, if it has one. Of another method's checkpoint no tensor fits.
+   */
+  KOALA_LOADING_WHAT_FITS = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_loading koala_loading;
+#else
+typedef int32_t koala_loading;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
  * KOALA++ over a model on an NVIDIA GPU: what koala_optimizer is on the processor, with the same bits. Made by
  * koala_cuda_create, ended by koala_cuda_destroy.
  *
@@ -588,15 +632,17 @@ typedef struct koala_settings {
    */
   size_t size;
   /**
-   * η ≥ 0: the share of the Kalman step that is taken. Default 1.
+   * η ≥ 0: the share of the Kalman step that is taken. Default 1, which is for the KOALA family: AdamW and SGD want
+   * far less.
    */
   double learning_rate;
   /**
-   * wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+   * wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ; but beside the gradient for AdamW. Default 0.
    */
   double weight_decay;
   /**
-   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
+   * KOALA++ reads this and the next two: what other methods have in their place is in koala_method.
    */
   double initial_variance;
   /**
@@ -720,13 +766,13 @@ typedef struct koala_step {
    */
   double noise;
   /**
-   * Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
+   * At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
    * precision: one over the factor that the loss was scaled by.
    */
   double gradient_factor;
   /**
-   * Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
-   * What is NaN or infinite before it counts as that.
+   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
+   * limit. What is NaN or infinite before it counts as that.
    */
   double gradient_limit;
   /**
@@ -734,8 +780,8 @@ typedef struct koala_step {
    */
   koala_backend backend;
   /**
-   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors allocate
-   * some hundred bytes per tensor until they return, if there are more than 16.
+   * Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors
+   * allocate some hundred bytes per tensor until they return, if there are more than 16.
    */
   koala_on_non_finite on_non_finite;
   /**
@@ -1038,13 +1084,13 @@ typedef struct koala_config {
    */
   const struct koala_method *method;
   /**
-   * Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
+   * At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
    * koala_optimizer_set_scaling.
    */
   double gradient_factor;
   /**
-   * Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
-   * What is NaN or infinite before it counts as that.
+   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
+   * limit. What is NaN or infinite before it counts as that.
    */
   double gradient_limit;
   /**
@@ -1092,6 +1138,24 @@ typedef struct koala_config {
  * tensors have stepped. It must not call that optimizer, and must return: no exception, no longjmp.
  */
 typedef void (*koala_log)(void *context, const char *text);
+
+/**
+ * What was loaded. Set `size` before the call.
+ */
+typedef struct koala_loaded {
+  /**
+   * sizeof(koala_loaded).
+   */
+  size_t size;
+  /**
+   * Tensors whose state was.
+   */
+  uint64_t tensors;
+  /**
+   * How much was not, as it differs: koala_optimizer_differences tells of each. 0 after KOALA_LOADING_EXACT.
+   */
+  uint64_t differences;
+} koala_loaded;
 
 /**
  * Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for as
@@ -1170,7 +1234,8 @@ const char *koala_status_string(koala_status status);
  * `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
  *
  * `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
- * too long is cut. `length`, unless NULL, receives the length of the whole text without NUL.
+ * too long is cut. `length`, unless NULL, receives the length of the whole text without NUL: at most 512, but where it
+ * lists all that a checkpoint has otherwise.
  *
  * If this call itself does not succeed, the text stays the same.
  */
@@ -1517,6 +1582,50 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
                                   size_t count,
                                   struct koala_tensor_report *reports,
                                   struct koala_report *report);
+
+/**
+ * Saves all that the optimizer knows to the file of that path, from which koala_optimizer_load goes on with the bits
+ * of a run that never stopped: on any backend, with any number of threads, and from any language that has this
+ * library. The parameters are the caller's to save. Allocates.
+ *
+ * The file is written under another name beside its own, synchronized to the disk, and then renamed: if this process
+ * is killed, or the power fails, the path leads to the old file or to the new one, each whole, and never to a part; a
+ * file `.NAME.*.tmp` may be left. It is one of safetensors, which Python and others read, and ends with a checksum.
+ *
+ * Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before, unless all that
+ * failed was to synchronize the folder after the renaming.
+ */
+koala_status koala_optimizer_save(const struct koala_optimizer *optimizer, const char *path);
+
+/**
+ * Loads what koala_optimizer_save has saved, or `Optimizer::save` in Rust: the state of each tensor, the settings of
+ * each group, the method with its shared numbers, the noise and its rule, the policies, what becomes of gradients,
+ * and the number of steps. Where the caller has set something else than the file has, the file wins: set what is to
+ * be different afterwards. Backend, threads, norms and log stay the caller's.
+ *
+ * The optimizer needs to have the same tensors in the same groups, in any order: they are matched by name. `loaded`,
+ * unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
+ * many bytes as the file has.
+ *
+ * Returns KOALA_STATUS_FILE if the file cannot be read; KOALA_STATUS_DAMAGED if it is no checkpoint, was cut short,
+ * or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote it in another format; and
+ * KOALA_STATUS_MISMATCH under KOALA_LOADING_EXACT, with a text of koala_last_error that lists every tensor which is
+ * missing, extra, or of another length, type or group, however many they are.
+ */
+koala_status koala_optimizer_load(struct koala_optimizer *optimizer,
+                                  const char *path,
+                                  koala_loading loading,
+                                  struct koala_loaded *loaded);
+
+/**
+ * Copies what the last koala_optimizer_load that succeeded did not load, as koala_last_error copies its text: a line
+ * for each difference, such as `tensor "head" is only in the optimizer`, each ended by a newline. Empty if there was
+ * none.
+ */
+koala_status koala_optimizer_differences(const struct koala_optimizer *optimizer,
+                                         char *buffer,
+                                         size_t capacity,
+                                         size_t *length);
 
 /**
  * Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults; its

@@ -75,6 +75,10 @@ struct DeviceError : Error { using Error::Error; };
 struct MemoryError : Error { using Error::Error; };
 /// The threads could not be had.
 struct ThreadsError : Error { using Error::Error; };
+/// A file cannot be read or written.
+struct FileError : Error { using Error::Error; };
+/// A file is not a checkpoint, is damaged, or is of a newer version or of another model.
+struct CheckpointError : Error { using Error::Error; };
 /// Header and library do not fit.
 struct VersionError : Error { using Error::Error; };
 /// A mistake in the library: please report it. An Optimizer that was part of it can only be destroyed.
@@ -96,6 +100,9 @@ namespace detail {
     case KOALA_STATUS_DRIVER: throw DeviceError(status, text);
     case KOALA_STATUS_MEMORY: throw MemoryError(status, text);
     case KOALA_STATUS_THREADS: throw ThreadsError(status, text);
+    case KOALA_STATUS_FILE: throw FileError(status, text);
+    case KOALA_STATUS_DAMAGED: case KOALA_STATUS_NEWER:
+    case KOALA_STATUS_MISMATCH: throw CheckpointError(status, text);
     case KOALA_STATUS_VERSION: throw VersionError(status, text);
     case KOALA_STATUS_PANIC: case KOALA_STATUS_POISONED: throw LibraryError(status, text);
     case KOALA_STATUS_NULL_POINTER: case KOALA_STATUS_MISALIGNED: case KOALA_STATUS_OVERLAP:
@@ -138,7 +145,7 @@ Result result_of(Function function, Arguments... arguments) {
 
 /// A text that ends with NUL, and has no other.
 inline const char* c_text(const std::string& text) {
-  if (text.find('\0') != std::string::npos) raise(KOALA_STATUS_ENCODING, "a name has a NUL before its end");
+  if (text.find('\0') != std::string::npos) raise(KOALA_STATUS_ENCODING, "a text has a NUL before its end");
   return text.c_str();
 }
 
@@ -365,6 +372,9 @@ using TensorReport = koala_tensor_report;
 /// What a step did with a list of tensors.
 struct Report : koala_report { Report() : koala_report() { size = sizeof(koala_report); } };
 
+/// What a load loaded, and how much it did not.
+struct Loaded : koala_loaded { Loaded() : koala_loaded() { size = sizeof(koala_loaded); } };
+
 /// Everything about a step but the tensors, for the functions that need no Optimizer.
 struct Step : koala_step {
   Step() : koala_step() { check(koala_step_init(this, sizeof(koala_step))); }
@@ -503,8 +513,8 @@ static_assert(sizeof(Settings) == sizeof(koala_settings) && sizeof(Tensor) == si
 /// The number of an Optimizer's group.
 enum class Group : std::uint32_t {};
 
-/// KOALA++, or another Method, over a model: named tensors in groups, their filters, the noise that they share. It can be moved, not
-/// copied; one that was moved from can be destroyed and assigned to, all else throws an ArgumentError.
+/// KOALA++, or another Method, over a model: named tensors in groups, their filters, the noise that they share. It can
+/// be moved, not copied; one that was moved from can be destroyed and assigned to, all else throws an ArgumentError.
 ///
 /// Const functions may be called by several threads at once, as long as none is in another function; those by one
 /// thread at a time, which need not be the one that made it.
@@ -546,6 +556,23 @@ class Optimizer {
   /// The same for a list in braces: step(loss, {{weight, parameters, gradient}}).
   Report step(const Loss& loss, std::initializer_list<Parameters> tensors, Span<TensorReport> reports = {}) {
     return step(loss, Span<const Parameters>(tensors), reports);
+  }
+
+  /// Saves all that the optimizer knows to a file, from which load goes on with the bits of a run that never stopped.
+  /// Even if this process is killed, the path leads to the old file or to the new one, each whole. The path is UTF-8.
+  /// Throws a FileError. Allocates.
+  void save(const std::string& path) const { check(koala_optimizer_save(handle(), detail::c_text(path))); }
+  /// Loads what save has saved; the optimizer needs to have been made with the same tensors in the same groups. Throws
+  /// a FileError, or a CheckpointError whose what() lists every tensor that differs, unless only what fits is to be
+  /// loaded; nothing has changed then. Allocates.
+  Loaded load(const std::string& path, koala_loading loading = KOALA_LOADING_EXACT) {
+    return detail::result_of<Loaded>(koala_optimizer_load, handle(), detail::c_text(path), loading);
+  }
+  /// What the last load did not load: a line for each difference.
+  std::string differences() const {
+    return detail::text_from([&](char* buffer, std::size_t capacity, std::size_t* length) {
+      check(koala_optimizer_differences(handle(), buffer, capacity, length));
+    });
   }
 
   /// The settings of a group.

@@ -11,7 +11,8 @@ use crate::values::COutput;
 /// `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
 ///
 /// `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
-/// too long is cut. `length`, unless NULL, receives the length of the whole text without NUL.
+/// too long is cut. `length`, unless NULL, receives the length of the whole text without NUL: at most 512, but where it
+/// lists all that a checkpoint has otherwise.
 ///
 /// If this call itself does not succeed, the text stays the same.
 #[unsafe(no_mangle)]
@@ -19,10 +20,9 @@ pub unsafe extern "C" fn koala_last_error(buffer: *mut c_char, capacity: usize, 
     if !length.is_aligned() {
         return koala_status::Misaligned;
     }
-    LAST_ERROR.with_borrow(|text| {
-        // SAFETY: the caller's promise for both.
-        unsafe { copy_text(text.as_bytes(), buffer, capacity, length) }
-    })
+    // SAFETY: the caller's promise for both.
+    let copy = |text: &[u8]| unsafe { copy_text(text, buffer, capacity, length) };
+    with_last(|last| copy(last.as_bytes())).unwrap_or_else(|| copy(b""))
 }
 
 /// Copies a text and a NUL to C.
@@ -57,20 +57,26 @@ pub(crate) struct Failure(pub koala_status);
 /// Keeps the text for [`koala_last_error`].
 #[cold]
 pub(crate) fn fail(status: koala_status, text: std::fmt::Arguments<'_>) -> Failure {
-    LAST_ERROR.with_borrow_mut(|last| {
-        last.length = 0;
+    with_last(|last| {
+        *last = Text::EMPTY;
         // A text that is too long is cut, which is no error.
         let _ = last.write_fmt(text);
     });
     Failure(status)
 }
 
+/// The same with a text of any length: for calls that say that they allocate.
+#[cold]
+fn fail_at_length(status: koala_status, text: String) -> Failure {
+    with_last(|last| last.long = text);
+    Failure(status)
+}
+
 /// Begins the text of the failure that was just made with another.
 #[cold]
 pub(crate) fn prefix(prefix: std::fmt::Arguments<'_>) {
-    LAST_ERROR.with_borrow_mut(|last| {
-        let before = Text { bytes: last.bytes, length: last.length };
-        last.length = 0;
+    with_last(|last| {
+        let before = std::mem::replace(last, Text::EMPTY);
         // A text that is too long is cut, which is no error.
         let _ = last.write_fmt(prefix);
         let text = std::str::from_utf8(before.as_bytes()).unwrap_or_default();
@@ -128,19 +134,45 @@ impl From<koala_optim::cuda::Error> for Failure {
     }
 }
 
-/// A text in memory of the thread's own, so that a failure allocates nothing.
+impl From<koala_optim::checkpoint::Error> for Failure {
+    #[cold]
+    fn from(error: koala_optim::checkpoint::Error) -> Self {
+        use koala_optim::checkpoint::Error;
+        let status = match error {
+            Error::File { .. } => koala_status::File,
+            Error::NotACheckpoint { .. } | Error::Damaged { .. } => koala_status::Damaged,
+            Error::Newer { .. } => koala_status::Newer,
+            Error::Mismatch { .. } => koala_status::Mismatch,
+            // As above.
+            _ => koala_status::Panic,
+        };
+        // The library's list of differences has a line for each.
+        let text = error.to_string().replace(":\n  ", ": ").replace("\n  ", "; ").replace('\n', " ");
+        fail_at_length(status, text)
+    }
+}
+
+/// A text in memory of the thread's own, so that a failure allocates nothing; or a long one, if it is not empty.
 struct Text {
     bytes: [u8; 512],
     length: usize,
+    long: String,
 }
 
 thread_local! {
-    static LAST_ERROR: RefCell<Text> = const { RefCell::new(Text { bytes: [0; 512], length: 0 }) };
+    static LAST_ERROR: RefCell<Text> = const { RefCell::new(Text::EMPTY) };
+}
+
+/// `None` if the thread is ending and its texts are gone, as for a destructor that calls this library then.
+fn with_last<T>(work: impl FnOnce(&mut Text) -> T) -> Option<T> {
+    LAST_ERROR.try_with(|last| work(&mut last.borrow_mut())).ok()
 }
 
 impl Text {
+    const EMPTY: Text = Text { bytes: [0; 512], length: 0, long: String::new() };
+
     fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+        if self.long.is_empty() { &self.bytes[..self.length] } else { self.long.as_bytes() }
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub groups: Groups,
     pub names: Names,
     pub log: Option<Log>,
+    /// What the last load did not load, a line each.
+    pub differences: String,
     /// Empty between calls; kept so that a step does not allocate.
     pub given: Vec<Tensor<'static>>,
     pub sorted: Sorted,

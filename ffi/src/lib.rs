@@ -12,6 +12,7 @@
 mod apart;
 mod backends;
 mod call;
+mod checkpoint;
 mod cuda;
 mod cuda_reading;
 mod cuda_step;
@@ -38,6 +39,7 @@ mod values;
 mod version;
 
 pub use backends::*;
+pub use checkpoint::*;
 pub use cuda::*;
 pub use cuda_reading::*;
 pub use cuda_step::*;

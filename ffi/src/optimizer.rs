@@ -31,11 +31,11 @@ pub struct koala_config {
     pub size: usize,
     /// Which optimizer steps; it is copied. NULL, the default: KOALA++.
     pub method: *const koala_method,
-    /// Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
+    /// At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
     /// koala_optimizer_set_scaling.
     pub gradient_factor: f64,
-    /// Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
-    /// What is NaN or infinite before it counts as that.
+    /// At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
+    /// limit. What is NaN or infinite before it counts as that.
     pub gradient_limit: f64,
     /// Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that norm.
     /// The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
@@ -119,6 +119,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
             names: Default::default(),
             started,
             log: None,
+            differences: String::new(),
             given: Vec::new(),
             sorted: Default::default(),
         };

@@ -117,9 +117,9 @@ pub enum koala_on_non_finite {
     KeepAll = 1,
     /// Leave every tensor as it is, and return KOALA_STATUS_NON_FINITE.
     Error = 2,
-    /// As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one that
-    /// writes, do not look at it then, unless for its norm: what is not finite in it is written to its place in the
-    /// parameters and the state. That saves reading the gradient twice.
+    /// As KEEP_TENSOR, where that costs no pass over the gradient. AdamW and SGD, which have no pass before the one
+    /// that writes, do not look at it then, unless for its norm or because it has a limit: what is not finite in it is
+    /// written to its place in the parameters and the state. That saves reading the gradient twice.
     Unchecked = 3,
 }
 
@@ -172,11 +172,13 @@ pub(crate) fn policy(
 pub struct koala_settings {
     /// sizeof(koala_settings).
     pub size: usize,
-    /// η ≥ 0: the share of the Kalman step that is taken. Default 1.
+    /// η ≥ 0: the share of the Kalman step that is taken. Default 1, which is for the KOALA family: AdamW and SGD want
+    /// far less.
     pub learning_rate: f64,
-    /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ. Default 0.
+    /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ; but beside the gradient for AdamW. Default 0.
     pub weight_decay: f64,
-    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
+    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
+    /// KOALA++ reads this and the next two: what other methods have in their place is in koala_method.
     pub initial_variance: f64,
     /// Q ≥ 0: what that variance grows by in each step. Default 0.1.
     pub process_noise: f64,

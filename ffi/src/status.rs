@@ -69,6 +69,14 @@ pub enum koala_status {
     Halves = 26,
     /// KOALA-M was to step before koala_optimizer_predict was called for that step.
     NotPredicted = 27,
+    /// A file cannot be read or written.
+    File = 28,
+    /// A file is not a checkpoint, or it was cut short, or its bytes have changed.
+    Damaged = 29,
+    /// A later version of this library wrote the checkpoint, in a format that this one does not know.
+    Newer = 30,
+    /// The checkpoint is of another model or method, and KOALA_LOADING_EXACT is set.
+    Mismatch = 31,
 }
 
 impl FromC for koala_status {
@@ -102,6 +110,10 @@ impl FromC for koala_status {
         Self::Driver,
         Self::Halves,
         Self::NotPredicted,
+        Self::File,
+        Self::Damaged,
+        Self::Newer,
+        Self::Mismatch,
     ];
 }
 
@@ -137,6 +149,10 @@ pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *con
         Some(koala_status::Driver) => c"a call of the CUDA driver failed",
         Some(koala_status::Halves) => c"no step to be taken in halves",
         Some(koala_status::NotPredicted) => c"the prediction is missing",
+        Some(koala_status::File) => c"a file cannot be read or written",
+        Some(koala_status::Damaged) => c"a file is not a sound checkpoint",
+        Some(koala_status::Newer) => c"a checkpoint has a newer format",
+        Some(koala_status::Mismatch) => c"a checkpoint is of another model",
         None => c"an unknown status",
     };
     text.as_ptr()

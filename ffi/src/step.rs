@@ -27,16 +27,16 @@ pub struct koala_step {
     pub loss: f64,
     /// R ≥ 0, the variance of the measurement noise: see koala_noise_update. Default 1.
     pub noise: f64,
-    /// Above 0: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
+    /// At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
     /// precision: one over the factor that the loss was scaled by.
     pub gradient_factor: f64,
-    /// Above 0: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no limit.
-    /// What is NaN or infinite before it counts as that.
+    /// At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
+    /// limit. What is NaN or infinite before it counts as that.
     pub gradient_limit: f64,
     /// Where to run. Default KOALA_BACKEND_FASTEST.
     pub backend: MaybeUninit<koala_backend>,
-    /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors allocate
-    /// some hundred bytes per tensor until they return, if there are more than 16.
+    /// Default KOALA_ON_NON_FINITE_KEEP_TENSOR. Under KEEP_ALL and ERROR, koala_step_tensors and koala_apply_tensors
+    /// allocate some hundred bytes per tensor until they return, if there are more than 16.
     pub on_non_finite: MaybeUninit<koala_on_non_finite>,
     /// Default KOALA_ON_BREAKDOWN_RESTART. KOALA_ON_BREAKDOWN_ERROR allocates as above.
     pub on_breakdown: MaybeUninit<koala_on_breakdown>,

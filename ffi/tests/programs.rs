@@ -64,6 +64,11 @@ fn misuse_of_methods() {
 }
 
 #[test]
+fn misuse_of_checkpoints() {
+    run(&compile("c/tests/misuse_checkpoint.c", &[]), &[], &[]);
+}
+
+#[test]
 fn misuse_of_cuda() {
     let program = compile("c/tests/misuse_cuda.c", &[]);
     run(&program, &[], functions(true).as_bytes());

@@ -61,6 +61,10 @@ struct change {
 #define NAMES(function)                                                                       \
   IN(function, name, text, "\xFF\xFE", KOALA_STATUS_ENCODING, "UTF-8"),                       \
   IN(function, name, text, "cut \xE2\x82", KOALA_STATUS_ENCODING, "UTF-8")
+#define PATHS(function)                                                                       \
+  IN(function, path, text, "\xFF\xFE", KOALA_STATUS_ENCODING, "path is not UTF-8"),           \
+  IN(function, path, text, "", KOALA_STATUS_FILE, "No such file"),                            \
+  IN(function, path, text, "no/such/folder/run", KOALA_STATUS_FILE, "no/such/folder/run")
 
 enum { TENSOR_OR_TENSORS = TENSOR | TENSORS, ANY_SETTINGS = GROUPS | SETTINGS };
 
@@ -227,6 +231,14 @@ static const struct change changes[] = {
     UNKNOWN_TENSOR("koala_optimizer_restart"),
     IN("koala_optimizer_tensor_name", capacity, whole, -1, KOALA_STATUS_LENGTH, "buffer are more than memory"),
     IN("koala_optimizer_tensor_name", capacity, whole, 1, KOALA_STATUS_OK, ""),
+    IN("koala_optimizer_differences", capacity, whole, -1, KOALA_STATUS_LENGTH, "buffer are more than memory"),
+    IN("koala_optimizer_differences", capacity, whole, 0, KOALA_STATUS_OK, ""),
+    PATHS("koala_optimizer_save"),
+    IN("koala_optimizer_save", path, text, ".", KOALA_STATUS_FILE, "not a regular file"),
+    PATHS("koala_optimizer_load"),
+    IN("koala_optimizer_load", loading, whole, -1, KOALA_STATUS_UNKNOWN_VALUE, "koala_loading"),
+    IN("koala_optimizer_load", loading, whole, 2, KOALA_STATUS_UNKNOWN_VALUE, "2 is no koala_loading"),
+    IN("koala_optimizer_load", loading, whole, KOALA_LOADING_WHAT_FITS, KOALA_STATUS_OK, ""),
     IN("koala_optimizer_state", bytes, whole, 0, KOALA_STATUS_LENGTH, "0 bytes"),
     IN("koala_optimizer_state", bytes, whole, -1, KOALA_STATUS_LENGTH, "18446744073709551615 bytes"),
     IN("koala_optimizer_state", bytes, whole, 7, KOALA_STATUS_LENGTH, "7 bytes"),

@@ -34,10 +34,13 @@ struct given {
   uint32_t *group_number, group, threads, version;
   koala_scalars *scalars;
   koala_backend *chosen, backend;
+  koala_loaded *loaded;
+  const char *path;
   void *v, *h;
   koala_element_type type;
   koala_state_type state_type;
   koala_method_kind kind;
+  koala_loading loading;
 };
 
 /* Structs of one type, with room to move them apart as a newer header's would be, and before them for results that end
@@ -67,6 +70,7 @@ struct arena {
   ROOM(koala_dots, ELEMENTS, dots);
   ROOM(koala_tensor_report, ELEMENTS, reports);
   ROOM(koala_loss, 1, loss);
+  ROOM(koala_loaded, 1, loaded);
   koala_scalars scalars[ELEMENTS], scalars_found;
   koala_dots part;
   koala_optimizer *created;
@@ -74,7 +78,7 @@ struct arena {
   size_t number[2];
   uint32_t group_number[2];
   koala_backend chosen[2];
-  char name[16], text[64];
+  char name[16], text[64], path[1024];
   _Alignas(8) unsigned char buffers[ELEMENTS][BUFFERS][64], v[64], h[64];
 };
 
@@ -91,6 +95,8 @@ struct seen {
 };
 
 static struct arena arena;
+/* Where checkpoints are written: beside the program, if it says where that is. */
+static char checkpoint[1024];
 static koala_optimizer *optimizer;
 static int failures, cases;
 
@@ -140,6 +146,13 @@ static inline void put_nan(koala_element_type type, void *buffer, size_t place) 
   }
 }
 
+/* `program` is argv[0]. */
+static inline void set_checkpoint(const char *program) {
+  if ((size_t)snprintf(checkpoint, sizeof checkpoint, "%s.safetensors", program) < sizeof checkpoint) return;
+  fprintf(stderr, "the program's path is too long\n");
+  exit(1);
+}
+
 static inline void expect(int fact, const char *what) {
   cases++;
   if (fact) return;
@@ -174,7 +187,7 @@ static inline void fresh(int variant) {
       .bytes = lengths[0] * state_size(variant, 0), .group_number = all->group_number, .group = 1, .threads = 1,
       .version = KOALA_VERSION, .scalars = &all->scalars_found, .chosen = all->chosen,
       .backend = KOALA_BACKEND_FASTEST, .v = all->v, .h = all->h, .type = variant,
-      .state_type = state_type_of(variant)};
+      .state_type = state_type_of(variant), .loaded = all->loaded.at, .path = all->path};
   must(koala_step_init(all->step.at, sizeof *all->step.at), "step");
   must(koala_config_init(all->config.at, sizeof *all->config.at), "config");
   must(koala_method_init(all->method.at, sizeof *all->method.at, KOALA_METHOD_KIND_KOALA_M), "method");
@@ -186,6 +199,8 @@ static inline void fresh(int variant) {
   all->noise = all->loss.at->second_moment = 2.5;
   all->report.at->size = sizeof *all->report.at;
   all->info.at->size = sizeof *all->info.at;
+  all->loaded.at->size = sizeof *all->loaded.at;
+  strcpy(all->path, checkpoint);
   strcpy(all->name, names[2]);
   for (int i = 0; i < ELEMENTS; i++) {
     put(variant, all->losses, i, i);
@@ -262,6 +277,7 @@ static inline void begin(const struct function *function, int variant) {
   fresh(variant);
   if (strcmp(function->name, "koala_optimizer_add_tensor") == 0) strcpy(arena.name, "fourth");
   if (strcmp(function->name, "koala_backend_by_name") == 0) strcpy(arena.name, "scalar");
+  if (strcmp(function->name, "koala_optimizer_load") == 0) must(koala_optimizer_save(optimizer, checkpoint), "save");
   if (strcmp(function->name, "koala_settings_init") == 0) arena.in.size = sizeof(koala_settings);
   if (strcmp(function->name, "koala_config_init") == 0) arena.in.size = sizeof(koala_config);
   if (strcmp(function->name, "koala_method_init") == 0) arena.in.size = sizeof(koala_method);

@@ -11,7 +11,7 @@ enum argument {
   SETTINGS = 1 << 6, CONFIG = 1 << 7, REPORT = 1 << 8, INFO = 1 << 9, DOTS = 1 << 10, REPORTS = 1 << 11, LOSS = 1 << 12,
   LOSSES = 1 << 13, NOISE = 1 << 14, OPTIMIZER = 1 << 15, CREATED = 1 << 16, NAME = 1 << 17, TEXT = 1 << 18,
   LENGTH = 1 << 19, NUMBER = 1 << 20, GROUP_NUMBER = 1 << 21, SCALARS = 1 << 22, CHOSEN = 1 << 23, PART = 1 << 24,
-  METHOD = 1 << 25, DISTANCE = 1 << 26
+  METHOD = 1 << 25, DISTANCE = 1 << 26, PATH = 1 << 27, LOADED = 1 << 28
 };
 
 enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | STEPS };
@@ -66,7 +66,10 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_optimizer_set_log, (in->optimizer, NULL, NULL), OPTIMIZER, 0, 0)                                            \
   F(koala_optimizer_predict, (in->optimizer, in->parameters, in->count), OPTIMIZER | PARAMETERS, 0, 0)                \
   F(koala_optimizer_step, (in->optimizer, in->loss, in->parameters, in->count, in->reports, in->report),              \
-    OPTIMIZER | LOSS | PARAMETERS, REPORTS | REPORT, REPORT)
+    OPTIMIZER | LOSS | PARAMETERS, REPORTS | REPORT, REPORT)                                                          \
+  F(koala_optimizer_save, (in->optimizer, in->path), OPTIMIZER | PATH, 0, 0)                                          \
+  F(koala_optimizer_load, (in->optimizer, in->path, in->loading, in->loaded), OPTIMIZER | PATH, LOADED, LOADED)       \
+  F(koala_optimizer_differences, (in->optimizer, in->text, in->capacity, in->number), OPTIMIZER | TEXT, LENGTH, 0)
 
 #define CALL(name, arguments, needed, optional, filled) \
   static koala_status call_##name(const struct given *in) { return name arguments; }

@@ -38,6 +38,8 @@ static const struct pointer {
     POINTER(GROUP_NUMBER, "group is", group_number, uint32_t),
     POINTER(SCALARS, "scalars is", scalars, koala_scalars),
     POINTER(CHOSEN, "backend is", chosen, koala_backend),
+    POINTER(PATH, "path is", path, char),
+    POINTER(LOADED, "koala_loaded is", loaded, koala_loaded),
 };
 
 /* Structs that begin with their size, and what koala_tensor and koala_step lead to. */
@@ -58,6 +60,7 @@ static const struct layout {
     LAYOUT(METHOD, method, koala_method, velocity_noise, 1),
     LAYOUT(REPORT, report, koala_report, withheld, 1),
     LAYOUT(INFO, info, koala_backend_info, absent_because, 1),
+    LAYOUT(LOADED, loaded, koala_loaded, differences, 1),
     {STEPS, offsetof(struct arena, scalars), sizeof(koala_scalars), 0, ELEMENTS},
 };
 
@@ -197,11 +200,11 @@ static void try_others(void) {
   char text[64] = "untouched", whole[512];
   size_t numbers[2] = {0, 0}, length = 0;
   expect(koala_version() == KOALA_VERSION, "koala_version is not the header's");
-  for (int i = 0; i <= KOALA_STATUS_NOT_PREDICTED; i++) {
+  for (int i = 0; i <= KOALA_STATUS_MISMATCH; i++) {
     expect(strcmp(koala_status_string(i), "an unknown status") != 0, "a status has no text");
   }
   expect(strcmp(koala_status_string(-1), "an unknown status") == 0, "-1 is a status");
-  expect(strcmp(koala_status_string(KOALA_STATUS_NOT_PREDICTED + 1), "an unknown status") == 0, "28 is a status");
+  expect(strcmp(koala_status_string(KOALA_STATUS_MISMATCH + 1), "an unknown status") == 0, "32 is a status");
   for (int i = 0; i <= KOALA_BACKEND_AVX512; i++) expect(koala_backend_name(i) != NULL, "a backend has no name");
   expect(koala_backend_name(-1) == NULL && koala_backend_name(6) == NULL, "no backend has a name");
 
@@ -254,7 +257,9 @@ static void compare_with_header(void) {
   }
 }
 
-int main(void) {
+int main(int count, char **arguments) {
+  (void)count;
+  set_checkpoint(arguments[0]);
   unsetenv("KOALA_BACKEND");
   for (koala_backend backend = 1; backend <= KOALA_BACKEND_AVX512; backend++) {
     koala_backend_info info = {.size = sizeof info};

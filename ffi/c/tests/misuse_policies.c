@@ -21,6 +21,8 @@ static const struct row {
     {NOT_FINITE, KOALA_ON_NON_FINITE_KEEP_ALL, KOALA_ON_BREAKDOWN_ERROR, KOALA_STATUS_OK, KOALA_OUTCOME_WITHHELD,
      KOALA_OUTCOME_NON_FINITE},
     {NOT_FINITE, KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_RESTART, KOALA_STATUS_NON_FINITE, 0, 0},
+    {NOT_FINITE, KOALA_ON_NON_FINITE_UNCHECKED, KOALA_ON_BREAKDOWN_ERROR, KOALA_STATUS_OK, KOALA_OUTCOME_STEPPED,
+     KOALA_OUTCOME_NON_FINITE},
     {BREAKDOWN, KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_RESTART, KOALA_STATUS_OK, KOALA_OUTCOME_STEPPED,
      KOALA_OUTCOME_RESTARTED},
     {BREAKDOWN, KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_SKIP, KOALA_STATUS_OK, KOALA_OUTCOME_STEPPED,
@@ -133,7 +135,7 @@ static void try_errors(int variant) {
   TRY("koala_optimizer_step", variant, KOALA_STATUS_OK, "", "", (void)0);
 }
 
-/* More tensors than are worked on together, the last of which has a trouble: none may be written. */
+/* More tensors than are worked on together, the last of which has a trouble: none may be written, or all others. */
 static void try_many(int halves, koala_on_non_finite on_non_finite) {
   struct {
     float parameters[MANY_TENSORS][3], gradient[MANY_TENSORS][3], v[MANY_TENSORS][3], h[MANY_TENSORS][3];
@@ -165,13 +167,59 @@ static void try_many(int halves, koala_on_non_finite on_non_finite) {
     status = koala_step_tensors(&step, tensors, MANY_TENSORS, reports, &report);
   }
   expect(status == (is_error ? KOALA_STATUS_NON_FINITE : KOALA_STATUS_OK), "another status with many tensors");
-  if (on_non_finite == KOALA_ON_NON_FINITE_KEEP_TENSOR) {
+  if (on_non_finite == KOALA_ON_NON_FINITE_KEEP_TENSOR || on_non_finite == KOALA_ON_NON_FINITE_UNCHECKED) {
     expect(report.stepped == MANY_TENSORS - 1 && report.non_finite == 1, "all but one of many tensors step");
     expect(memcmp(before.parameters, model.parameters, sizeof model.parameters) != 0, "many tensors do not step");
     return;
   }
   expect(memcmp(&before, &model, sizeof model) == 0, "one of many tensors has a trouble, and others are written");
   if (status == KOALA_STATUS_OK) expect(report.withheld == MANY_TENSORS - 1, "many tensors are withheld");
+}
+
+/* A NaN in a gradient under UNCHECKED: it is written to its place, or the tensor is kept, as `kept` says. */
+static void try_unchecked(koala_method_kind kind, int with_optimizer, int kept) {
+  enum { LENGTH = 40, PLACE = 17 };
+  float parameters[LENGTH], gradient[LENGTH], v[LENGTH] = {0}, h[LENGTH] = {0};
+  const float before = 0.5F;
+  koala_method method;
+  koala_report report = {.size = sizeof report};
+  must(koala_method_init(&method, sizeof method, kind), "method");
+  for (int i = 0; i < LENGTH; i++) parameters[i] = before, gradient[i] = (float)(i + 1);
+  gradient[PLACE] = NAN;
+  if (with_optimizer) {
+    koala_loss loss = {1.5, 2.5};
+    koala_parameters tensor = {
+        .size = sizeof tensor, .length = LENGTH, .parameters = parameters, .gradient = gradient};
+    koala_optimizer *stepped;
+    koala_config config;
+    uint32_t group;
+    must(koala_config_init(&config, sizeof config), "config");
+    config.method = &method;
+    config.on_non_finite = KOALA_ON_NON_FINITE_UNCHECKED;
+    must(koala_optimizer_create(&config, &stepped), "create");
+    must(koala_optimizer_add_group(stepped, NULL, &group), "group");
+    must(koala_optimizer_add_tensor(stepped, "weight", LENGTH, 0, 0, group, NULL), "tensor");
+    must(koala_optimizer_step(stepped, &loss, &tensor, 1, NULL, &report), "step");
+    must(koala_optimizer_state(stepped, 0, kind == KOALA_METHOD_KIND_SGD ? NULL : v, h, sizeof h), "state");
+    must(koala_optimizer_destroy(stepped), "destroy");
+  } else {
+    koala_scalars scalars = {0, 0, 0, 0};
+    koala_tensor tensor = {.size = sizeof tensor, .length = LENGTH, .parameters = parameters, .gradient = gradient,
+                           .v = v, .h = h, .scalars = &scalars};
+    koala_step step;
+    must(koala_step_init(&step, sizeof step), "step");
+    step.method = &method;
+    step.loss = 1.5;
+    step.on_non_finite = KOALA_ON_NON_FINITE_UNCHECKED;
+    must(koala_step_tensors(&step, &tensor, 1, NULL, &report), "step");
+  }
+  expect(report.stepped == !kept && report.non_finite == (uint64_t)kept, "UNCHECKED: another outcome");
+  for (int i = 0; i < LENGTH; i++) {
+    int nan = !kept && i == PLACE;
+    expect(isnan(parameters[i]) == nan && (parameters[i] == before) == kept, "UNCHECKED: other parameters");
+    expect(isnan(h[i]) == nan && (kept ? h[i] == 0 : h[i] != 0), "UNCHECKED: another h");
+    expect(isnan(v[i]) == (nan && kind == KOALA_METHOD_KIND_ADAMW), "UNCHECKED: another v");
+  }
 }
 
 int main(void) {
@@ -185,9 +233,14 @@ int main(void) {
     }
     try_errors(variant);
   }
-  for (koala_on_non_finite policy = 0; policy <= KOALA_ON_NON_FINITE_ERROR; policy++) {
+  for (koala_on_non_finite policy = 0; policy <= KOALA_ON_NON_FINITE_UNCHECKED; policy++) {
     try_many(0, policy);
     try_many(1, policy);
+  }
+  for (int with_optimizer = 0; with_optimizer <= 1; with_optimizer++) {
+    try_unchecked(KOALA_METHOD_KIND_KOALA_PLUS_PLUS, with_optimizer, 1);
+    try_unchecked(KOALA_METHOD_KIND_ADAMW, with_optimizer, 0);
+    try_unchecked(KOALA_METHOD_KIND_SGD, with_optimizer, 0);
   }
   must(koala_optimizer_destroy(optimizer), "destroy");
   printf("%d calls, %d of them not as they should be\n", cases, failures);

@@ -388,6 +388,9 @@ void classes() {
      {KOALA_STATUS_ABSENT_DEVICE, KOALA_STATUS_FOREIGN_DEVICE, KOALA_STATUS_DRIVER});
   is(koala::MemoryError(KOALA_STATUS_OK, ""), {KOALA_STATUS_MEMORY});
   is(koala::ThreadsError(KOALA_STATUS_OK, ""), {KOALA_STATUS_THREADS});
+  is(koala::FileError(KOALA_STATUS_OK, ""), {KOALA_STATUS_FILE});
+  is(koala::CheckpointError(KOALA_STATUS_OK, ""),
+     {KOALA_STATUS_DAMAGED, KOALA_STATUS_NEWER, KOALA_STATUS_MISMATCH});
   is(koala::VersionError(KOALA_STATUS_OK, ""), {KOALA_STATUS_VERSION});
   is(koala::LibraryError(KOALA_STATUS_OK, ""), {KOALA_STATUS_PANIC, KOALA_STATUS_POISONED});
   is(koala::Error(KOALA_STATUS_OK, ""), {static_cast<koala::Status>(99)});
@@ -604,9 +607,44 @@ void methods() {
                                      [&] { koala::dots_tensor(step, tensor); });
 }
 
+/// What one optimizer saves, another one goes on from.
+void checkpoints(const std::string& path) {
+  const auto make = [](std::initializer_list<const char*> names) {
+    koala::Optimizer made;
+    const koala::Group group = made.add_group();
+    for (const char* name : names) made.add_tensor<float>(name, 3, group);
+    return made;
+  };
+  const std::vector<float> gradient{1, 2, 3};
+  std::vector<float> ours{1, 2, 3}, theirs = ours;
+  koala::Optimizer first = make({"weight", "bias"}), second = make({"bias", "weight"});
+  first.step({0.5, 0.3}, {{first.find_tensor("weight"), ours, gradient}});
+  first.save(path);
+  theirs = ours;
+  const koala::Loaded loaded = second.load(path);
+  expect(loaded.tensors == 2 && loaded.differences == 0 && second.differences().empty(), "all is loaded");
+  first.step({0.5, 0.3}, {{first.find_tensor("weight"), ours, gradient}});
+  const koala::Report report = second.step({0.5, 0.3}, {{second.find_tensor("weight"), theirs, gradient}});
+  expect(same(ours, theirs) && report.step == 2, "a run goes on");
+
+  koala::Optimizer third = make({"weight", "head"});
+  expect_error<koala::CheckpointError>(KOALA_STATUS_MISMATCH, {"another model", "bias", "head"}, "another model",
+                                       [&] { third.load(path); });
+  const koala::Loaded fitting = third.load(path, KOALA_LOADING_WHAT_FITS);
+  expect(fitting.tensors == 1 && fitting.differences == 2 && third.scalars(0).steps == 1, "what fits is loaded");
+  expect(third.differences() == "tensor \"head\" is only in the optimizer\ntensor \"bias\" is only in the checkpoint\n",
+         "differences");
+  expect_error<koala::FileError>(KOALA_STATUS_FILE, {"no/such/folder"}, "no such folder",
+                                 [&] { first.save("no/such/folder/run"); });
+  expect_error<koala::FileError>(KOALA_STATUS_FILE, {"no/such/file"}, "no such file",
+                                 [&] { first.load("no/such/file"); });
+  expect_error<koala::ArgumentError>(KOALA_STATUS_ENCODING, {}, "a path with a NUL",
+                                     [&] { first.save(std::string("a\0b", 3)); });
+}
+
 }  // namespace
 
-int main() {
+int main(int, char** arguments) {
   try {
     spans();
     versions_and_backends();
@@ -628,6 +666,7 @@ int main() {
     errors_name_tensor_and_numbers();
     optimizers();
     methods();
+    checkpoints(std::string(arguments[0]) + ".safetensors");
   } catch (const std::exception& error) {
     expect(false, std::string("an exception that nobody expected: ") + error.what());
   }

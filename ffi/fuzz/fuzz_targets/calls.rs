@@ -8,7 +8,7 @@ mod kernel;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 
-use bytes::{Buffer, Bytes, sizes};
+use bytes::{Buffer, Bytes, are_bf16, elements, sizes, vectors_of};
 use koala::*;
 use libfuzzer_sys::fuzz_target;
 
@@ -40,6 +40,11 @@ pub fn settings(bytes: &mut Bytes) -> koala_settings {
         variant: any(bytes.choice(2)),
         frozen: bytes.rarely().into(),
     }
+}
+
+/// Whether two structs of 8-byte members have the same bits.
+pub fn same<T>(left: &T, right: &T) -> bool {
+    elements(bytes_of(left), 8, false) == elements(bytes_of(right), 8, false)
 }
 
 /// What the counts of a report are, of all tensors, `count` in number.
@@ -83,8 +88,13 @@ struct Pair {
 
 impl Pair {
     fn new(bytes: &mut Bytes) -> Option<Self> {
+        let method = bytes.method();
         let mut config = koala_config {
             size: size_of::<koala_config>(),
+            method: if bytes.flag() { null() } else { &raw const method },
+            gradient_factor: bytes.mostly_one(),
+            gradient_limit: bytes.mostly_infinite(),
+            clip_norm: bytes.mostly_infinite(),
             initial_noise: bytes.real(),
             noise_decay: if bytes.rarely() { bytes.real() } else { 0.9 },
             noise: any(bytes.choice(2)),
@@ -93,7 +103,6 @@ impl Pair {
             on_breakdown: any(bytes.choice(3)),
             threads: 1,
             norms: bytes.flag().into(),
-            ..koala_config::default()
         };
         let mut optimizers = [null_mut(); 2];
         // SAFETY: the pointers are this function's own.
@@ -160,6 +169,11 @@ impl Pair {
         self.both(|optimizer| unsafe { koala_optimizer_set_settings(optimizer, group, &settings) });
         // SAFETY: as above.
         self.both(|optimizer| unsafe { koala_optimizer_set_learning_rate(optimizer, group, rate) });
+        if bytes.flag() {
+            let (factor, limit) = (bytes.mostly_one(), bytes.mostly_infinite());
+            // SAFETY: as above.
+            self.both(|optimizer| unsafe { koala_optimizer_set_scaling(optimizer, factor, limit) });
+        }
     }
 
     fn step(&mut self, bytes: &mut Bytes) {
@@ -175,43 +189,30 @@ impl Pair {
         for tensor in &mut self.tensors {
             let bf16 = tensor.r#type == koala_element_type::Bf16 as i32;
             tensor.gradient.fill(tensor.length, sizes(tensor.r#type, 0).0, bf16, bytes);
+            // Of the type of this call alone.
+            tensor.copies = [Buffer::new(tensor.length, 2), Buffer::new(tensor.length, 2)];
         }
-        let before: Vec<_> =
-            self.tensors.iter().map(|tensor| (tensor.parameters.clone(), tensor.copies.clone())).collect();
+        // What a step of KOALA-M needs, and others do nothing in.
+        if bytes.byte() < 240 {
+            let before = self.clone_memory();
+            let state_before = self.state();
+            let [first, second] = [0, 1].map(|side| {
+                let given = self.given(side, &order, copy_type, wrong);
+                // SAFETY: the buffers are as long as they are said to be, or longer.
+                unsafe { koala_optimizer_predict(self.optimizers[side], given.as_ptr(), given.len()) }
+            });
+            assert_eq!(first, second);
+            assert!(is_ok(first) || self.clone_memory() == before && self.state() == state_before);
+            self.compare_sides(copy_type);
+        }
+        let before = self.clone_memory();
         let state_before = self.state();
         let mut results = [koala_status::Ok; 2];
         let mut reports = [vec![no_report(); count], vec![no_report(); count]];
         let mut sums = [empty_report(); 2];
         let (wants_reports, wants_sum) = (bytes.byte() < 200, bytes.byte() < 200);
         for side in 0..2 {
-            let mut given: Vec<koala_parameters> = order
-                .iter()
-                .map(|&number| {
-                    let tensor = &mut self.tensors[number];
-                    koala_parameters {
-                        size: size_of::<koala_parameters>(),
-                        tensor: number,
-                        length: tensor.length,
-                        r#type: any(tensor.r#type),
-                        copy_type: any(copy_type),
-                        parameters: tensor.parameters[side].pointer(),
-                        gradient: tensor.gradient.pointer(),
-                        copy: tensor.copies[side].pointer(),
-                    }
-                })
-                .collect();
-            if let Some(last) = given.last_mut() {
-                match wrong {
-                    0 => last.gradient = null(),
-                    1 => last.length /= 2,
-                    2 => last.tensor += 9,
-                    3 => last.copy = last.parameters,
-                    4 => last.parameters = last.parameters.wrapping_byte_add(1),
-                    5 => last.size -= 8,
-                    6 => last.r#type = any(7),
-                    _ => {}
-                }
-            }
+            let given = self.given(side, &order, copy_type, wrong);
             let reports = if wants_reports { reports[side].as_mut_ptr() } else { null_mut() };
             let sum = if wants_sum { &raw mut sums[side] } else { null_mut() };
             // SAFETY: the buffers are as long as they are said to be, or longer.
@@ -226,41 +227,95 @@ impl Pair {
             }
         } else {
             assert!(reports[0].iter().all(|report| bytes_of(report) == bytes_of(&no_report())));
-            assert!(bytes_of(&sums[0]) == bytes_of(&empty_report()) && self.state() == state_before);
-            for (tensor, before) in self.tensors.iter().zip(&before) {
-                assert!(tensor.parameters == before.0 && tensor.copies == before.1);
-            }
+            assert!(bytes_of(&sums[0]) == bytes_of(&empty_report()));
+            assert!(self.state() == state_before && self.clone_memory() == before);
         }
         sums[1].backend = sums[0].backend;
-        assert!(bytes_of(&sums[0]) == bytes_of(&sums[1]));
-        assert!(reports[0].iter().zip(&reports[1]).all(|(left, right)| bytes_of(left) == bytes_of(right)));
-        assert!(self.tensors.iter().all(|tensor| tensor.parameters[0] == tensor.parameters[1]));
-        assert!(self.tensors.iter().all(|tensor| tensor.copies[0] == tensor.copies[1]));
+        assert!(same(&sums[0], &sums[1]));
+        assert!(reports[0].iter().zip(&reports[1]).all(|(left, right)| same(left, right)));
+        self.compare_sides(copy_type);
         self.state();
     }
 
-    /// R, scalars, v and h, which both have to have alike.
-    fn state(&self) -> Vec<u8> {
+    /// What a call on one of both is given; `wrong` says what is wrong with the last one.
+    fn given(&mut self, side: usize, order: &[usize], copy_type: i32, wrong: u8) -> Vec<koala_parameters> {
+        let given = order.iter().map(|&number| {
+            let tensor = &mut self.tensors[number];
+            koala_parameters {
+                size: size_of::<koala_parameters>(),
+                tensor: number,
+                length: tensor.length,
+                r#type: any(tensor.r#type),
+                copy_type: any(copy_type),
+                parameters: tensor.parameters[side].pointer(),
+                gradient: tensor.gradient.pointer(),
+                copy: tensor.copies[side].pointer(),
+            }
+        });
+        let mut given: Vec<_> = given.collect();
+        if let Some(last) = given.last_mut() {
+            match wrong {
+                0 => last.gradient = null(),
+                1 => last.length /= 2,
+                2 => last.tensor += 9,
+                3 => last.copy = last.parameters,
+                4 => last.parameters = last.parameters.wrapping_byte_add(1),
+                5 => last.size -= 8,
+                6 => last.r#type = any(7),
+                _ => {}
+            }
+        }
+        given
+    }
+
+    fn clone_memory(&self) -> Vec<[[Buffer; 2]; 2]> {
+        self.tensors.iter().map(|tensor| [tensor.parameters.clone(), tensor.copies.clone()]).collect()
+    }
+
+    /// Whether both have the same parameters and copies.
+    fn compare_sides(&self, copy_type: i32) {
+        for Tensor { r#type, state_type, parameters, copies, .. } in &self.tensors {
+            let ((size, _), [bf16, _]) = (sizes(*r#type, *state_type), are_bf16(*r#type, *state_type));
+            let [first, second] = parameters.each_ref().map(|buffer| buffer.elements(size, bf16));
+            assert!(first == second);
+            let [first, second] =
+                copies.each_ref().map(|buffer| buffer.elements(2, copy_type == koala_copy_type::Bf16 as i32));
+            assert!(first == second);
+        }
+    }
+
+    /// R, method, scalars, v and h, which both have to have alike.
+    fn state(&self) -> Vec<u64> {
         let [first, second] = self.optimizers.map(|optimizer| {
             let (mut noise, mut count) = (0.0_f64, 0);
             // SAFETY: the pointers are this function's own.
             let status = unsafe { koala_optimizer_noise(optimizer, &mut noise) };
             assert!(is_ok(status));
-            let mut all = noise.to_le_bytes().to_vec();
+            // SAFETY: any bytes are one.
+            let mut method: koala_method = unsafe { MaybeUninit::zeroed().assume_init() };
+            method.size = size_of::<koala_method>();
+            // SAFETY: as above.
+            assert!(is_ok(unsafe { koala_optimizer_method(optimizer, &mut method) }));
+            let [has_v, has_h] = vectors_of(&method);
+            let mut all = elements(bytes_of(&method), 8, false);
+            all.push(noise.to_bits());
             // SAFETY: as above.
             let status = unsafe { koala_optimizer_tensor_count(optimizer, &mut count) };
             assert!(is_ok(status) && count == self.tensors.len());
             for (number, tensor) in self.tensors.iter().enumerate() {
-                let size = sizes(tensor.r#type, tensor.state_type).1;
+                let (_, size) = sizes(tensor.r#type, tensor.state_type);
+                let [_, bf16] = are_bf16(tensor.r#type, tensor.state_type);
                 let (mut v, mut h) = (vec![0_u8; tensor.length * size], vec![0_u8; tensor.length * size]);
                 let mut scalars = koala_scalars { h_h: 0.0, h_v: 0.0, innovation_variance: 0.0, steps: 0.0 };
                 // SAFETY: the buffers are as long as they are said to be.
                 unsafe {
                     assert!(is_ok(koala_optimizer_scalars(optimizer, number, &mut scalars)));
-                    let (v, h, bytes) = (v.as_mut_ptr().cast(), h.as_mut_ptr().cast(), v.len());
-                    assert!(is_ok(koala_optimizer_state(optimizer, number, v, h, bytes)));
+                    let [v, h] = [(has_v, &mut v), (has_h, &mut h)]
+                        .map(|(there, vector)| if there { vector.as_mut_ptr().cast() } else { null_mut() });
+                    assert!(is_ok(koala_optimizer_state(optimizer, number, v, h, tensor.length * size)));
                 }
-                all.extend(bytes_of(&scalars).iter().chain(&v).chain(&h));
+                all.extend(elements(bytes_of(&scalars), 8, false));
+                all.extend([v, h].iter().flat_map(|vector| elements(vector, size, bf16)));
             }
             all
         });

@@ -19,8 +19,8 @@ module Koala
 
 using Optimisers: Optimisers
 
-export KoalaPlusPlus, Optimizer, TensorState, add_group!, add_tensor!, measure!, noise, scalars, set_learning_rate!
-export settings, step!, update_noise
+export KoalaPlusPlus, Optimizer, TensorState, add_group!, add_tensor!, load!, measure!, noise, save, scalars
+export set_learning_rate!, settings, step!, update_noise
 
 include("capi.jl")
 include("kernel.jl")

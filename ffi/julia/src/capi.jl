@@ -79,6 +79,11 @@ end
     KOALA_NOISE_FIXED = 1
 end
 
+@enum koala_loading::Int32 begin
+    KOALA_LOADING_EXACT = 0
+    KOALA_LOADING_WHAT_FITS = 1
+end
+
 "The settings of a group of tensors: see [`settings`](@ref)."
 struct koala_settings
     size::Csize_t
@@ -212,6 +217,13 @@ struct koala_parameters
     copy::Ptr{Cvoid}
 end
 
+"What was loaded: how many tensors, and how much was not, as it differs."
+struct koala_loaded
+    size::Csize_t
+    tensors::UInt64
+    differences::UInt64
+end
+
 "An optimizer of libkoala, of which C shows nothing."
 mutable struct koala_optimizer end
 
@@ -286,3 +298,21 @@ koala_optimizer_step(optimizer, loss, tensors, count, reports, report) = @ccall 
     reports::Ptr{koala_tensor_report},
     report::Ref{koala_report},
 )::koala_status
+
+koala_optimizer_save(optimizer, path) =
+    @ccall libkoala.koala_optimizer_save(optimizer::Ptr{koala_optimizer}, path::Cstring)::koala_status
+
+koala_optimizer_load(optimizer, path, loading, loaded) = @ccall libkoala.koala_optimizer_load(
+    optimizer::Ptr{koala_optimizer},
+    path::Cstring,
+    loading::koala_loading,
+    loaded::Ref{koala_loaded},
+)::koala_status
+
+koala_optimizer_differences(optimizer, buffer, capacity, length) =
+    @ccall libkoala.koala_optimizer_differences(
+        optimizer::Ptr{koala_optimizer},
+        buffer::Ptr{Cchar},
+        capacity::Csize_t,
+        length::Ref{Csize_t},
+    )::koala_status

@@ -13,15 +13,21 @@ end
 
 Base.showerror(io::IO, error::KoalaError) = print(io, "KoalaError: ", error.text)
 
+"A text of libkoala: `copy(buffer, capacity, length)` is called for its length, then for itself."
+function text_from(copy)
+    bytes = Ref{Csize_t}(0)
+    copy(Ptr{Cchar}(C_NULL), 0, bytes)
+    buffer = zeros(UInt8, bytes[] + 1)
+    return GC.@preserve buffer begin
+        copy(Ptr{Cchar}(pointer(buffer)), length(buffer), bytes)
+        unsafe_string(pointer(buffer))
+    end
+end
+
 "Throws what a status other than success stands for. To be called before anything else may call libkoala."
 function check(status::koala_status)
     status == KOALA_STATUS_OK && return nothing
-    buffer = zeros(UInt8, 512)
-    GC.@preserve buffer begin
-        pointer_to_it = Ptr{Cchar}(pointer(buffer))
-        koala_last_error(pointer_to_it, length(buffer), Ref{Csize_t}(0))
-        throw(KoalaError(status, unsafe_string(pointer(buffer))))
-    end
+    throw(KoalaError(status, text_from(koala_last_error)))
 end
 
 function __init__()

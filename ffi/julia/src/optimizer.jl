@@ -123,3 +123,32 @@ function scalars(optimizer::Optimizer, number::Integer)
     GC.@preserve optimizer check(koala_optimizer_scalars(optimizer.handle, number, found))
     return found[]
 end
+
+"""
+    save(optimizer, path)
+
+Saves all that the optimizer knows to a file, from which [`load!`](@ref) goes on with the bits of a run that never
+stopped. At any time, even if this process is killed, the path leads to the old file or to the new one, each whole. The
+parameters are yours to save. Throws a `KoalaError`.
+"""
+function save(optimizer::Optimizer, path::AbstractString)
+    GC.@preserve optimizer check(koala_optimizer_save(optimizer.handle, path))
+    return nothing
+end
+
+"""
+    load!(optimizer, path; loading = Koala.KOALA_LOADING_EXACT)
+
+Loads what [`save`](@ref) has saved: state, settings, noise, number of steps. The optimizer needs to have been made with
+the same tensors in the same groups; tensors are matched by name. Throws a `KoalaError` that lists all that differs;
+nothing has changed then. With `Koala.KOALA_LOADING_WHAT_FITS` it loads the rest, and returns a line of text for each
+difference.
+"""
+function load!(optimizer::Optimizer, path::AbstractString; loading::koala_loading = KOALA_LOADING_EXACT)
+    loaded = Ref(changed(zeroed(koala_loaded)[], (; size = sizeof(koala_loaded))))
+    return GC.@preserve optimizer begin
+        check(koala_optimizer_load(optimizer.handle, path, loading, loaded))
+        differences(given...) = check(koala_optimizer_differences(optimizer.handle, given...))
+        split(text_from(differences), '\n'; keepempty = false)
+    end
+end

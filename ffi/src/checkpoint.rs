@@ -1,0 +1,146 @@
+//! Level 3 for C: an optimizer in a file, and back.
+
+use std::ffi::c_char;
+use std::fmt::Write;
+use std::mem::MaybeUninit;
+
+use koala_optim::checkpoint::Loading;
+
+use crate::call::check_apart;
+use crate::failure::copy_text;
+use crate::growing::{Growing, Output};
+use crate::guard::guarded;
+use crate::handle::{Handle, Inner, koala_optimizer};
+use crate::pointers::{bytes_at, check_array, check_optional, known, text};
+use crate::status::koala_status;
+use crate::values::FromC;
+
+/// What to do where a checkpoint differs from the optimizer.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum koala_loading {
+    /// Any difference is an error.
+    Exact = 0,
+    /// Load what fits. A tensor that is missing, has another length, or another type stays as it is. A tensor of
+    /// another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
+    /// the same number, if it has one. Of another method's checkpoint no tensor fits.
+    WhatFits = 1,
+}
+
+impl FromC for koala_loading {
+    const NAME: &'static str = "koala_loading";
+    const ALL: &'static [Self] = &[Self::Exact, Self::WhatFits];
+}
+
+impl From<koala_loading> for Loading {
+    fn from(from: koala_loading) -> Self {
+        match from {
+            koala_loading::Exact => Loading::Exact,
+            koala_loading::WhatFits => Loading::WhatFits,
+        }
+    }
+}
+
+/// What was loaded. Set `size` before the call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct koala_loaded {
+    /// sizeof(koala_loaded).
+    pub size: usize,
+    /// Tensors whose state was.
+    pub tensors: u64,
+    /// How much was not, as it differs: koala_optimizer_differences tells of each. 0 after KOALA_LOADING_EXACT.
+    pub differences: u64,
+}
+
+// SAFETY: three numbers of 8 bytes; any bytes are a value.
+unsafe impl Growing for koala_loaded {
+    const NAME: &'static str = "koala_loaded";
+    const FIRST_SIZE: usize = 24;
+}
+
+/// Saves all that the optimizer knows to the file of that path, from which koala_optimizer_load goes on with the bits
+/// of a run that never stopped: on any backend, with any number of threads, and from any language that has this
+/// library. The parameters are the caller's to save. Allocates.
+///
+/// The file is written under another name beside its own, synchronized to the disk, and then renamed: if this process
+/// is killed, or the power fails, the path leads to the old file or to the new one, each whole, and never to a part; a
+/// file `.NAME.*.tmp` may be left. It is one of safetensors, which Python and others read, and ends with a checksum.
+///
+/// Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before, unless all that
+/// failed was to synchronize the folder after the renaming.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_save(optimizer: *const koala_optimizer, path: *const c_char) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (inner, path) = unsafe { (koala_optimizer::shared(optimizer)?, text(path, "path")?) };
+        Ok(inner.optimizer.save(path)?)
+    })
+}
+
+/// Loads what koala_optimizer_save has saved, or `Optimizer::save` in Rust: the state of each tensor, the settings of
+/// each group, the method with its shared numbers, the noise and its rule, the policies, what becomes of gradients,
+/// and the number of steps. Where the caller has set something else than the file has, the file wins: set what is to
+/// be different afterwards. Backend, threads, norms and log stay the caller's.
+///
+/// The optimizer needs to have the same tensors in the same groups, in any order: they are matched by name. `loaded`,
+/// unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
+/// many bytes as the file has.
+///
+/// Returns KOALA_STATUS_FILE if the file cannot be read; KOALA_STATUS_DAMAGED if it is no checkpoint, was cut short,
+/// or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote it in another format; and
+/// KOALA_STATUS_MISMATCH under KOALA_LOADING_EXACT, with a text of koala_last_error that lists every tensor which is
+/// missing, extra, or of another length, type or group, however many they are.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_load(
+    optimizer: *mut koala_optimizer,
+    path: *const c_char,
+    loading: MaybeUninit<koala_loading>,
+    loaded: *mut koala_loaded,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (path, output) = unsafe { (text(path, "path")?, Output::optional(loaded)?) };
+        check_apart(&[("loaded", output.range())], &[("path", bytes_at(path.as_ptr(), path.len() + 1))])?;
+        let loading = known(loading)?;
+        let load = |Inner { optimizer, differences, .. }: &mut Inner| {
+            let found = optimizer.load(path, loading.into())?;
+            differences.clear();
+            for difference in &found.differences {
+                // Writing to a text does not fail.
+                let _ = writeln!(differences, "{difference}");
+            }
+            Ok(found)
+        };
+        // SAFETY: the caller's promise.
+        let found = unsafe { koala_optimizer::changed(optimizer, load) }?;
+        output.write(&koala_loaded {
+            size: size_of::<koala_loaded>(),
+            tensors: found.tensors as u64,
+            differences: found.differences.len() as u64,
+        });
+        Ok(())
+    })
+}
+
+/// Copies what the last koala_optimizer_load that succeeded did not load, as koala_last_error copies its text: a line
+/// for each difference, such as `tensor "head" is only in the optimizer`, each ended by a newline. Empty if there was
+/// none.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_differences(
+    optimizer: *const koala_optimizer,
+    buffer: *mut c_char,
+    capacity: usize,
+    length: *mut usize,
+) -> koala_status {
+    guarded(|| {
+        check_array(buffer, capacity, "buffer")?;
+        check_optional(length, "length")?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let inner = koala_optimizer::shared(optimizer)?;
+            copy_text(inner.differences.as_bytes(), buffer, capacity, length);
+        }
+        Ok(())
+    })
+}
