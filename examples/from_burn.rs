@@ -1,6 +1,9 @@
 //! A small network of burn: two layers learn from 128 points which of them are inside of a circle.
 //! `cargo run --release --features burn --example from_burn`
 
+#[path = "common/circle.rs"]
+mod circle;
+
 use std::error::Error;
 use std::f32::consts::FRAC_1_SQRT_2;
 
@@ -9,10 +12,10 @@ use burn::tensor::activation::{sigmoid, tanh};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_core as burn;
 use burn_optim::GradientsParams;
+use circle::{POINTS, judged, spread};
 use koala_optim::burn::{Config, Koala};
 use koala_optim::{Loss, Settings};
 
-const POINTS: usize = 128;
 const HIDDEN: usize = 16;
 
 #[derive(Module, Debug)]
@@ -44,8 +47,7 @@ impl Model {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let points: Vec<[f32; 2]> = (0..POINTS).map(|i| [spread(i, 0.618_034), spread(i, 0.754_878)]).collect();
-    let inside: Vec<f32> = points.iter().map(|[x, y]| f32::from(x * x + y * y < 0.6)).collect();
+    let (points, inside) = circle::points();
     let device = Device::flex().autodiff();
     let points: Tensor<2> = Tensor::from_data(TensorData::new(points.concat(), [POINTS, 2]), &device);
     let labels: Tensor<2> = Tensor::from_data(TensorData::new(inside.clone(), [POINTS, 1]), &device);
@@ -70,10 +72,5 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", loss.mean);
         }
     }
-    if right * 100 >= POINTS * 90 { Ok(()) } else { Err("fewer than 90 % of the points are right".into()) }
-}
-
-/// From -1 to 1, evenly.
-fn spread(i: usize, ratio: f32) -> f32 {
-    2.0 * ((i + 1) as f32 * ratio).fract() - 1.0
+    judged(right)
 }

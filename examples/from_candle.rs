@@ -1,19 +1,21 @@
 //! A small network of candle: two layers learn from 128 points which of them are inside of a circle.
 //! `cargo run --release --features candle --example from_candle`
 
+#[path = "common/circle.rs"]
+mod circle;
+
 use std::error::Error;
 
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module, Optimizer};
+use circle::{POINTS, judged, spread};
 use koala_optim::Settings;
 use koala_optim::candle::{Config, Koala};
 
-const POINTS: usize = 128;
 const HIDDEN: usize = 16;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let points: Vec<[f32; 2]> = (0..POINTS).map(|i| [spread(i, 0.618_034), spread(i, 0.754_878)]).collect();
-    let inside: Vec<f32> = points.iter().map(|[x, y]| f32::from(x * x + y * y < 0.6)).collect();
+    let (points, inside) = circle::points();
     let points = Tensor::from_vec(points.concat(), (POINTS, 2), &Device::Cpu)?;
     let inside = Tensor::new(inside, &Device::Cpu)?;
 
@@ -42,10 +44,5 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("step {step:3}: loss {:.4}, {right} of {POINTS} right", losses.mean_all()?.to_scalar::<f32>()?);
         }
     }
-    if right as usize * 100 >= POINTS * 90 { Ok(()) } else { Err("fewer than 90 % of the points are right".into()) }
-}
-
-/// From -1 to 1, evenly.
-fn spread(i: usize, ratio: f32) -> f32 {
-    2.0 * ((i + 1) as f32 * ratio).fract() - 1.0
+    judged(right as usize)
 }

@@ -1,12 +1,13 @@
 //! burn's modules: the bits of the same steps on slices, and a module that comes back whole, whatever is wrong.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../common/counting.rs"]
+mod counting;
 
-use burn::module::{Module, Param, ParamGroup};
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::tensor::{DType, Device, Tensor as Array, TensorData};
 use burn_core as burn;
 use burn_optim::GradientsParams;
+use counting::allocated_bytes;
 use koala_optim::burn::{Config, Error, Koala};
 use koala_optim::{AdamW, ElementType, KoalaM, Loss, Method, Optimizer, Settings, Sgd, StateType, Tensor, bf16, f16};
 
@@ -110,10 +111,9 @@ fn a_stepped_module_can_be_differentiated_again() {
 #[test]
 fn groups_go_by_paths_and_the_last_counts() {
     let frozen = Settings { frozen: true, ..Settings::default() };
-    let mut koala = Koala::new(config(Method::AdamW(AdamW::default())))
-        .and_then(|koala| koala.with_group(ParamGroup::all(), frozen))
-        .and_then(|koala| koala.with_group(ParamGroup::from_path("bias"), Settings::default()))
-        .unwrap();
+    let mut koala = Koala::new(config(Method::AdamW(AdamW::default()))).unwrap();
+    koala.add_group(ParamGroup::all(), frozen).unwrap();
+    let bias = koala.add_group(ParamGroup::from_path("bias"), Settings::default()).unwrap();
     let model = Model::new();
     let before = model.values();
     let gradients = model.gradients();
@@ -123,6 +123,13 @@ fn groups_go_by_paths_and_the_last_counts() {
     let after = model.values();
     assert!(after[0] == before[0] && after[1] != before[1]);
     assert!(koala.set_learning_rate(f64::NAN).is_err());
+
+    // One rate for every group, and then another for one.
+    koala.set_learning_rate(0.5).unwrap();
+    koala.optimizer_mut().set_learning_rate(bias, 2.0).unwrap();
+    let rates: Vec<f64> =
+        koala.groups().map(|group| koala.optimizer().settings(group).unwrap().learning_rate).collect();
+    assert_eq!(rates, [0.5, 0.5, 2.0]);
 }
 
 #[test]
@@ -135,6 +142,185 @@ fn a_parameter_without_a_gradient_stays() {
     assert_eq!(report.unwrap().stepped, 1);
     let after = model.values();
     assert!(after[0] == before[0] && after[1] != before[1]);
+}
+
+/// Says nowhere that it enters one of its parts, so that both have the same path.
+#[derive(Clone, Debug)]
+struct Pair(Param<Array<1>>, Param<Array<1>>);
+
+impl Module for Pair {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.1.collect_devices(self.0.collect_devices(devices))
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Pair(self.0.fork(device), self.1.fork(device))
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Pair(self.0.to_device(device), self.1.to_device(device))
+    }
+
+    fn train(self) -> Self {
+        Pair(self.0.train(), self.1.train())
+    }
+
+    fn valid(&self) -> Self {
+        Pair(self.0.valid(), self.1.valid())
+    }
+
+    fn materialize(self) -> Self {
+        Pair(self.0.materialize(), self.1.materialize())
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.0.visit(visitor);
+        self.1.visit(visitor);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        Pair(self.0.map(mapper), self.1.map(mapper))
+    }
+}
+
+fn parameter(values: [f32; 2]) -> Param<Array<1>> {
+    Param::from_tensor(array(TensorData::new(values.to_vec(), [2]), &device()))
+}
+
+fn elements(parameter: &Param<Array<1>>) -> Vec<f32> {
+    parameter.val().into_data().try_to_vec().unwrap()
+}
+
+/// The parameters after a step by a gradient of ones of those that `which` says.
+fn stepped<M: Module>(module: M, parameters: [&Param<Array<1>>; 2], which: [bool; 2]) -> (M, Koala) {
+    let mut gradients = GradientsParams::new();
+    for (parameter, _) in parameters.iter().zip(which).filter(|(_, which)| *which) {
+        gradients.register(parameter.id, array::<1>(TensorData::new(vec![1.0_f32; 2], [2]), &device().inner()));
+    }
+    let mut koala = Koala::new(config(Method::Sgd(Sgd { momentum: 0.0, ..Sgd::default() }))).unwrap();
+    let (module, report) = koala.step(LOSS, module, gradients);
+    assert_eq!(report.unwrap().stepped, which.iter().filter(|which| **which).count());
+    (module, koala)
+}
+
+#[test]
+fn parameters_of_one_path_are_told_apart() {
+    let (first, second) = (parameter([1.0, 2.0]), parameter([3.0, 4.0]));
+    for which in [[true, true], [true, false], [false, true]] {
+        let moved = |values: [f32; 2], moves: bool| values.map(|value| if moves { value - 0.125 } else { value });
+        let expected = [moved([1.0, 2.0], which[0]), moved([3.0, 4.0], which[1])];
+
+        let pair = Pair(first.clone(), second.clone());
+        let (pair, koala) = stepped(pair, [&first, &second], which);
+        assert_eq!([elements(&pair.0), elements(&pair.1)], expected);
+        assert_eq!([pair.0.id, pair.1.id], [first.id, second.id]);
+        assert!(koala.optimizer().scalars().map(|(name, _)| name).eq(["", "#2"]));
+
+        let tuple = (first.clone(), second.clone());
+        let (tuple, _) = stepped(tuple, [&first, &second], which);
+        assert_eq!([elements(&tuple.0), elements(&tuple.1)], expected);
+    }
+}
+
+/// A clone has the id of its original, and each stays in its place.
+#[test]
+fn a_clone_that_requires_no_gradient_is_not_predicted() {
+    let original = parameter([1.0, 2.0]);
+    let frozen = Param::initialized(original.id, parameter([3.0, 4.0]).val().detach());
+    let mut pair = Pair(frozen, original);
+    let mut koala = Koala::new(config(Method::KoalaM(KoalaM::default()))).unwrap();
+    let result;
+    (pair, result) = koala.predict(pair);
+    result.unwrap();
+    assert_eq!([elements(&pair.0), elements(&pair.1)], [[3.0, 4.0], [1.0, 2.0]]);
+}
+
+#[test]
+fn registering_makes_known_what_a_step_would() {
+    let frozen = Settings { frozen: true, ..Settings::default() };
+    let groups = |koala: &mut Koala| koala.add_group(ParamGroup::from_path("bias"), frozen).unwrap();
+    let (mut registered, mut stepped) =
+        (Koala::new(Config::default()).unwrap(), Koala::new(Config::default()).unwrap());
+    groups(&mut registered);
+    groups(&mut stepped);
+    let model = Model::new();
+    registered.register(&model).unwrap();
+    registered.register(&model).unwrap();
+    // The bias has no gradient.
+    let mut gradients = model.gradients();
+    assert!(gradients.remove::<1>(model.bias.id).is_some());
+    let (model, report) = stepped.step(LOSS, model, gradients);
+    assert_eq!(report.unwrap().stepped, 1);
+    for koala in [&registered, &stepped] {
+        let optimizer = koala.optimizer();
+        assert!(optimizer.scalars().map(|(name, _)| name).eq(["weight", "bias"]));
+        assert_eq!([optimizer.shape("weight"), optimizer.shape("bias")], [Some(&[2, 3][..]), Some(&[2][..])]);
+    }
+    let (_, report) = registered.step(LOSS, model.clone(), model.gradients());
+    assert_eq!(report.unwrap().frozen, 1);
+
+    let mut none = Koala::new(Config::default()).unwrap();
+    none.register(&Model::new().no_grad()).unwrap();
+    assert_eq!(none.optimizer().scalars().count(), 0);
+}
+
+/// Saved, loaded into a new optimizer over a new module, and on: the bits of no stop.
+#[cfg(feature = "checkpoint")]
+#[test]
+fn a_run_that_goes_on_from_a_checkpoint_is_one_that_never_stopped() {
+    use koala_optim::checkpoint::{Checkpoint, Loading};
+
+    fn run(koala: &mut Koala, mut model: Model, steps: usize) -> Model {
+        for _ in 0..steps {
+            let predicted;
+            (model, predicted) = koala.predict(model);
+            predicted.unwrap();
+            let gradients = model.gradients();
+            let report;
+            (model, report) = koala.step(LOSS, model, gradients);
+            assert_eq!(report.unwrap().stepped, 2);
+        }
+        model
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    for method in [Method::KoalaPlusPlus, Method::KoalaM(KoalaM::default()), Method::AdamW(AdamW::default())] {
+        let mut koala = Koala::new(config(method)).unwrap();
+        let model = run(&mut koala, Model::new(), 3);
+        let [weight, bias] = model.values();
+        Checkpoint::of(koala.optimizer())
+            .with_tensor("weight", &[2, 3], &weight)
+            .and_then(|checkpoint| checkpoint.with_tensor("bias", &[2], &bias)?.write(&file))
+            .unwrap();
+        let whole = run(&mut koala, model, 3);
+
+        let checkpoint = Checkpoint::read(&file).unwrap();
+        let mut model = Model::new();
+        let weight = TensorData::new(checkpoint.tensor::<f32>("weight", &[2, 3]).unwrap(), [2, 3]);
+        let bias = TensorData::new(checkpoint.tensor::<f32>("bias", &[2]).unwrap(), [2]);
+        model = Model {
+            weight: model.weight.map(|_| array::<2>(weight, &device()).require_grad()),
+            bias: model.bias.map(|_| array::<1>(bias, &device()).require_grad()),
+        };
+        let mut again = Koala::new(config(method)).unwrap();
+        assert!(checkpoint.restore(again.optimizer_mut(), Loading::Exact).is_err());
+        again.register(&model).unwrap();
+        let loaded = checkpoint.restore(again.optimizer_mut(), Loading::Exact).unwrap();
+        assert_eq!(loaded.tensors, 2);
+        let resumed = run(&mut again, model, 3);
+        assert_eq!(resumed.values(), whole.values());
+        let state = |koala: &Koala| format!("{:?}", Checkpoint::of(koala.optimizer()));
+        assert_eq!(state(&again), state(&koala));
+
+        // Of a module whose weight is turned.
+        let turned = array::<2>(TensorData::new(vec![0.0_f32; 6], [3, 2]), &device());
+        let turned = Model { weight: Param::from_tensor(turned), ..Model::new() };
+        let mut other = Koala::new(config(method)).unwrap();
+        other.register(&turned).unwrap();
+        let error = checkpoint.restore(other.optimizer_mut(), Loading::Exact).unwrap_err().to_string();
+        assert!(error.contains("has shape [2, 3] in the checkpoint, [3, 2] in the optimizer"), "{error}");
+    }
 }
 
 #[test]
@@ -190,32 +376,6 @@ fn what_is_wrong_is_an_error_and_changes_nothing() {
     assert_eq!(model.weight.val().dtype(), DType::F32);
 }
 
-/// Adds up what its thread allocates in pieces of at least a mebibyte.
-struct LargePieces;
-
-thread_local! {
-    static LARGE: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: everything is handed on to the system's allocator.
-unsafe impl GlobalAlloc for LargePieces {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if layout.size() >= 1 << 20 {
-            LARGE.set(LARGE.get() + layout.size());
-        }
-        // SAFETY: the caller keeps the contract of `alloc`.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: LargePieces = LargePieces;
-
 #[test]
 fn parameters_and_gradients_of_the_cpu_are_not_copied() {
     let size = 1 << 20;
@@ -224,16 +384,15 @@ fn parameters_and_gradients_of_the_cpu_are_not_copied() {
     let mut koala = Koala::new(Config::default()).unwrap();
     for step in 0..3 {
         let gradients = model.gradients();
-        let before = LARGE.get();
+        let before = allocated_bytes();
         let report;
         (model, report) = koala.step(LOSS, model, gradients);
+        let bytes = allocated_bytes() - before;
         assert_eq!(report.unwrap().stepped, 2);
         // The state, in the first step.
-        if step > 0 {
-            assert_eq!(LARGE.get() - before, 0, "in step {step}");
-        }
+        assert!(step == 0 || bytes < 1 << 16, "{bytes} in step {step}");
     }
-    let before = LARGE.get();
+    let before = allocated_bytes();
     drop(std::hint::black_box(model.weight.val().into_data()));
-    assert!(LARGE.get() - before >= 4 * size, "the count works: while the module holds it, this is a copy");
+    assert!(allocated_bytes() - before >= 4 * size, "the count works: while the module holds it, this is a copy");
 }

@@ -169,6 +169,16 @@ fn learning_rates() -> Result<()> {
     assert_eq!(koala.learning_rate(), 0.25);
     koala.step(&store)?;
     assert_eq!((koala.learning_rate(), values(&variable)), (0.25, vec![1.0 - 0.25 * 0.5]));
+
+    // One rate for every group, and then another for one.
+    let group = koala.add_group(Settings::default())?;
+    assert_eq!(koala.groups().last(), Some(group));
+    koala.set_learning_rate(0.5);
+    koala.optimizer_mut().set_learning_rate(group, 2.0).unwrap();
+    koala.step(&store)?;
+    let rates: Vec<f64> =
+        koala.groups().map(|group| koala.optimizer().settings(group).unwrap().learning_rate).collect();
+    assert_eq!(rates, [0.5, 2.0]);
     Ok(())
 }
 
@@ -203,9 +213,9 @@ fn what_is_wrong_is_an_error_and_changes_nothing() -> Result<()> {
     let unlike = good.to_dtype(DType::F64)?;
     for (bad, message) in [
         (&long, "shape is [2], the gradient's [3]"),
-        (&unlike, "of another type"),
-        (one.as_tensor(), "a variable's memory"),
-        (other.as_tensor(), "a variable's memory"),
+        (&unlike, "tensor \"2\": the parameters are F32 [2] on Cpu, the gradient F64 [2] on Cpu"),
+        (one.as_tensor(), "tensor \"2\": the gradient, F32 [2] on Cpu, or the parameters are a variable's memory"),
+        (other.as_tensor(), "tensor \"2\": the gradient, F32 [2] on Cpu, or the parameters are a variable's memory"),
     ] {
         says(koala.step_with(LOSS, &gradients(&[(&one, &good), (&other, bad)])), message);
         says(koala.step_with(Loss::new(0.7, -1.0), &gradients(&[(&one, &good)])), "second moment");
@@ -230,5 +240,6 @@ fn a_maps_variables_have_their_names_and_their_order() -> Result<()> {
     }
     let koala = Koala::of_map(&map, Config::default())?;
     assert!(koala.optimizer().scalars().map(|(name, _)| name).eq(names.iter().map(String::as_str)));
+    assert_eq!(koala.optimizer().shape("layer.00"), Some(&[3][..]));
     Ok(())
 }

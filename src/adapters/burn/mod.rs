@@ -36,13 +36,19 @@
 //!
 //! Parameters are f32, f64, bf16 or f16; those without a gradient stay as they are.
 //!
+//! With the feature `checkpoint`, a run is saved by [`Koala::optimizer`], the parameters with it or by burn. To go on
+//! from there, make the same groups, [`register`](Koala::register) the module, and load the file into
+//! [`Koala::optimizer_mut`].
+//!
 //! Tested with burn 0.22.1, which is the least version that the feature takes; it takes those before 0.23.
+
+mod parameters;
 
 use std::collections::VecDeque;
 
 use ::burn_core as burn;
-use burn::module::{Module, ModuleMapper, Param, ParamGroup};
-use burn::tensor::{DType, DataError, Device, GradientCheckpointingStrategy, Tensor as Array, TensorData};
+use burn::module::{Module, ParamGroup};
+use burn::tensor::{DType, DataError};
 use burn_optim::GradientsParams;
 
 pub use super::Config;
@@ -51,7 +57,7 @@ use crate::report::Report;
 use crate::settings::{Loss, Settings};
 use crate::tensor_state::StateType;
 use crate::tensors::Tensor;
-use crate::{ElementType, bf16, f16};
+use parameters::{Description, Taken};
 
 /// Why a step did nothing.
 #[derive(Debug)]
@@ -61,14 +67,14 @@ pub enum Error {
     Optimizer(crate::Error),
     /// A parameter of another type than f32, f64, bf16 and f16.
     ElementType {
-        /// Its path.
+        /// Its name.
         tensor: String,
         /// Its type.
         found: DType,
     },
     /// Burn does not lend a parameter or a gradient, whose type differs from the parameter's, say.
     Data {
-        /// The path.
+        /// The parameter's name.
         tensor: String,
         /// Why not.
         reason: DataError,
@@ -95,8 +101,9 @@ impl From<crate::Error> for Error {
     }
 }
 
-/// KOALA++, or another [`Method`](crate::Method), over a module of burn: see the [module](self). Parameters become
-/// known by their paths, such as `"encoder.weight"`, when they are first stepped.
+/// KOALA++, or another [`Method`](crate::Method), over a module of burn: see the [module](self). The parameters that
+/// require a gradient become known at the first step, or by [`register`](Self::register): by their paths, such as
+/// `"encoder.weight"`. Where parameters of a module share a path, the second's name has `#2` after it, and so on.
 #[derive(Debug)]
 pub struct Koala {
     optimizer: Optimizer,
@@ -113,11 +120,13 @@ impl Koala {
     /// See the [module's example](self).
     pub fn new(config: Config) -> Result<Self, crate::Error> {
         let optimizer = Optimizer::new(config.optimizer)?;
-        Koala { optimizer, state: config.state, groups: Vec::new() }.with_group(ParamGroup::all(), config.settings)
+        let mut koala = Koala { optimizer, state: config.state, groups: Vec::new() };
+        koala.add_group(ParamGroup::all(), config.settings)?;
+        Ok(koala)
     }
 
-    /// With settings of their own for some parameters: of the groups that a parameter matches, the last one counts. It
-    /// is for parameters that have not been stepped yet.
+    /// A new group, for parameters with settings of their own: of the groups that a parameter matches, the last one
+    /// counts. It is for parameters that are not known yet.
     ///
     /// # Errors
     /// A number out of range.
@@ -125,16 +134,34 @@ impl Koala {
     /// ```
     /// use burn_core::module::ParamGroup;
     /// use koala_optim::{Settings, burn::{Config, Koala}};
+    ///
+    /// let mut optimizer = Koala::new(Config::default())?;
     /// let decayed = Settings { weight_decay: 5e-4, ..Settings::default() };
-    /// let optimizer = Koala::new(Config::default())?.with_group(ParamGroup::from_predicate("weight"), decayed)?;
+    /// let decayed = optimizer.add_group(ParamGroup::from_predicate("weight"), decayed)?;
+    /// optimizer.optimizer_mut().set_learning_rate(decayed, 0.5)?; // Its own; the first group's stays.
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
-    pub fn with_group(mut self, parameters: ParamGroup, settings: Settings) -> Result<Self, crate::Error> {
-        self.groups.push((parameters, self.optimizer.add_group(settings)?));
-        Ok(self)
+    pub fn add_group(&mut self, parameters: ParamGroup, settings: Settings) -> Result<GroupId, crate::Error> {
+        let group = self.optimizer.add_group(settings)?;
+        self.groups.push((parameters, group));
+        Ok(group)
     }
 
-    /// The learning rate of every group, from the next step on.
+    /// The groups, in the order in which they were added. The first is that of the settings in [`Config`].
+    ///
+    /// ```
+    /// use koala_optim::{Settings, burn::{Config, Koala}};
+    /// let optimizer = Koala::new(Config::default())?;
+    /// assert!(optimizer.groups().all(|group| optimizer.optimizer().settings(group) == Ok(Settings::default())));
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.iter().map(|(_, group)| *group)
+    }
+
+    /// The learning rate of every group, from the next step on: one for all of them, whatever they had. A group's own
+    /// is set by its id with [`Optimizer::set_learning_rate`](crate::Optimizer::set_learning_rate) of
+    /// [`optimizer_mut`](Self::optimizer_mut).
     ///
     /// # Errors
     /// A number out of range.
@@ -146,6 +173,39 @@ impl Koala {
     /// ```
     pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<(), crate::Error> {
         self.groups.iter().try_for_each(|(_, group)| self.optimizer.set_learning_rate(*group, learning_rate))
+    }
+
+    /// Makes the parameters known that require a gradient, as the first step does: then a checkpoint has a place to be
+    /// loaded into. Those that are known stay as they are.
+    ///
+    /// # Errors
+    /// [`Error::ElementType`], and those of [`Optimizer::add_tensor`](crate::Optimizer::add_tensor).
+    ///
+    /// ```
+    /// # use burn_core as burn;
+    /// # use burn::{module::{Module, Param}, tensor::{Device, Tensor}};
+    /// # use koala_optim::burn::{Config, Koala};
+    /// # #[derive(Module, Debug)]
+    /// # struct Model { weight: Param<Tensor<1>> }
+    /// # let device = Device::flex().autodiff();
+    /// # let model = Model { weight: Param::from_tensor(Tensor::from_floats([1.0, -2.0], &device)) };
+    /// let mut optimizer = Koala::new(Config::default())?;
+    /// optimizer.register(&model)?;
+    /// assert_eq!(optimizer.optimizer().shape("weight"), Some(&[2][..]));
+    /// # #[cfg(feature = "checkpoint")]
+    /// # {
+    /// # use koala_optim::checkpoint::Loading;
+    /// # let folder = std::env::temp_dir().join(format!("koala-burn-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder)?;
+    /// # let file = folder.join("run.safetensors");
+    /// # optimizer.optimizer().save(&file)?;
+    /// optimizer.optimizer_mut().load(&file, Loading::Exact)?; // With the feature `checkpoint`.
+    /// # std::fs::remove_dir_all(&folder)?;
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn register<M: Module>(&mut self, module: &M) -> Result<(), Error> {
+        parameters::described(module).iter().try_for_each(|parameter| self.add(parameter))
     }
 
     /// Steps every parameter of the module that has a gradient. The module comes back even if there is an error; it is
@@ -214,146 +274,31 @@ impl Koala {
         gradients: Option<GradientsParams>,
         task: impl FnOnce(&mut Optimizer, &mut [Tensor<'_>]) -> Result<T, crate::Error>,
     ) -> (M, Result<T, Error>) {
-        let mut taking = Taking { path: Vec::new(), gradients, taken: VecDeque::new() };
-        let module = module.map(&mut taking);
-        let result = self.lent(&mut taking.taken).and_then(|mut tensors| Ok(task(&mut self.optimizer, &mut tensors)?));
-        (module.map(&mut Returning { path: Vec::new(), taken: taking.taken }), result)
+        if let Err(error) = self.register(&module) {
+            return (module, Err(error));
+        }
+        let (module, mut taken) = parameters::take(module, gradients);
+        let result = self.lent(&mut taken).and_then(|mut tensors| Ok(task(&mut self.optimizer, &mut tensors)?));
+        (parameters::put_back(module, taken), result)
     }
 
     fn lent<'a>(&mut self, taken: &'a mut VecDeque<Taken>) -> Result<Vec<Tensor<'a>>, Error> {
-        for Taken { path, group, parameters, gradient, .. } in taken.iter() {
-            let element_type = match parameters.dtype() {
-                DType::F32 => ElementType::F32,
-                DType::F64 => ElementType::F64,
-                DType::BF16 => ElementType::Bf16,
-                DType::F16 => ElementType::F16,
-                found => return Err(Error::ElementType { tensor: path.clone(), found }),
-            };
-            if let Some(gradient) = gradient
-                && gradient.shape() != parameters.shape()
-            {
-                let [parameters, gradient] = [parameters, gradient].map(|data| data.shape().to_vec());
-                return Err(crate::Error::Shape { tensor: path.clone(), parameters, gradient }.into());
-            }
-            if self.optimizer.state(path).is_none() {
-                let matches = |(parameters, _): &&(ParamGroup, GroupId)| parameters.matches(group, Some(path));
-                let Some((_, group)) = self.groups.iter().rev().find(matches) else { continue };
-                self.optimizer.add_tensor(path, parameters.num_elements(), element_type, self.state, *group)?;
-            }
-        }
+        // Those too that have a gradient and require none.
+        taken.iter().try_for_each(|taken| self.add(&taken.description))?;
         taken.iter_mut().map(Taken::lend).collect()
     }
-}
 
-/// A parameter's elements, out of its module, and what burn knows about it beside them.
-struct Taken {
-    path: String,
-    group: burn::module::ParamId,
-    parameters: TensorData,
-    /// None for a prediction.
-    gradient: Option<TensorData>,
-    device: Device,
-    requires_gradient: bool,
-    checkpointing: Option<GradientCheckpointingStrategy>,
-    distributed: bool,
-}
-
-impl Taken {
-    fn lend(&mut self) -> Result<Tensor<'_>, Error> {
-        let Taken { path, parameters, gradient, .. } = self;
-        macro_rules! of_type {
-            ($type:ty) => {
-                parameters.as_mut_slice::<$type>().and_then(|parameters| {
-                    let gradient = gradient.as_ref().map_or(Ok(&[][..]), |gradient| gradient.as_slice::<$type>())?;
-                    Ok(Tensor::new(path, parameters, gradient))
-                })
-            };
+    /// Makes a parameter known, if it is not yet.
+    fn add(&mut self, parameter: &Description) -> Result<(), Error> {
+        let Description { name, path, id, shape, .. } = parameter;
+        let element_type = parameter.element_type()?;
+        let matches = |(parameters, _): &&(ParamGroup, GroupId)| parameters.matches(id, Some(path));
+        let group = self.groups.iter().rev().find(matches);
+        if let (None, Some((_, group))) = (self.optimizer.state(name), group) {
+            let length = shape.iter().product();
+            self.optimizer.add_tensor(name, length, element_type, self.state, *group)?;
+            self.optimizer.set_shape(name, shape)?;
         }
-        let tensor = match parameters.dtype() {
-            DType::F32 => of_type!(f32),
-            DType::F64 => of_type!(f64),
-            DType::BF16 => of_type!(bf16),
-            _ => of_type!(f16),
-        };
-        tensor.map_err(|reason| Error::Data { tensor: path.clone(), reason })
-    }
-
-    fn array<const D: usize>(self) -> Array<D> {
-        let dtype = self.parameters.dtype();
-        let array = Array::from_data(self.parameters, (&self.device.inner(), dtype));
-        let mut array = Array::from_inner(array);
-        if let Some(strategy) = self.checkpointing {
-            array = array.with_gradient_checkpointing_strategy(strategy);
-        }
-        if self.requires_gradient {
-            array = array.require_grad();
-        }
-        if self.distributed { array.set_distributed(self.group) } else { array }
-    }
-}
-
-/// Takes what is to be stepped out of a module, which holds empty parameters then.
-struct Taking {
-    path: Vec<String>,
-    /// None for a prediction.
-    gradients: Option<GradientsParams>,
-    taken: VecDeque<Taken>,
-}
-
-impl ModuleMapper for Taking {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, parameter: Param<Array<D>>) -> Param<Array<D>> {
-        let gradient = match &mut self.gradients {
-            Some(gradients) => gradients.remove::<D>(parameter.id),
-            None => None,
-        };
-        if gradient.is_none() && (self.gradients.is_some() || !parameter.is_require_grad()) {
-            return parameter;
-        }
-        let (group, array, mapper) = parameter.consume();
-        let (device, requires_gradient) = (array.device(), array.is_require_grad());
-        let (checkpointing, distributed) = (array.gradient_checkpointing_strategy(), array.is_distributed());
-        self.taken.push_back(Taken {
-            path: self.path.join("."),
-            group,
-            parameters: array.inner().into_data(),
-            gradient: gradient.map(Array::into_data),
-            requires_gradient,
-            checkpointing,
-            distributed,
-            device: device.clone(),
-        });
-        Param::from_mapped_value(group, Array::empty([0; D], &device), mapper)
-    }
-}
-
-/// Puts that back, in the same order.
-struct Returning {
-    path: Vec<String>,
-    taken: VecDeque<Taken>,
-}
-
-impl ModuleMapper for Returning {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, parameter: Param<Array<D>>) -> Param<Array<D>> {
-        let path = self.path.join(".");
-        match self.taken.pop_front_if(|taken| taken.path == path) {
-            Some(taken) => parameter.map(|_| taken.array()),
-            None => parameter,
-        }
+        Ok(())
     }
 }

@@ -34,22 +34,26 @@
 //! takes the device addresses of parameters and gradients, and a stream, which would be candle's. Nobody has tested
 //! that.
 //!
+//! With the feature `checkpoint`, a run is saved by [`Koala::optimizer`], and loaded into the
+//! [`Koala::optimizer_mut`] of one that was made with variables of the same names and shapes. The variables are saved
+//! with it or by candle.
+//!
 //! Tested with candle 0.11.1, which is the least version that the feature takes; it takes those before 0.12.
 
-use std::cell::RefCell;
+mod lending;
+
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use ::candle_core::backprop::GradStore;
-use ::candle_core::{self as candle, CpuStorage, DType, InplaceOp1, Layout, Storage, Var};
+use ::candle_core::{self as candle, DType, Var};
 
 pub use super::Config;
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
 use crate::settings::{Loss, Settings};
 use crate::tensor_state::StateType;
-use crate::tensors::Tensor;
 use crate::{ElementType, Error};
+use lending::{Taken, lent, lent_alone};
 
 /// KOALA++, or another [`Method`](crate::Method), over variables of candle: see the [module](self).
 #[derive(Debug)]
@@ -58,8 +62,8 @@ pub struct Koala {
     state: StateType,
     groups: Vec<GroupId>,
     variables: Vec<(String, Var)>,
-    /// What `set_learning_rate` was given since the last step: it cannot return an error, so the step does.
-    learning_rate: Option<f64>,
+    /// What `set_learning_rate` was given last, if that is out of range: it cannot return an error, so the step does.
+    refused_rate: Option<f64>,
     loss: Option<Loss>,
     report: Report,
 }
@@ -74,7 +78,7 @@ impl candle_nn::Optimizer for Koala {
             state: config.state,
             groups: Vec::new(),
             variables: Vec::new(),
-            learning_rate: None,
+            refused_rate: None,
             loss: None,
             report: Report::default(),
         };
@@ -103,12 +107,16 @@ impl candle_nn::Optimizer for Koala {
     /// That of the first group.
     fn learning_rate(&self) -> f64 {
         let of_group = self.optimizer.settings(self.groups[0]).map_or(f64::NAN, |settings| settings.learning_rate);
-        self.learning_rate.unwrap_or(of_group)
+        self.refused_rate.unwrap_or(of_group)
     }
 
-    /// For every group. A rate out of range is the next step's error.
+    /// For every group: one rate for all of them, whatever they had. A group's own is set by its id with
+    /// [`Optimizer::set_learning_rate`](crate::Optimizer::set_learning_rate) of [`Koala::optimizer_mut`]. A rate out of
+    /// range is the next step's error.
     fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = Some(learning_rate);
+        let mut groups = self.groups.iter();
+        let refused = groups.any(|group| self.optimizer.set_learning_rate(*group, learning_rate).is_err());
+        self.refused_rate = refused.then_some(learning_rate);
     }
 
     fn backward_step(&mut self, loss: &candle::Tensor) -> candle::Result<()> {
@@ -168,6 +176,19 @@ impl Koala {
         Ok(group)
     }
 
+    /// The groups, in the order in which they were added. The first is that of the settings in [`Config`].
+    ///
+    /// ```
+    /// use candle_nn::Optimizer;
+    /// use koala_optim::{Settings, candle::{Config, Koala}};
+    /// let optimizer = Koala::empty(Config::default())?;
+    /// assert!(optimizer.groups().all(|group| optimizer.optimizer().settings(group) == Ok(Settings::default())));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.iter().copied()
+    }
+
     /// One more variable, by a name.
     ///
     /// # Errors
@@ -191,6 +212,7 @@ impl Koala {
         }
         self.optimizer
             .add_tensor(name, variable.elem_count(), element_type, self.state, group)
+            .and_then(|()| self.optimizer.set_shape(name, variable.dims()))
             .map_err(candle::Error::wrap)?;
         self.variables.push((name.into(), variable));
         Ok(())
@@ -235,11 +257,8 @@ impl Koala {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn step_with(&mut self, loss: Loss, gradients: &GradStore) -> candle::Result<Report> {
-        if let Some(learning_rate) = self.learning_rate {
-            for &group in &self.groups {
-                self.optimizer.set_learning_rate(group, learning_rate).map_err(candle::Error::wrap)?;
-            }
-            self.learning_rate = None;
+        if let Some(learning_rate) = self.refused_rate {
+            self.optimizer.set_learning_rate(self.groups[0], learning_rate).map_err(candle::Error::wrap)?;
         }
         let mut contiguous = Vec::with_capacity(self.variables.len());
         for (name, variable) in &self.variables {
@@ -248,18 +267,23 @@ impl Koala {
                 let [parameters, gradient] = [variable, gradient].map(|tensor| tensor.dims().to_vec());
                 return Err(candle::Error::wrap(Error::Shape { tensor: name.clone(), parameters, gradient }));
             }
+            if gradient.dtype() != variable.dtype() || !gradient.device().same_device(variable.device()) {
+                let [of_parameters, of_gradient] = [variable, gradient].map(described);
+                candle::bail!("tensor {name:?}: the parameters are {of_parameters}, the gradient {of_gradient}");
+            }
             contiguous.push((&**name, variable, gradient.contiguous()?));
         }
         let mut taken =
             contiguous.iter().map(|(_, variable, _)| Taken::from(variable)).collect::<Result<Vec<_>, _>>()?;
         let read: Vec<_> = contiguous.iter().map(|(_, _, gradient)| gradient.storage_and_layout()).collect();
         let mut tensors = Vec::with_capacity(taken.len());
-        for (((name, _, _), taken), (storage, layout)) in contiguous.iter().zip(&mut taken).zip(&read) {
+        for (((name, _, gradient), taken), (storage, layout)) in contiguous.iter().zip(&mut taken).zip(&read) {
             let start = layout.start_offset();
             let Some(tensor) = lent(name, &mut taken.elements, storage, start..start + layout.shape().elem_count())
             else {
+                let of_gradient = described(gradient);
                 candle::bail!(
-                    "tensor {name:?}: the gradient is of another type or on another device, or is a variable's memory"
+                    "tensor {name:?}: the gradient, {of_gradient}, or the parameters are a variable's memory"
                 );
             };
             tensors.push(tensor);
@@ -346,71 +370,7 @@ pub fn measured(losses: &candle::Tensor) -> candle::Result<Loss> {
     Loss::from_samples(&losses).map_err(candle::Error::wrap)
 }
 
-/// A variable's elements, moved out of it, and back in when this is dropped. Candle lends the memory of one variable at
-/// a time, but a step takes all together.
-struct Taken<'a> {
-    variable: &'a Var,
-    elements: CpuStorage,
+/// Type, shape and place, for a message.
+fn described(tensor: &candle::Tensor) -> String {
+    format!("{:?} {:?} on {:?}", tensor.dtype(), tensor.dims(), tensor.device().location())
 }
-
-impl<'a> Taken<'a> {
-    fn from(variable: &'a Var) -> candle::Result<Self> {
-        let mut taken = Taken { variable, elements: CpuStorage::U8(Vec::new()) };
-        taken.exchange()?;
-        Ok(taken)
-    }
-
-    fn exchange(&mut self) -> candle::Result<()> {
-        self.variable.inplace_op1(&Exchange(RefCell::new(&mut self.elements)))
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        // What was done once with this variable can be done again.
-        let _ = self.exchange();
-    }
-}
-
-/// Exchanges a variable's elements for others.
-struct Exchange<'a>(RefCell<&'a mut CpuStorage>);
-
-impl InplaceOp1 for Exchange<'_> {
-    fn name(&self) -> &'static str {
-        "koala"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle::Result<()> {
-        std::mem::swap(storage, &mut **self.0.borrow_mut());
-        Ok(())
-    }
-}
-
-macro_rules! for_each_type {
-    ($($variant:ident)*) => {
-        /// The parameters with their gradient, if that is of their type and has that range.
-        fn lent<'a>(
-            name: &'a str,
-            parameters: &'a mut CpuStorage,
-            gradient: &'a Storage,
-            range: Range<usize>,
-        ) -> Option<Tensor<'a>> {
-            match (parameters, gradient) {
-                $((CpuStorage::$variant(parameters), Storage::Cpu(CpuStorage::$variant(gradient))) => {
-                    Some(Tensor::new(name, parameters, gradient.get(range)?))
-                })*
-                _ => None,
-            }
-        }
-
-        /// The parameters without a gradient, for a prediction.
-        fn lent_alone<'a>(name: &'a str, parameters: &'a mut CpuStorage) -> Option<Tensor<'a>> {
-            match parameters {
-                $(CpuStorage::$variant(parameters) => Some(Tensor::new(name, parameters, &[])),)*
-                _ => None,
-            }
-        }
-    };
-}
-
-for_each_type!(F32 F64 BF16 F16);
