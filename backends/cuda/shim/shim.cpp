@@ -7,6 +7,7 @@
 
 #include "../kernels.cu"
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -29,31 +30,50 @@ constexpr std::size_t STACK = 64 << 10;
 enum class State { Running, AtBarrier, AtShuffle, Ended };
 
 struct Fiber {
-    ucontext_t context;
     std::vector<char> stack = std::vector<char>(STACK);
     State state = State::Ended;
     double offered = 0.0;
+    // Whether it runs on its stack already, and where it waits then.
+    bool begun = false;
+    jmp_buf place;
 };
 
 // What ran wrongly: the threads did not come to the same barrier.
 bool diverged = false;
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 std::vector<Fiber> fibers(THREADS);
 std::function<void()> kernel;
 std::minstd_rand order;
 
 void wait_in(State state) {
-    const unsigned self = threadIdx.x;
-    fibers[self].state = state;
-    swapcontext(&fibers[self].context, &scheduler);
+    Fiber &fiber = fibers[threadIdx.x];
+    fiber.state = state;
+    if (!_setjmp(fiber.place)) _longjmp(scheduler, 1);
 }
 
+// A thread in each thread block, one after the other.
 void run_fiber() {
-    kernel();
-    const unsigned self = threadIdx.x;
-    fibers[self].state = State::Ended;
-    swapcontext(&fibers[self].context, &scheduler);
+    for (;;) {
+        kernel();
+        wait_in(State::Ended);
+    }
+}
+
+// Gives a thread its turn. Only the first one needs a context, which is slow: to set one asks the system for signals.
+void resume(unsigned thread) {
+    Fiber &fiber = fibers[thread];
+    threadIdx.x = thread;
+    if (_setjmp(scheduler)) return;
+    if (fiber.begun) _longjmp(fiber.place, 1);
+    fiber.begun = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fiber.stack.data();
+    context.uc_stack.ss_size = STACK;
+    context.uc_link = nullptr;
+    makecontext(&context, run_fiber, 0);
+    setcontext(&context);
 }
 
 // Whether all of some threads wait in `state`; if only some do and the others can't any more, they have diverged.
@@ -64,15 +84,7 @@ bool all_wait(unsigned first, unsigned count, State state) {
 
 void run_block(unsigned block) {
     std::fill(__start_shared_memory, __stop_shared_memory, static_cast<char>(0xff));
-    for (unsigned thread = 0; thread < THREADS; ++thread) {
-        Fiber &fiber = fibers[thread];
-        getcontext(&fiber.context);
-        fiber.context.uc_stack.ss_sp = fiber.stack.data();
-        fiber.context.uc_stack.ss_size = STACK;
-        fiber.context.uc_link = nullptr;
-        makecontext(&fiber.context, run_fiber, 0);
-        fiber.state = State::Running;
-    }
+    for (Fiber &fiber : fibers) fiber.state = State::Running;
     std::vector<unsigned> threads(THREADS);
     std::iota(threads.begin(), threads.end(), 0);
     for (;;) {
@@ -82,8 +94,7 @@ void run_block(unsigned block) {
             if (fibers[thread].state != State::Running) continue;
             progress = true;
             blockIdx.x = block;
-            threadIdx.x = thread;
-            swapcontext(&scheduler, &fibers[thread].context);
+            resume(thread);
         }
         if (all_wait(0, THREADS, State::Ended)) return;
         if (all_wait(0, THREADS, State::AtBarrier)) {
@@ -97,6 +108,8 @@ void run_block(unsigned block) {
             }
         if (!progress) {
             diverged = true;
+            // They wait in the middle of the kernel: the next block's begin anew.
+            for (Fiber &fiber : fibers) fiber.begun = false;
             return;
         }
     }
