@@ -179,7 +179,7 @@ impl Module for Pair {
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        Pair(self.0.map(mapper), self.1.map(mapper))
+        Pair(Module::map(self.0, mapper), Module::map(self.1, mapper))
     }
 }
 
