@@ -22,6 +22,8 @@ run python3 -m venv "$environment"
 run "$environment/bin/pip" install --quiet --disable-pip-version-check -r backends/cuda/requirements.txt
 # It ends in cargo's words, for the summary of .ci/run.
 run "$environment/bin/python" backends/cuda/ptx.py --check
+# Beside another user of cudarc, such as candle, who has the driver linked.
+run cargo check -p koala-optim --features cuda,cudarc/dynamic-linking
 
 # The bundle: where there is no such device, and on a driver that is no GPU's. With the features of the whole workspace, all
 # of it but its own program has been compiled already.

@@ -27,12 +27,10 @@
 //! Variables are on the CPU, and f32, f64, bf16 or f16. What is on a GPU is an error, as is what is wrong with a
 //! call otherwise; then, nothing has changed.
 //!
-//! Why not on a GPU: candle 0.11 links the CUDA libraries when it is built, this crate's feature `cuda` loads the
-//! driver at run time, and both do it through cudarc 0.19, which cannot do both: with the features `candle-core/cuda`
-//! and `cuda` in one build, cudarc's build script says so and stops. Who trains on a GPU with candle can call this
-//! library through its C interface, which as a shared library has a cudarc of its own: `koala_cuda_step` of `koala.h`
-//! takes the device addresses of parameters and gradients, and a stream, which would be candle's. Nobody has tested
-//! that.
+//! Why not on a GPU: candle compiles kernels of its own for that, and neither could its memory be had in our tests nor
+//! its code be run. Who trains on one with candle can step the device addresses of its variables by
+//! `koala_optim::cuda::Optimizer`, on candle's stream. The features `cuda` and `candle-core/cuda` go together in one
+//! build: both are on cudarc 0.19, which then links the driver, as candle wants it, and does not load it.
 //!
 //! With the feature `checkpoint`, a run is saved by [`Koala::optimizer`], and loaded into the
 //! [`Koala::optimizer_mut`] of one that was made with variables of the same names and shapes. The variables are saved
