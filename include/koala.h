@@ -554,9 +554,10 @@ enum koala_loading
    */
   KOALA_LOADING_EXACT = 0,
   /**
-   * Load what fits. A tensor that is missing, has another length, or another type stays as it is. A tensor of
-   * another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
-   * the same number, if it has one. Of another method's checkpoint no tensor fits.
+   * Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor
+   * of another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
+   * the same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then
+   * nothing is loaded.
    */
   KOALA_LOADING_WHAT_FITS = 1,
 };
