@@ -297,7 +297,7 @@ def test_what_one_device_refuses_is_written_on_none(fake: Fake, monkeypatch: pyt
         def table(part: Any) -> Any:
             step = configuration.step()
             step.noise = noise
-            return _cuda.CudaTable(part, groups, states, step, configuration.noise_decay)
+            return _cuda.CudaTable(part, groups, states, step, groups[0]["noise_decay"])
 
         return [table(places[:2]), table(places[2:])], ""
 
