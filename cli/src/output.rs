@@ -30,7 +30,7 @@ pub fn tell(line: impl Display) -> Result<()> {
     }
 }
 
-/// Whether [`write`] can write this file: to be asked before the work whose result it is to hold.
+/// Whether [`write()`] can write this file: to be asked before the work whose result it is to hold.
 pub fn check(path: &Path) -> Result<()> {
     let part = beside(path)?;
     ensure!(!path.is_dir(), "{}: this is a folder", path.display());
