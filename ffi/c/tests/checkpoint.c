@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "succeeds.h"
+
 enum { TENSORS = 2, LONGEST = 67, STEPS = 2 };
 
 static const size_t lengths[TENSORS] = {LONGEST, 3};
@@ -18,14 +20,6 @@ static struct {
     double gradients[TENSORS][LONGEST];
   } steps[STEPS];
 } input;
-
-static void check(koala_status status, const char *what) {
-  char text[512];
-  if (status == KOALA_STATUS_OK) return;
-  koala_last_error(text, sizeof text, NULL);
-  fprintf(stderr, "%s: %s: %s\n", what, koala_status_string(status), text);
-  exit(1);
-}
 
 static koala_optimizer *new_optimizer(koala_method_kind kind) {
   koala_optimizer *optimizer;

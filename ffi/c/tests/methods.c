@@ -10,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "succeeds.h"
+
 enum { TENSORS = 3, LONGEST = 67, STEPS = 6 };
 enum level { ONE_BY_ONE, ALL_AT_ONCE, OPTIMIZER, LEVELS };
 
@@ -34,14 +36,6 @@ struct model {
   double gradient_norm, parameters[TENSORS][LONGEST], v[TENSORS][LONGEST], h[TENSORS][LONGEST];
   koala_scalars scalars[TENSORS];
 };
-
-static void check(koala_status status, const char *what) {
-  char text[512];
-  if (status == KOALA_STATUS_OK) return;
-  koala_last_error(text, sizeof text, NULL);
-  fprintf(stderr, "%s: %s: %s\n", what, koala_status_string(status), text);
-  exit(1);
-}
 
 static int keeps_h(const koala_method *method) {
   return method->kind != KOALA_METHOD_KIND_KOALA_V &&

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "succeeds.h"
+
 struct header {
   int64_t backend, type, state_type, variant, noise_rule, tensors, steps;
   double initial_variance, process_noise, weight_decay, learning_rate, noise_decay, initial_noise;
@@ -19,14 +21,6 @@ struct model {
 };
 
 enum level { ONE_BY_ONE, ALL_AT_ONCE, IN_HALVES, OPTIMIZER, LEVELS };
-
-static void check(koala_status status, const char *what) {
-  char text[512];
-  if (status == KOALA_STATUS_OK) return;
-  koala_last_error(text, sizeof text, NULL);
-  fprintf(stderr, "%s: %s: %s\n", what, koala_status_string(status), text);
-  exit(1);
-}
 
 static void take(void *into, size_t bytes) {
   if (fread(into, 1, bytes, stdin) != bytes) {
