@@ -116,11 +116,7 @@ impl OnDevice {
     /// `given` is emptied before the call ends; and the promise of the caller of a step.
     unsafe fn take(&mut self, list: Array<koala_parameters>) -> Result<(), Failure> {
         self.given.clear();
-        if list.count > self.names.len() {
-            let known = self.names.len();
-            let text = format_args!("{} tensors are given, but there are only {known}", list.count);
-            return Err(fail(koala_status::DuplicateTensor, text));
-        }
+        self.names.check_count(list.count)?;
         for place in 0..list.count {
             // SAFETY: within the list.
             let given = unsafe { list.get(place) }?;

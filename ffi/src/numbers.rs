@@ -43,6 +43,16 @@ impl Names {
         })
     }
 
+    /// Whether so many tensors can be given at once, none of them twice.
+    pub fn check_count(&self, given: usize) -> Result<(), Failure> {
+        let known = self.len();
+        if given <= known {
+            return Ok(());
+        }
+        let text = format_args!("{given} tensors are given, but there are only {known}");
+        Err(fail(koala_status::DuplicateTensor, text))
+    }
+
     pub fn position(&self, name: &str) -> Option<usize> {
         self.0.iter().position(|known| **known == *name)
     }

@@ -159,11 +159,7 @@ impl Inner {
         predicts: bool,
     ) -> Result<(), Failure> {
         self.given.clear();
-        if list.count > self.names.len() {
-            let known = self.names.len();
-            let text = format_args!("{} tensors are given, but there are only {known}", list.count);
-            return Err(fail(koala_status::DuplicateTensor, text));
-        }
+        self.names.check_count(list.count)?;
         for place in 0..list.count {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
