@@ -101,7 +101,8 @@ int cuDeviceTotalMem_v2(std::size_t *bytes, int) {
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     if (attribute == L2_CACHE_SIZE) *value = 4096;
     else if (attribute == MAJOR) *value = machine.major;
-    else if (attribute == MINOR || attribute == MEMORY_POOLS_SUPPORTED) *value = 0;
+    else if (attribute == MINOR) *value = 0;
+    else if (attribute == MEMORY_POOLS_SUPPORTED) *value = 1;
     else return mistake(INVALID_VALUE);
     return SUCCESS;
 }
@@ -152,6 +153,10 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
             *function = &function_handles[i];
             return SUCCESS;
         }
+    if (const auto found = kernels.find(name); found != kernels.end()) {
+        *function = &found->second;
+        return SUCCESS;
+    }
     return mistake(NOT_FOUND);
 }
 
@@ -180,6 +185,16 @@ int cuMemFree_v2(unsigned long long address) {
     allocations.erase(address);
     std::free(reinterpret_cast<void *>(address));
     return SUCCESS;
+}
+
+int cuMemAllocAsync(unsigned long long *address, std::size_t bytes, void *stream) {
+    if (!ready(stream) || is_captured(stream)) return mistake(INVALID_CONTEXT);
+    // No bytes, which candle asks for, have an address of their own.
+    return cuMemAlloc_v2(address, bytes == 0 ? 1 : bytes);
+}
+
+int cuMemFreeAsync(unsigned long long address, void *stream) {
+    return ready(stream) && !is_captured(stream) ? cuMemFree_v2(address) : mistake(INVALID_CONTEXT);
 }
 
 int cuMemsetD8Async(unsigned long long address, unsigned char value, std::size_t bytes, void *stream) {
@@ -211,13 +226,13 @@ int cuStreamSynchronize(void *stream) {
 
 int cuStreamGetCtx(void *stream, Context **context) {
     if (!ready()) return mistake(INVALID_CONTEXT);
-    *context = stream ? static_cast<Stream *>(stream)->context : current();
+    *context = made(stream) ? made(stream)->context : current();
     return SUCCESS;
 }
 
 int cuStreamIsCapturing(void *stream, int *status) {
     if (!ready(stream)) return mistake(INVALID_CONTEXT);
-    const Graph *graph = stream ? static_cast<Stream *>(stream)->captured : nullptr;
+    const Graph *graph = made(stream) ? made(stream)->captured : nullptr;
     *status = graph ? 1 + graph->spoilt : 0;
     return SUCCESS;
 }
@@ -233,9 +248,15 @@ int cuPointerGetAttribute(void *value, int attribute, unsigned long long address
     return SUCCESS;
 }
 
-int cuLaunchKernel(int *function, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
+int cuLaunchKernel(void *handle, unsigned x, unsigned y, unsigned z, unsigned threads, unsigned threads_y,
                    unsigned threads_z, unsigned shared_bytes, void *stream, void **arguments, void **extra) {
-    const long number = function - function_handles;
+    for (const auto &[name, kernel] : kernels)
+        if (handle == &kernel) {
+            if (!ready(stream) || is_captured(stream) || extra) return mistake(INVALID_VALUE);
+            kernel(arguments);
+            return SUCCESS;
+        }
+    const long number = static_cast<int *>(handle) - function_handles;
     if (!ready(stream) || number < 0 || number > 3 || x == 0 || y != 1 || z != 1 || threads_y != 1 || threads_z != 1)
         return mistake(INVALID_VALUE);
     if (shared_bytes != 0 || extra || threads != 128) return mistake(INVALID_VALUE);

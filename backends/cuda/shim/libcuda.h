@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
+#include <string>
 #include <vector>
 
 enum Result { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_DEVICE = 101,
@@ -48,19 +50,28 @@ inline int mistake(Result result) {
     return result;
 }
 
+// Null for the streams that need not be made: the default one, and by the handles 1 and 2, that of all threads and of
+// each.
+inline Stream *made(void *stream) {
+    return reinterpret_cast<std::uintptr_t>(stream) <= 2 ? nullptr : static_cast<Stream *>(stream);
+}
+
 // What every function needs that works in a context.
 inline bool ready(void *stream = nullptr) {
-    const bool foreign = stream && static_cast<Stream *>(stream)->context != current();
+    const bool foreign = made(stream) && made(stream)->context != current();
     return initialized && current() && current()->retained > 0 && !foreign;
 }
 
-inline bool is_captured(void *stream) { return stream && static_cast<Stream *>(stream)->captured; }
+inline bool is_captured(void *stream) { return made(stream) && made(stream)->captured; }
 
 // What allocates, frees or waits for a device spoils all captures, as in the mode that is the default.
 inline bool spoils_captures() {
     for (Graph *graph : machine.captures) graph->spoilt = true;
     return !machine.captures.empty();
 }
+
+// Kernels of others, by name: each does a whole launch, from the places of its arguments.
+inline std::map<std::string, void (*)(void **arguments)> kernels;
 
 // Whether so many bytes are memory of a device.
 bool within(unsigned long long address, std::size_t bytes);

@@ -1,5 +1,6 @@
-// The driver of our own, continued: streams, what is captured of them, events, and contexts beside the devices' own. Only
-// benchmarks and the tests of graphs call these; everything that is put on a stream has run when the call returns.
+// The driver of our own, continued: streams, what is captured of them, events, and contexts beside the devices' own.
+// Only benchmarks, candle and the tests of graphs call these; everything that is put on a stream has run when the call
+// returns.
 
 #include <algorithm>
 #include <chrono>
@@ -102,6 +103,10 @@ int cuEventRecord(Clock::time_point *event, void *stream) {
     if (!ready(stream) || is_captured(stream)) return mistake(INVALID_CONTEXT);
     *event = Clock::now();
     return SUCCESS;
+}
+
+int cuStreamWaitEvent(void *stream, Clock::time_point *, unsigned) {
+    return ready(stream) && !is_captured(stream) ? SUCCESS : mistake(INVALID_CONTEXT);
 }
 
 int cuEventSynchronize(Clock::time_point *) { return SUCCESS; }
