@@ -45,7 +45,7 @@ pub struct Optimizer {
     pub(crate) clip_norm: Option<f64>,
     backend: Backend,
     crew: Crew,
-    keep_details: bool,
+    pub(crate) keep_details: bool,
     pub(crate) groups: Vec<Settings>,
     /// What the tensors of each group are stepped with in the step that runs; kept so that a step does not allocate.
     group_steps: Vec<Step>,

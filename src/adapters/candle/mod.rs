@@ -24,23 +24,42 @@
 //! Copies: none of parameters. While a step runs, their vectors are moved out of the variables, which are empty until
 //! it ends: as always, nobody else may use the model meanwhile. A gradient is copied only if it is not contiguous.
 //!
-//! Variables are on the CPU, and f32, f64, bf16 or f16. What is on a GPU is an error, as is what is wrong with a
-//! call otherwise; then, nothing has changed.
+//! Variables are f32, f64, bf16 or f16, and on the CPU or, with the feature `cuda`, all on one NVIDIA GPU: see below.
+//! What is wrong with a call is an error; then, nothing has changed.
 //!
-//! Why not on a GPU: candle compiles kernels of its own for that, and neither could its memory be had in our tests nor
-//! its code be run. Who trains on one with candle can step the device addresses of its variables by
-//! `koala_optim::cuda::Optimizer`, on candle's stream. The features `cuda` and `candle-core/cuda` go together in one
-//! build: both are on cudarc 0.19, which then links the driver, as candle wants it, and does not load it.
-//!
-//! With the feature `checkpoint`, a run is saved by [`Koala::optimizer`], and loaded into the
+//! With the feature `checkpoint`, a run on the CPU is saved by [`Koala::optimizer`], and loaded into the
 //! [`Koala::optimizer_mut`] of one that was made with variables of the same names and shapes. The variables are saved
 //! with it or by candle.
+//!
+//! # On a GPU
+//!
+//! candle itself is built for CUDA by its feature `cuda`, `candle-core/cuda` seen from here, for which NVIDIA's
+//! toolkit has to be there; with our own `cuda`, nothing else is needed. Both features are on cudarc 0.19, which then
+//! links the driver, as candle wants it, and takes it for that of CUDA 12.8.
+//!
+//! - A step is put on the stream on which candle does everything with the device, by `koala_optim::cuda::Optimizer`:
+//!   parameters and gradients stay where they are, and `backward_step` and `step` return before it has run. The host
+//!   waits where other variables have gradients than in the step before, and where another thread steps than did
+//!   before.
+//! - What a step has done is told by [`Koala::wait_for_report`]; [`Koala::step_with`] waits for it too.
+//! - `backward_step` has candle compute the mean of the losses, and that of their squares, on the device, in float64.
+//!   Their last bits may differ from those on the CPU, as candle adds in another order; of the same loss and the same
+//!   gradients, the results have the same bits.
+//! - It is KOALA++ only, gradients are neither scaled nor clipped, and no policy makes an error of what a step meets.
+//!   Another configuration is an error where a variable is added or, if it has changed since, where it steps.
+//! - Groups, settings and learning rates are those of [`Koala::optimizer`], as on the CPU. The state is on the device,
+//!   where `Koala::cuda_optimizer_mut` reads it, and is not saved.
+//!
+//! This is tested on a driver of our own, which runs the kernels on the CPU, and has not been run on a GPU yet.
 //!
 //! Tested with candle 0.11.1, which is the least version that the feature takes; it takes those before 0.12.
 
 mod lending;
+#[cfg(feature = "cuda")]
+mod on_cuda;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use ::candle_core::backprop::GradStore;
 use ::candle_core::{self as candle, DType, Var};
@@ -64,6 +83,32 @@ pub struct Koala {
     refused_rate: Option<f64>,
     loss: Option<Loss>,
     report: Report,
+    /// What has their state if the variables are on a CUDA device; `optimizer` then has groups and settings only.
+    #[cfg(feature = "cuda")]
+    on_cuda: Option<on_cuda::OnCuda>,
+}
+
+/// The loss of a step: known, or the losses of the samples.
+enum StepLoss<'a> {
+    Known(Loss),
+    OfSamples(&'a candle::Tensor),
+}
+
+/// A variable that has a gradient, which is of its shape, its type and on its device, and contiguous.
+struct Given<'a> {
+    name: &'a str,
+    variable: &'a Var,
+    gradient: candle::Tensor,
+}
+
+impl Given<'_> {
+    /// The error of a gradient, or of parameters, that are the same memory as parameters.
+    fn is_of_a_variable(&self) -> candle::Error {
+        let (name, of_gradient) = (self.name, described(&self.gradient));
+        let message =
+            format!("tensor {name:?}: the gradient, {of_gradient}, or the parameters are a variable's memory");
+        candle::Error::Msg(message)
+    }
 }
 
 impl candle_nn::Optimizer for Koala {
@@ -79,6 +124,8 @@ impl candle_nn::Optimizer for Koala {
             refused_rate: None,
             loss: None,
             report: Report::default(),
+            #[cfg(feature = "cuda")]
+            on_cuda: None,
         };
         let group = koala.add_group(config.settings)?;
         for (place, variable) in vars.into_iter().enumerate().filter(|(_, variable)| variable.dtype().is_float()) {
@@ -99,7 +146,7 @@ impl candle_nn::Optimizer for Koala {
             }
             None => Loss::new(0.0, 0.0),
         };
-        self.step_with(loss, gradients).map(|_| ())
+        self.put(StepLoss::Known(loss), gradients)
     }
 
     /// That of the first group.
@@ -118,8 +165,12 @@ impl candle_nn::Optimizer for Koala {
     }
 
     fn backward_step(&mut self, loss: &candle::Tensor) -> candle::Result<()> {
-        let gradients = if loss.elem_count() == 1 { loss.backward()? } else { loss.mean_all()?.backward()? };
-        self.step_with(measured(loss)?, &gradients).map(|_| ())
+        let gradients = match loss.elem_count() {
+            0 => return Err(candle::Error::wrap(Error::NoSamples)),
+            1 => loss.backward()?,
+            _ => loss.mean_all()?.backward()?,
+        };
+        self.put(StepLoss::OfSamples(loss), &gradients)
     }
 }
 
@@ -190,23 +241,42 @@ impl Koala {
     /// One more variable, by a name.
     ///
     /// # Errors
-    /// A variable that is not on the CPU, or of another type than f32, f64, bf16 and f16; and those of
-    /// [`Optimizer::add_tensor`](crate::Optimizer::add_tensor), a variable that was added before among them.
+    /// A variable of another type than f32, f64, bf16 and f16, or on another device than those before it, or one that
+    /// there are no steps for; and those of [`Optimizer::add_tensor`](crate::Optimizer::add_tensor), a variable that
+    /// was added before among them. On a GPU, also what the [module](self#on-a-gpu) says that there is not, and those
+    /// of `cuda::Optimizer::add_tensor` and, for the first, of `cuda::Device::new`.
     ///
     /// See [`add_group`](Self::add_group).
     pub fn add_variable(&mut self, name: &str, variable: Var, group: GroupId) -> candle::Result<()> {
-        let element_type = match variable.dtype() {
-            DType::F32 => ElementType::F32,
-            DType::F64 => ElementType::F64,
-            DType::BF16 => ElementType::Bf16,
-            DType::F16 => ElementType::F16,
-            other => candle::bail!("tensor {name:?}: expected f32, f64, bf16 or f16, found {other:?}"),
+        let Some(element_type) = element_type(&variable) else {
+            candle::bail!("tensor {name:?}: expected f32, f64, bf16 or f16, found {:?}", variable.dtype())
         };
-        if !variable.device().is_cpu() {
-            candle::bail!("tensor {name:?}: expected the CPU, found {:?}", variable.device().location());
+        let device = variable.device();
+        let is_supported = device.is_cpu() || cfg!(feature = "cuda") && device.is_cuda();
+        if !is_supported {
+            let location = device.location();
+            candle::bail!("tensor {name:?}: expected the CPU, or a GPU with the feature cuda, found {location:?}");
+        }
+        if let Some((_, first)) = self.variables.first().filter(|(_, first)| !first.device().same_device(device)) {
+            let [expected, found] = [first.device(), device].map(candle::Device::location);
+            candle::bail!("tensor {name:?}: expected the device of the others, {expected:?}, found another, {found:?}");
         }
         if self.variables.iter().any(|(_, known)| known.id() == variable.id()) {
             return Err(candle::Error::wrap(Error::DuplicateTensor { tensor: name.into() }));
+        }
+        #[cfg(feature = "cuda")]
+        if device.is_cuda() {
+            let settings = &self.optimizer;
+            match &mut self.on_cuda {
+                Some(on_cuda) => on_cuda.add_variable(name, &variable, element_type, self.state, group, settings)?,
+                none => {
+                    let mut on_cuda = on_cuda::OnCuda::of(&variable, settings)?;
+                    on_cuda.add_variable(name, &variable, element_type, self.state, group, settings)?;
+                    *none = Some(on_cuda);
+                }
+            }
+            self.variables.push((name.into(), variable));
+            return Ok(());
         }
         self.optimizer
             .add_tensor(name, variable.elem_count(), element_type, self.state, group)
@@ -236,11 +306,11 @@ impl Koala {
         self.loss = Some(loss);
     }
 
-    /// Steps every variable that has a gradient, with this loss.
+    /// Steps every variable that has a gradient, with this loss. On a GPU, the host waits for it.
     ///
     /// # Errors
     /// A gradient of another shape or type, or one that is the memory of a variable; and those of
-    /// [`Optimizer::step`](crate::Optimizer::step). Nothing has changed then.
+    /// [`Optimizer::step`](crate::Optimizer::step), on a GPU `cuda::Optimizer::step`. Nothing has changed then.
     ///
     /// ```
     /// use candle_core::{Device, Var};
@@ -255,39 +325,33 @@ impl Koala {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn step_with(&mut self, loss: Loss, gradients: &GradStore) -> candle::Result<Report> {
+        self.put(StepLoss::Known(loss), gradients)?;
+        self.wait_for_report()
+    }
+
+    /// A step, which on a GPU has not run when this returns.
+    fn put(&mut self, loss: StepLoss<'_>, gradients: &GradStore) -> candle::Result<()> {
         if let Some(learning_rate) = self.refused_rate {
             self.optimizer.set_learning_rate(self.groups[0], learning_rate).map_err(candle::Error::wrap)?;
         }
-        let mut contiguous = Vec::with_capacity(self.variables.len());
-        for (name, variable) in &self.variables {
-            let Some(gradient) = gradients.get(variable) else { continue };
-            if gradient.shape() != variable.shape() {
-                let [parameters, gradient] = [variable, gradient].map(|tensor| tensor.dims().to_vec());
-                return Err(candle::Error::wrap(Error::Shape { tensor: name.clone(), parameters, gradient }));
-            }
-            if gradient.dtype() != variable.dtype() || !gradient.device().same_device(variable.device()) {
-                let [of_parameters, of_gradient] = [variable, gradient].map(described);
-                candle::bail!("tensor {name:?}: the parameters are {of_parameters}, the gradient {of_gradient}");
-            }
-            contiguous.push((&**name, variable, gradient.contiguous()?));
+        let given = given(&self.variables, gradients)?;
+        #[cfg(feature = "cuda")]
+        if let Some(on_cuda) = &mut self.on_cuda {
+            return on_cuda.step(&self.optimizer, loss, &given);
         }
-        let mut taken =
-            contiguous.iter().map(|(_, variable, _)| Taken::from(variable)).collect::<Result<Vec<_>, _>>()?;
-        let read: Vec<_> = contiguous.iter().map(|(_, _, gradient)| gradient.storage_and_layout()).collect();
+        let loss = match loss {
+            StepLoss::Known(loss) => loss,
+            StepLoss::OfSamples(losses) => measured(losses)?,
+        };
+        let mut taken = given.iter().map(|one| Taken::from(one.variable)).collect::<Result<Vec<_>, _>>()?;
+        let read: Vec<_> = given.iter().map(|one| one.gradient.storage_and_layout()).collect();
         let mut tensors = Vec::with_capacity(taken.len());
-        for (((name, _, gradient), taken), (storage, layout)) in contiguous.iter().zip(&mut taken).zip(&read) {
-            let start = layout.start_offset();
-            let Some(tensor) = lent(name, &mut taken.elements, storage, start..start + layout.shape().elem_count())
-            else {
-                let of_gradient = described(gradient);
-                candle::bail!(
-                    "tensor {name:?}: the gradient, {of_gradient}, or the parameters are a variable's memory"
-                );
-            };
-            tensors.push(tensor);
+        for ((one, taken), (storage, layout)) in given.iter().zip(&mut taken).zip(&read) {
+            let tensor = lent(one.name, &mut taken.elements, storage, elements(layout));
+            tensors.push(tensor.ok_or_else(|| one.is_of_a_variable())?);
         }
         self.report = self.optimizer.step(loss, &mut tensors).map_err(candle::Error::wrap)?;
-        Ok(self.report)
+        Ok(())
     }
 
     /// As [`Optimizer::predict`](crate::Optimizer::predict), which KOALA-M needs before the loss is computed; nothing
@@ -310,6 +374,10 @@ impl Koala {
     /// # Ok::<(), candle_core::Error>(())
     /// ```
     pub fn predict(&mut self) -> candle::Result<()> {
+        #[cfg(feature = "cuda")]
+        if self.on_cuda.is_some() {
+            return Ok(());
+        }
         let mut taken =
             self.variables.iter().map(|(_, variable)| Taken::from(variable)).collect::<Result<Vec<_>, _>>()?;
         let named = self.variables.iter().zip(&mut taken);
@@ -318,11 +386,36 @@ impl Koala {
         self.optimizer.predict(&mut tensors).map_err(candle::Error::wrap)
     }
 
-    /// What the last step did; all zeros before one.
+    /// What the last step did; all zeros before one. On a GPU it is the last of those whose report was
+    /// [waited for](Self::wait_for_report).
     ///
     /// See the [module's example](self).
     pub fn report(&self) -> Report {
         self.report
+    }
+
+    /// What the last step did: on a GPU, the host waits for it.
+    ///
+    /// # Errors
+    /// Those of `cuda::Optimizer::report`; none on the CPU.
+    ///
+    /// ```
+    /// use candle_core::{Device, Var};
+    /// use candle_nn::Optimizer;
+    /// use koala_optim::candle::{Config, Koala};
+    ///
+    /// let weight = Var::new(&[1.0_f32, -2.0], &Device::cuda_if_available(0)?)?;
+    /// let mut optimizer = Koala::new(vec![weight.clone()], Config::default())?;
+    /// optimizer.backward_step(&weight.sqr()?)?;
+    /// assert_eq!(optimizer.wait_for_report()?.first_steps, 1);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    pub fn wait_for_report(&mut self) -> candle::Result<Report> {
+        #[cfg(feature = "cuda")]
+        if let Some(on_cuda) = &mut self.on_cuda {
+            self.report = on_cuda.report()?;
+        }
+        Ok(self.report)
     }
 
     /// The optimizer below, for what candle's interface does not have: the state, the noise, details.
@@ -349,6 +442,25 @@ impl Koala {
     pub fn optimizer_mut(&mut self) -> &mut Optimizer {
         &mut self.optimizer
     }
+
+    /// The optimizer of variables on a GPU, if these are: for their state, which is on the device, and details. Groups
+    /// and settings are those of [`optimizer`](Self::optimizer) at each step.
+    ///
+    /// ```no_run
+    /// use candle_core::{Device, Var};
+    /// use candle_nn::Optimizer;
+    /// use koala_optim::{cuda::Stream, candle::{Config, Koala}};
+    ///
+    /// let device = Device::new_cuda(0)?;
+    /// let mut optimizer = Koala::new(vec![Var::new(&[1.0_f32, -2.0], &device)?], Config::default())?;
+    /// device.synchronize()?; // What has been put on candle's stream is done, so that any stream will do here:
+    /// println!("{:?}", optimizer.cuda_optimizer_mut().unwrap().state(Stream::DEFAULT, "0"));
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    #[cfg(feature = "cuda")]
+    pub fn cuda_optimizer_mut(&mut self) -> Option<&mut crate::cuda::Optimizer> {
+        self.on_cuda.as_mut().map(on_cuda::OnCuda::optimizer_mut)
+    }
 }
 
 /// The loss that a tensor of per-sample losses of any shape holds: their mean, and the mean of their squares, in
@@ -366,6 +478,40 @@ impl Koala {
 pub fn measured(losses: &candle::Tensor) -> candle::Result<Loss> {
     let losses: Vec<f64> = losses.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
     Loss::from_samples(&losses).map_err(candle::Error::wrap)
+}
+
+/// The variables that have a gradient.
+fn given<'a>(variables: &'a [(String, Var)], gradients: &GradStore) -> candle::Result<Vec<Given<'a>>> {
+    let mut given = Vec::with_capacity(variables.len());
+    for (name, variable) in variables {
+        let Some(gradient) = gradients.get(variable) else { continue };
+        if gradient.shape() != variable.shape() {
+            let [parameters, gradient] = [variable, gradient].map(|tensor| tensor.dims().to_vec());
+            return Err(candle::Error::wrap(Error::Shape { tensor: name.clone(), parameters, gradient }));
+        }
+        if gradient.dtype() != variable.dtype() || !gradient.device().same_device(variable.device()) {
+            let [of_parameters, of_gradient] = [variable, gradient].map(described);
+            candle::bail!("tensor {name:?}: the parameters are {of_parameters}, the gradient {of_gradient}");
+        }
+        given.push(Given { name, variable, gradient: gradient.contiguous()? });
+    }
+    Ok(given)
+}
+
+/// Where a contiguous array has its elements, in the memory that it is part of.
+fn elements(layout: &candle::Layout) -> Range<usize> {
+    layout.start_offset()..layout.start_offset() + layout.shape().elem_count()
+}
+
+/// The type of a variable, if it is one that there are steps for.
+fn element_type(variable: &Var) -> Option<ElementType> {
+    match variable.dtype() {
+        DType::F32 => Some(ElementType::F32),
+        DType::F64 => Some(ElementType::F64),
+        DType::BF16 => Some(ElementType::Bf16),
+        DType::F16 => Some(ElementType::F16),
+        _ => None,
+    }
 }
 
 /// Type, shape and place, for a message.
