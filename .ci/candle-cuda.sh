@@ -1,0 +1,25 @@
+# candle's adapter on a CUDA device: candle is built for CUDA by a compiler of our own, backends/cuda/shim/nvcc, and linked
+# with a driver of our own, on which the tests of the adapter then run. Nothing of NVIDIA's is needed. After adapters.sh,
+# most of it has been compiled. What it skips, it says.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source .ci/commands.sh
+command -v g++ >/dev/null || bash .ci/apt.sh g++
+shim=$PWD/backends/cuda/shim
+toolkit=$PWD/target/ci-cuda-toolkit
+mkdir -p "$toolkit/lib"
+g++ -std=c++17 -O2 -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas -shared -fPIC -I "$shim" \
+    -Wl,-soname,libcuda.so "$shim"/{shim,libcuda,libcuda_streams,libcuda_candle}.cpp -o "$toolkit/lib/libcuda.so"
+# One library for all those that candle names.
+for library in cublas cublasLt cudart curand nvrtc; do
+    ln -sf libcuda.so "$toolkit/lib/lib$library.so"
+done
+
+export CUDA_HOME=$toolkit NVCC=$shim/nvcc CUDA_COMPUTE_CAP=80 LD_LIBRARY_PATH=$toolkit/lib
+adapters=(-p koala-optim --features ndarray,candle,burn,checkpoint,cuda,candle-core/cuda)
+# With little or no optimization: that takes long to compile.
+for package in koala-optim candle-core; do
+    adapters+=(--config "profile.dev.package.$package.opt-level=0")
+done
+cargo test "${adapters[@]}" --test candle_on_cuda
+skip "candle's adapter on a GPU" "there is no GPU that these tests would use"
