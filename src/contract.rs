@@ -77,3 +77,7 @@ pub const CHUNK: usize = 64 * BLOCK;
 
 /// A tensor whose gradient has a Euclidean norm below this keeps its parameters and its state.
 pub const SKIP_GRADIENT_NORM: f64 = 1e-9;
+
+/// The least number by which gradients are multiplied, or that they are limited to. Below that, an f32 loses digits of it,
+/// and in the end all of it: gradients would vanish.
+pub const LEAST_FACTOR: f64 = 1e-37;

@@ -1,5 +1,6 @@
 //! What a user sets: the filter's numbers, what to do when a step can't be taken, and the loss it is taken with.
 
+use crate::contract::LEAST_FACTOR;
 use crate::error::Error;
 
 /// Which covariance of the least Frobenius norm is reconstructed from v: paper section 3.
@@ -134,9 +135,6 @@ impl Default for Scaling {
     }
 }
 
-/// Below that, an f32 loses digits of it, and in the end all of it: gradients would vanish.
-const LEAST_SCALE: f64 = 1e-37;
-
 impl Scaling {
     /// Whether every number is in its range.
     ///
@@ -150,7 +148,7 @@ impl Scaling {
     pub fn validate(&self) -> Result<(), Error> {
         let Scaling { factor, limit } = *self;
         let error = |setting, value, expected| Err(Error::Setting { setting, value, expected });
-        match (factor >= LEAST_SCALE && (factor as f32).is_finite(), limit >= LEAST_SCALE) {
+        match (factor >= LEAST_FACTOR && (factor as f32).is_finite(), limit >= LEAST_FACTOR) {
             (false, _) => error("gradient's factor", factor, "a number that is at least 1e-37, and finite in f32"),
             (true, false) => error("gradient's limit", limit, "a number that is at least 1e-37"),
             (true, true) => Ok(()),

@@ -7,7 +7,7 @@ use koala_optim::{ElementType, Settings, Variant, contract};
 #[path = "../backends/cuda/tables.rs"]
 mod tables;
 
-use contract::{BLOCK, LANES, RUN_ROWS, SKIP_GRADIENT_NORM};
+use contract::{BLOCK, LANES, LEAST_FACTOR, RUN_ROWS, SKIP_GRADIENT_NORM};
 use koala_measure::models;
 use tables::{CHANGES, CHUNK, Changes, Launch, SUMS, THREADS, chunk_map, groups};
 
@@ -19,6 +19,7 @@ fn the_kernels_have_the_contract_s_numbers() {
         format!("constexpr unsigned RUN_ROWS = {RUN_ROWS};"),
         format!("constexpr unsigned BLOCK = {BLOCK};"),
         format!("constexpr double SKIP_GRADIENT_NORM = {SKIP_GRADIENT_NORM:e};"),
+        format!("constexpr double LEAST_FACTOR = {LEAST_FACTOR:e};"),
         format!("constexpr unsigned CHUNK_BLOCKS = {};", CHUNK / BLOCK),
         format!("constexpr unsigned SUMS = {SUMS};"),
         format!("constexpr unsigned CHANGES = {CHANGES};"),

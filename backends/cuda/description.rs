@@ -13,6 +13,8 @@ pub(super) struct Tables {
     /// Whether a graph has these: then they stay as they are, but for where the gradients are, which each of its launches
     /// writes.
     pub captured: bool,
+    /// Whether a step of these was put on a stream, so that there are reports of it.
+    pub stepped: bool,
     pub rows: Vec<TensorRow>,
     pub groups: Vec<Group>,
     pub tensors: Memory,
@@ -28,6 +30,7 @@ impl Tables {
         let none = || Memory::zeroed(counted, 0);
         Ok(Tables {
             captured: false,
+            stepped: false,
             rows: Vec::new(),
             groups: tables::groups(std::iter::empty(), 0),
             tensors: none()?,
@@ -67,6 +70,7 @@ impl Tables {
     ) -> Result<(), Error> {
         // Until all is written, there are no tensors.
         self.rows.clear();
+        self.stepped = false;
         self.groups = tables::groups(std::iter::empty(), 0);
         let chunks: Vec<ChunkRow> = tables::chunk_map(rows.iter().map(|row| row.length as usize));
         for (memory, bytes) in [

@@ -64,7 +64,7 @@ pub enum Error {
     ForeignStream,
     /// A buffer is not memory of the device.
     NotOnDevice {
-        /// The tensor's name; empty for the loss.
+        /// The tensor's name; empty where it belongs to none.
         tensor: String,
         /// Which buffer.
         buffer: &'static str,
@@ -73,7 +73,7 @@ pub enum Error {
     },
     /// A buffer's address is not a multiple of its elements' size.
     Misaligned {
-        /// The tensor's name; empty for the loss.
+        /// The tensor's name; empty where it belongs to none.
         tensor: String,
         /// Which buffer.
         buffer: &'static str,
@@ -106,7 +106,7 @@ impl From<CallError> for Error {
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let of = |tensor: &str| if tensor.is_empty() { "the loss".into() } else { format!("tensor {tensor:?}") };
+        let of = |tensor: &str| if tensor.is_empty() { String::new() } else { format!("tensor {tensor:?}: ") };
         match self {
             Error::Call(error) => error.fmt(f),
             Error::NoDriver => f.write_str("there is no CUDA driver on this machine (libcuda.so.1 or nvcuda.dll)"),
@@ -121,18 +121,18 @@ impl std::fmt::Display for Error {
             Error::Memory { bytes } => write!(f, "the device has no {bytes} bytes of memory left"),
             Error::HostMemory { bytes } => write!(f, "the host has no {bytes} bytes of memory left"),
             Error::StateBytes { tensor, found, expected } => {
-                write!(f, "{}: {found} bytes for its state, expected {expected}", of(tensor))
+                write!(f, "{}{found} bytes for its state, expected {expected}", of(tensor))
             }
             Error::Captured { expected } => write!(f, "the stream is being captured in a graph, expected {expected}"),
             Error::ForeignStream => f.write_str("the stream belongs to another device or context"),
             Error::NotOnDevice { tensor, buffer, address } => {
-                write!(f, "{}: the {buffer} at {address:#x} is not in the device's memory", of(tensor))
+                write!(f, "{}the {buffer} at {address:#x} is not in the device's memory", of(tensor))
             }
             Error::Misaligned { tensor, buffer, address } => {
-                write!(f, "{}: the {buffer} at {address:#x} is not aligned to its elements", of(tensor))
+                write!(f, "{}the {buffer} at {address:#x} is not aligned to its elements", of(tensor))
             }
             Error::TooLong { tensor, length, longest } => {
-                write!(f, "{}: {length} elements, expected at most {longest}", of(tensor))
+                write!(f, "{}{length} elements, expected at most {longest}", of(tensor))
             }
             Error::Policy { policy } => {
                 write!(f, "{policy} cannot be had on a device: the host would have to wait for each step")

@@ -1,6 +1,6 @@
 // A step on a GPU, in three kernels: the dot products of all tensors of a group, the scalar recursion of each, and the
-// update of all. The arithmetic is that of src/dots.rs, src/recursion.rs and src/update.rs, operation by operation, in
-// the shape of src/contract.rs: so the bits are the CPU's.
+// update of all. The arithmetic is that of src/staging.rs, src/dots.rs, src/recursion.rs and src/update.rs, operation by
+// operation, in the shape of src/contract.rs: so the bits are the CPU's.
 //
 // A contract's block of 1024 elements is half a warp's work, a lane each. A thread block takes a chunk of eight such
 // blocks, by a map of chunks, so that one large tensor and many small ones both fill the device.
@@ -14,6 +14,7 @@ constexpr unsigned LANES = 16;
 constexpr unsigned RUN_ROWS = 8;
 constexpr unsigned BLOCK = 1024;
 constexpr double SKIP_GRADIENT_NORM = 1e-9;
+constexpr double LEAST_FACTOR = 1e-37;
 
 constexpr unsigned RUN = LANES * RUN_ROWS;
 constexpr unsigned CHUNK_BLOCKS = 8;
@@ -31,6 +32,9 @@ enum Outcome : unsigned { STEPPED, FIRST_STEP, RESTARTED, SKIPPED, FROZEN, NON_F
 struct Settings {
     double learning_rate, weight_decay, initial_variance, process_noise;
     unsigned vanilla, frozen;
+    const void *device_learning_rate;  // null where the host has given it
+    ElementType learning_rate_type;    // of what is on the device
+    unsigned unused;
 };
 
 // As C has them, koala_scalars: they may be in the caller's memory.
@@ -59,6 +63,7 @@ struct Chunk {
 struct Plan {
     Scalars scalars;
     double weight_decay, keep, process_noise, mix, rate, initial_variance;  // rounded to the arithmetic type
+    double gradient_factor;                                                 // likewise
     unsigned begins;  // whether h = H and v = σ·H before the step
     unsigned unused;
 };
@@ -90,12 +95,15 @@ struct Launch {
     const void *device_mean, *device_second_moment;  // null where the host has given these:
     double mean, second_moment;
     double noise_decay;
-    ElementType loss_type;            // of what is on the device
+    double gradient_factor, gradient_limit;
+    // What the loss was multiplied by, and so the gradients; and whether that made one infinite, if it is not zero. Each
+    // may be null.
+    const void *device_scale, *device_found_infinite;
+    ElementType loss_type, scaler_type;  // of what is on the device
     unsigned first_chunk, chunks_end;  // of this group
     unsigned first_tensor, tensors_end;
     unsigned begins, ends;             // whether the group is the step's first, its last
     unsigned fixed_noise, keep_all, restart, norms;  // the configuration
-    unsigned unused;
 };
 
 // The argument of the kernel that writes words between steps: of settings, of scalars where a filter restarts, and the
@@ -208,6 +216,43 @@ __device__ inline bool decays(const Tensor &tensor, const Settings &settings) {
     return in_arithmetic(tensor, settings.weight_decay) != 0.0;
 }
 
+// A number of the caller's.
+__device__ double on_device(const void *place, ElementType type) {
+    switch (type) {
+        case F32: return *static_cast<const float *>(place);
+        case F64: return *static_cast<const double *>(place);
+        case BF16: return exact(*static_cast<const Bf16 *>(place));
+        default: return exact(*static_cast<const F16Bits *>(place));
+    }
+}
+
+__device__ inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000); }
+
+// ---- What becomes of a gradient's elements as they are loaded: src/staging.rs.
+
+// The host refuses factors that are out of range. Here, with one that the device computes, the gradient is no number.
+__device__ inline double gradient_factor(const Launch &launch) {
+    if (launch.device_scale == nullptr) return launch.gradient_factor;
+    const Double scale = {on_device(launch.device_scale, launch.scaler_type)};
+    const Double factor = Double{launch.gradient_factor} / scale;
+    const bool good = factor.value >= LEAST_FACTOR && is_finite({__double2float_rn(factor.value)});
+    return good ? factor.value : not_a_number();
+}
+
+template <typename F> struct Scaling {
+    Number<F> factor, limit;
+
+    __device__ Scaling(double factor, double limit) : factor{rounded<F>(factor)}, limit{rounded<F>(limit)} {}
+
+    __device__ bool has_limit() const { return is_finite(widened(limit)); }
+
+    // An element in the arithmetic type. One that is no number stays so.
+    __device__ Number<F> limited(Number<F> x) const {
+        if (x.value > limit.value) return limit;
+        return x.value < -limit.value ? Number<F>{-limit.value} : x;
+    }
+};
+
 // ---- The dot products.
 
 // a = H·h, b = H·v, c = H·H, t = θ·θ, and g·g.
@@ -216,12 +261,12 @@ struct Sums {
 };
 constexpr unsigned SUMS = 5;
 
-// One lane of a run: its rows of products summed in the arithmetic type, then added to the lane's float64 sums. A row
-// that begins within the tensor is filled up with zeros; those after it are none.
-template <typename P, typename S>
+// One lane of a run: its rows of products summed in the arithmetic type, then added to the lane's float64 sums; and, where
+// there is a limit, the squares of the gradient without it. A row that begins within the tensor is filled up with zeros;
+// those after it are none.
+template <typename P, typename S, typename F>
 __device__ void add_run(const Tensor &tensor, Length first, bool decays, bool reads_parameters, bool reads_state,
-                        Number<Arithmetic<P>> weight_decay, Double (&sums)[SUMS]) {
-    using F = Arithmetic<P>;
+                        Number<F> weight_decay, const Scaling<F> &scaling, Double (&sums)[SUMS], Double &unlimited) {
     const P *const gradients = static_cast<const P *>(tensor.gradient);
     const P *const parameters = static_cast<const P *>(tensor.parameters);
     const S *const hs = static_cast<const S *>(tensor.h);
@@ -239,10 +284,15 @@ __device__ void add_run(const Tensor &tensor, Length first, bool decays, bool re
         h[row].value = inside && reads_state ? exact(hs[i]) : F(0);
         v[row].value = inside && reads_state ? exact(vs[i]) : F(0);
     }
-    Number<F> run[SUMS] = {};
+    Number<F> run[SUMS] = {}, squares = {};
 #pragma unroll
     for (unsigned row = 0; row < RUN_ROWS; ++row) {
         if (first + row * LANES >= tensor.length) break;
+        g[row] = scaling.factor * g[row];
+        if (scaling.has_limit()) {
+            squares = squares + g[row] * g[row];
+            g[row] = scaling.limited(g[row]);
+        }
         const Number<F> measurement = decays ? g[row] + weight_decay * p[row] : g[row];
         run[0] = run[0] + measurement * h[row];
         run[1] = run[1] + measurement * v[row];
@@ -252,31 +302,32 @@ __device__ void add_run(const Tensor &tensor, Length first, bool decays, bool re
     }
 #pragma unroll
     for (unsigned k = 0; k < SUMS; ++k) sums[k] = sums[k] + widened(run[k]);
+    unlimited = unlimited + widened(squares);
+}
+
+// The sum of a block, in its first lane.
+__device__ inline Double over_lanes(Double sum) {
+    for (unsigned distance = LANES / 2; distance > 0; distance /= 2)
+        sum = sum + Double{__shfl_down_sync(0xffffffff, sum.value, distance, LANES)};
+    return sum;
 }
 
 // The step begins: its loss, its noise, and nothing counted yet.
-__device__ double loss_on_device(const void *place, ElementType type) {
-    switch (type) {
-        case F32: return *static_cast<const float *>(place);
-        case F64: return *static_cast<const double *>(place);
-        case BF16: return exact(*static_cast<const Bf16 *>(place));
-        default: return exact(*static_cast<const F16Bits *>(place));
-    }
-}
-
 __device__ void begin_step(const Launch &launch) {
     Progress &progress = *launch.progress;
     const bool given = launch.device_mean == nullptr;
-    const Double mean = {given ? launch.mean : loss_on_device(launch.device_mean, launch.loss_type)};
+    const Double mean = {given ? launch.mean : on_device(launch.device_mean, launch.loss_type)};
     const Double second_moment = {launch.device_second_moment == nullptr
                                       ? launch.second_moment
-                                      : loss_on_device(launch.device_second_moment, launch.loss_type)};
+                                      : on_device(launch.device_second_moment, launch.loss_type)};
+    const bool found_infinite = launch.device_found_infinite != nullptr &&
+                                on_device(launch.device_found_infinite, launch.scaler_type) != 0.0;
     // The host refuses a second moment below zero. Here it can only be taken for no number.
-    const bool finite = is_finite(mean) && !(second_moment.value < 0.0) &&
+    const bool finite = !found_infinite && is_finite(mean) && !(second_moment.value < 0.0) &&
                         (launch.fixed_noise || is_finite(second_moment));
     const Double noise = {progress.noise}, decay = {launch.noise_decay};
     const Double averaged = decay * noise + (Double{1.0} - decay) * second_moment;
-    progress.loss = finite ? mean.value : __longlong_as_double(0x7ff8000000000000);
+    progress.loss = finite ? mean.value : not_a_number();
     progress.next_noise = finite && !launch.fixed_noise ? averaged.value : noise.value;
     progress.finite = finite;
     for (unsigned outcome = 0; outcome < OUTCOMES; ++outcome) progress.counts[outcome] = 0;
@@ -294,24 +345,28 @@ extern "C" __global__ void __launch_bounds__(THREADS) koala_dots(const Launch la
     const bool decay = decays(tensor, settings), reads_parameters = decay || launch.norms;
     const bool reads_state = tensor.scalars->steps != 0;
 
-    Double sums[SUMS] = {};
+    Double sums[SUMS] = {}, unlimited = {};
     const unsigned block = threadIdx.x / LANES;
+    bool has_limit = false;
     in_types(tensor, [&](auto p, auto s) {
         using P = decltype(p);
         using S = decltype(s);
         const Number<Arithmetic<P>> weight_decay = {rounded<Arithmetic<P>>(settings.weight_decay)};
+        const Scaling<Arithmetic<P>> scaling(gradient_factor(launch), launch.gradient_limit);
+        has_limit = scaling.has_limit();
         const Length begin = Length(chunk.place) * CHUNK + block * BLOCK, end = begin + BLOCK;
         for (Length run = begin; run < end && run < tensor.length; run += RUN)
-            add_run<P, S>(tensor, run, decay, reads_parameters, reads_state, weight_decay, sums);
+            add_run<P, S>(tensor, run, decay, reads_parameters, reads_state, weight_decay, scaling, sums, unlimited);
     });
 
     // The tree over lanes, then that over the chunk's blocks. A block that is not there is 0, which changes no bit.
 #pragma unroll
-    for (unsigned k = 0; k < SUMS; ++k) {
-        for (unsigned distance = LANES / 2; distance > 0; distance /= 2)
-            sums[k] = sums[k] + Double{__shfl_down_sync(0xffffffff, sums[k].value, distance, LANES)};
-        if (threadIdx.x % LANES == 0) blocks[block][k] = sums[k].value;
-    }
+    for (unsigned k = 0; k < SUMS; ++k) sums[k] = over_lanes(sums[k]);
+    unlimited = over_lanes(unlimited);
+    // A limit is not to hide what is not finite.
+    if (has_limit && !is_finite(unlimited)) sums[2] = sums[4] = unlimited;
+    if (threadIdx.x % LANES == 0)
+        for (unsigned k = 0; k < SUMS; ++k) blocks[block][k] = sums[k].value;
     __syncthreads();
     if (threadIdx.x < SUMS) {
         const unsigned k = threadIdx.x;
@@ -437,12 +492,19 @@ __device__ inline bool is_step(unsigned outcome) {
     return outcome == STEPPED || outcome == FIRST_STEP || outcome == RESTARTED;
 }
 
+// The host refuses one below zero. Here, as with one that is no number, nothing of the tensor is written.
+__device__ inline double learning_rate(const Settings &settings) {
+    if (settings.device_learning_rate == nullptr) return settings.learning_rate;
+    const double found = on_device(settings.device_learning_rate, settings.learning_rate_type);
+    return found < 0.0 ? not_a_number() : found;
+}
+
 // A thread block for each tensor.
 extern "C" __global__ void __launch_bounds__(THREADS) koala_recursion(const Launch launch) {
     const unsigned number = launch.first_tensor + blockIdx.x;
     if (number >= launch.tensors_end) return;
     const Tensor tensor = launch.tensors[number];
-    const Settings settings = *tensor.settings;
+    Settings settings = *tensor.settings;
 
     // The tree over chunks, whose blocks are whole subtrees, in place.
     double *const partials = launch.partials + Length(tensor.first_chunk) * SUMS;
@@ -461,11 +523,14 @@ extern "C" __global__ void __launch_bounds__(THREADS) koala_recursion(const Laun
     if (!settings.frozen) {
         const Scalars scalars = *tensor.scalars;
         const bool begins = scalars.steps == 0, decay = decays(tensor, settings);
+        settings.learning_rate = learning_rate(settings);
         Dots all = {};
         if (chunks != 0) all = {{partials[0]}, {partials[1]}, {partials[2]}, {partials[3]}, {partials[4]}};
         const Double none = {0.0};
         const Dots dots = {begins ? none : all.a, begins ? none : all.b, all.c, decay ? all.t : none, all.g};
         decision = decide(tensor, settings, *launch.progress, launch.restart, dots, scalars);
+        // Here, and not in each block of the update, as it is a division.
+        decision.plan.gradient_factor = in_arithmetic(tensor, gradient_factor(launch));
         decision.report.gradient_norm = root(all.g).value;
         decision.report.measurement_norm = root(all.c).value;
         decision.report.parameters_norm = root(all.t).value;
@@ -486,9 +551,8 @@ template <typename P> __device__ void write_copy(const Tensor &tensor, Length i,
 }
 
 // Up to `TOGETHER` elements, `THREADS` apart.
-template <typename P, typename S>
-__device__ void update(const Tensor &tensor, const Plan &plan, Length first) {
-    using F = Arithmetic<P>;
+template <typename P, typename S, typename F>
+__device__ void update(const Tensor &tensor, const Plan &plan, const Scaling<F> &scaling, Length first) {
     const auto coefficient = [](double value) { return Number<F>{rounded<F>(value)}; };
     const Number<F> weight_decay = coefficient(plan.weight_decay), keep = coefficient(plan.keep);
     const Number<F> process_noise = coefficient(plan.process_noise), mix = coefficient(plan.mix);
@@ -515,7 +579,8 @@ __device__ void update(const Tensor &tensor, const Plan &plan, Length first) {
     for (unsigned k = 0; k < TOGETHER; ++k) {
         const Length i = first + k * THREADS;
         if (i >= tensor.length) break;
-        const Number<F> measurement = decay ? g[k] + weight_decay * p[k] : g[k];
+        const Number<F> gradient = scaling.limited(scaling.factor * g[k]);
+        const Number<F> measurement = decay ? gradient + weight_decay * p[k] : gradient;
         const S stored_measurement = rounded<S>(measurement.value);
         if (begins) {
             h[k].value = exact(stored_measurement);
@@ -564,9 +629,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) koala_update(const Launch 
     if (all_kept) return;
 
     in_types(tensor, [&](auto p, auto s) {
+        const Scaling<Arithmetic<decltype(p)>> scaling(plan.gradient_factor, launch.gradient_limit);
         const Length begin = Length(chunk.place) * CHUNK, end = begin + CHUNK;
         for (Length first = begin + threadIdx.x; first < end && first < tensor.length; first += TOGETHER * THREADS)
-            update<decltype(p), decltype(s)>(tensor, plan, first);
+            update<decltype(p), decltype(s)>(tensor, plan, scaling, first);
     });
 }
 

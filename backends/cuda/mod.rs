@@ -23,15 +23,15 @@
 //!
 //! # What differs from the optimizer on the CPU
 //!
-//! - It is KOALA++ only, without [`Method`](crate::Method): and the gradients are taken as they are, neither scaled nor
-//!   clipped.
+//! - It is KOALA++ only, without [`Method`](crate::Method); and gradients can be [scaled](Optimizer::set_scaling) and limited
+//!   one by one, but not clipped by their norm.
 //! - [`OnNonFinite::Unchecked`](crate::OnNonFinite) leaves out nothing here, as KOALA++'s dot products look at every
 //!   gradient anyway: it is what [`OnNonFinite::KeepTensor`](crate::OnNonFinite) is.
 //! - A step returns before it has run; [`Optimizer::report`] waits for it. So no policy can make an error of what a
 //!   step meets: [`OnNonFinite::Error`](crate::OnNonFinite) and [`OnBreakdown::Error`](crate::OnBreakdown) are refused.
 //!   [`OnNonFinite::KeepAll`](crate::OnNonFinite) keeps all tensors too, and its report says so.
-//! - The loss may be a number on the device. One whose second moment is below zero, which is an error from the host, is
-//!   then taken as one that is not finite.
+//! - The loss, learning rates and the scale of gradients may be numbers on the device. What would be an error from the
+//!   host, a second moment or a learning rate below zero, say, is then taken as not finite.
 //! - A gradient's memory is not exchanged for that of h: whether a tensor steps is known on the device only.
 //!
 //! # Memory traffic
@@ -52,19 +52,21 @@
 //! # Capturing a graph
 //!
 //! A step is launches on the caller's stream and nothing else once the optimizer has seen its tensors: it allocates
-//! nothing and waits for nothing. So take one step, then capture another with the same tensors; the loss should then be
-//! on the device. What is only captured has not been done: the graph has tables of its own for as long as the optimizer
+//! nothing and waits for nothing. So [prepare](Optimizer::prepare) the tensors, or take a step of them, then capture one;
+//! the loss should then be on the device. What is only captured has not been done: the graph has tables of its own for as long as the optimizer
 //! lives, and other steps, with any tensors and with gradients anywhere, may be taken before and between its launches.
 //!
-//! - A launch of the graph takes parameters, gradients, copies, state and a loss on the device where they were when the
-//!   step was captured, and a loss from the host as it was then. The graph is of no use any more once one of them has moved
+//! - A launch of the graph takes parameters, gradients, copies, state, and a loss and a scaler on the device where they were
+//!   when the step was captured, and a loss and a scaling from the host as they were then. The graph is of no use any more once one of them has moved
 //!   or the optimizer is dropped, which must not happen while a launch may run, nor during a capture.
 //! - Settings and restarts are not captured, as each launch would undo what has been written since. They are written by
 //!   [`Optimizer::write_changes`], before the capture and before a launch, or by a step that is not captured.
 //! - The learning rate of a launch is the one that was written last: a schedule writes it ahead of each launch, on the
-//!   stream. It cannot be a number that the device computes, nor is there a flag there by which a step is left out.
+//!   stream, or it is a number that the device computes: [`Optimizer::set_device_learning_rate`].
+//! - Where gradients are scaled against underflow, the scale and the flag by which a step is left out may be the device's
+//!   too, so that nothing waits for them: [`Optimizer::set_device_scaler`].
 //! - What cannot be done during a capture is refused by [`Error::Captured`] before it could spoil it: to step tensors that
-//!   were not stepped before, to write changes, and to read. Tensors and groups must not be added then, which allocates.
+//!   were not known before, to write changes, and to read. Tensors and groups must not be added then, which allocates.
 //!
 //! # The instruction set
 //!
@@ -77,7 +79,7 @@ mod description;
 mod device;
 mod driver;
 mod error;
-mod loss;
+mod numbers;
 mod optimizer;
 mod state;
 mod tables;
@@ -86,7 +88,7 @@ mod tensor;
 pub use device::Device;
 pub use driver::{Driver, Kernel, Stream};
 pub use error::Error;
-pub use loss::{DeviceLoss, StepLoss};
+pub use numbers::{DeviceLearningRate, DeviceLoss, DeviceScaler, StepLoss};
 pub use optimizer::{Config, Counts, Optimizer, State};
 pub use state::StateBuffers;
 pub use tensor::Tensor;

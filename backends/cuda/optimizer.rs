@@ -1,6 +1,7 @@
 //! The optimizer: named tensors in groups, and their state on the device.
 
 mod reading;
+mod settings;
 mod step;
 
 use std::collections::HashMap;
@@ -9,10 +10,13 @@ use std::sync::Arc;
 use super::description::Tables;
 use super::driver::{Counted, Driver, Memory, Stream};
 use super::error::Error;
+use super::numbers::{DeviceLearningRate, DeviceScaler};
 use super::state::StateBuffers;
 use super::tables::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
 use super::tensor::check_address;
-use crate::{ElementType, Error as CallError, GroupId, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType};
+use crate::{
+    ElementType, Error as CallError, GroupId, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, StateType,
+};
 
 pub use reading::{Counts, State};
 
@@ -40,6 +44,8 @@ pub struct Config {
 pub struct Optimizer {
     counted: Arc<Counted>,
     config: Config,
+    scaling: Scaling,
+    scaler: Option<DeviceScaler>,
     group_bytes: usize,
     progress: Memory,
     groups: Vec<SettingsGroup>,
@@ -61,6 +67,7 @@ pub struct Optimizer {
 #[derive(Debug)]
 struct SettingsGroup {
     settings: Settings,
+    device_learning_rate: Option<DeviceLearningRate>,
     memory: Memory,
     changed: bool,
 }
@@ -107,6 +114,8 @@ impl Optimizer {
         Ok(Optimizer {
             counted,
             config,
+            scaling: Scaling::default(),
+            scaler: None,
             group_bytes,
             progress,
             groups: Vec::new(),
@@ -130,65 +139,8 @@ impl Optimizer {
     pub fn add_group(&mut self, settings: Settings) -> Result<GroupId, Error> {
         settings.validate()?;
         let memory = Memory::zeroed(&self.counted, size_of::<SettingsRow>())?;
-        self.groups.push(SettingsGroup { settings, memory, changed: true });
+        self.groups.push(SettingsGroup { settings, device_learning_rate: None, memory, changed: true });
         Ok(GroupId(self.groups.len() - 1))
-    }
-
-    /// The settings of a group.
-    ///
-    /// # Errors
-    /// [`Error::Call`] for another optimizer's group.
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// let group = optimizer.add_group(Settings::default())?;
-    /// assert_eq!(optimizer.settings(group)?, Settings::default());
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn settings(&self, group: GroupId) -> Result<Settings, Error> {
-        let error = CallError::UnknownGroup { group: group.0, groups: self.groups.len() };
-        Ok(self.groups.get(group.0).ok_or(error)?.settings)
-    }
-
-    /// Changes the settings of a group from the next step on.
-    ///
-    /// # Errors
-    /// [`Error::Call`] for a number out of range or another optimizer's group.
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// let group = optimizer.add_group(Settings::default())?;
-    /// optimizer.set_settings(group, Settings { frozen: true, ..optimizer.settings(group)? })?;
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn set_settings(&mut self, group: GroupId, settings: Settings) -> Result<(), Error> {
-        settings.validate()?;
-        if self.settings(group)? != settings {
-            self.groups[group.0].settings = settings;
-            self.groups[group.0].changed = true;
-        }
-        Ok(())
-    }
-
-    /// Changes the learning rate of a group from the next step on.
-    ///
-    /// # Errors
-    /// As [`set_settings`](Self::set_settings).
-    ///
-    /// ```no_run
-    /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
-    /// # use koala_optim::{ElementType, Settings, StateType};
-    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
-    /// let group = optimizer.add_group(Settings::default())?;
-    /// optimizer.set_learning_rate(group, 0.1)?;
-    /// # Ok::<(), koala_optim::cuda::Error>(())
-    /// ```
-    pub fn set_learning_rate(&mut self, group: GroupId, learning_rate: f64) -> Result<(), Error> {
-        self.set_settings(group, Settings { learning_rate, ..self.settings(group)? })
     }
 
     /// Makes a tensor known, and allocates its state on the device. A tensor may be added at any time.

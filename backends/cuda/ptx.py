@@ -16,9 +16,10 @@ import tempfile
 HERE = pathlib.Path(__file__).parent
 OPTIONS = ["--gpu-architecture=compute_80", "--std=c++17", "--device-as-default-execution-space", "--fmad=false", "--ftz=false", "--prec-div=true",
            "--prec-sqrt=true"]
-# What ptxas may use for each kernel on these architectures: registers a thread. Nothing may be spilled to memory.
+# What ptxas may use for each kernel on these architectures: registers a thread. Nothing may be spilled to memory. Up to 128,
+# a multiprocessor has room for four thread blocks of the dots; up to 64, for eight of the update.
 ARCHITECTURES = ["sm_80", "sm_90"]
-REGISTERS = {"koala_dots": 112, "koala_recursion": 80, "koala_update": 64, "koala_change": 24}
+REGISTERS = {"koala_dots": 128, "koala_recursion": 96, "koala_update": 64, "koala_change": 24}
 
 
 def packages():

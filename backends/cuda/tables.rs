@@ -65,13 +65,26 @@ pub struct SettingsRow {
     pub process_noise: f64,
     pub vanilla: u32,
     pub frozen: u32,
+    pub device_learning_rate: u64,
+    pub learning_rate_type: u32,
+    pub unused: u32,
 }
 
-impl From<Settings> for SettingsRow {
-    fn from(settings: Settings) -> Self {
+impl SettingsRow {
+    /// Settings, whose learning rate may be elsewhere: of that type, at that address.
+    pub fn new(settings: Settings, device_learning_rate: Option<(ElementType, u64)>) -> Self {
         let Settings { learning_rate, weight_decay, initial_variance, process_noise, variant, frozen } = settings;
-        let vanilla = u32::from(variant == Variant::Vanilla);
-        SettingsRow { learning_rate, weight_decay, initial_variance, process_noise, vanilla, frozen: frozen.into() }
+        SettingsRow {
+            learning_rate,
+            weight_decay,
+            initial_variance,
+            process_noise,
+            vanilla: u32::from(variant == Variant::Vanilla),
+            frozen: frozen.into(),
+            device_learning_rate: device_learning_rate.map_or(0, |(_, address)| address),
+            learning_rate_type: type_number(device_learning_rate.map(|(element_type, _)| element_type)),
+            unused: 0,
+        }
     }
 }
 
@@ -86,7 +99,7 @@ pub struct ScalarsRow {
 }
 
 /// The bytes of a plan, which the host never looks at.
-pub const PLAN_BYTES: usize = size_of::<ScalarsRow>() + 6 * 8 + 8;
+pub const PLAN_BYTES: usize = size_of::<ScalarsRow>() + 7 * 8 + 8;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -129,7 +142,12 @@ pub struct Launch {
     pub mean: f64,
     pub second_moment: f64,
     pub noise_decay: f64,
+    pub gradient_factor: f64,
+    pub gradient_limit: f64,
+    pub device_scale: u64,
+    pub device_found_infinite: u64,
     pub loss_type: u32,
+    pub scaler_type: u32,
     pub first_chunk: u32,
     pub chunks_end: u32,
     pub first_tensor: u32,
@@ -140,7 +158,6 @@ pub struct Launch {
     pub keep_all: u32,
     pub restart: u32,
     pub norms: u32,
-    pub unused: u32,
 }
 
 /// Words that one launch changes at most: as many as a kernel's argument has room for.

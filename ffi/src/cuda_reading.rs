@@ -117,7 +117,7 @@ pub struct koala_cuda_counts {
     /// Steps put on a stream; captured ones are not counted, nor is what a graph's launches do.
     pub steps: u64,
     /// Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words that
-    /// change before it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved,
+    /// change before it: seven for a group's settings, four for a filter that restarts, one for a gradient that has moved,
     /// or that is captured.
     pub launches: u64,
     /// Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those of

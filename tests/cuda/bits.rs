@@ -11,7 +11,7 @@ use crate::shim::half_conversions;
 
 /// Compares the machine with the scalar backend, over groups of all tensors, of single ones, and of something between; and
 /// returns the bits, if there was anything to compare.
-fn agrees(model: &Model) -> Option<Trace> {
+pub fn agrees(model: &Model) -> Option<Trace> {
     let machine = machine()?;
     let expected = on_scalar(model);
     let total: usize = model.shapes.iter().map(|shape| shape.length * 8).sum();
@@ -31,14 +31,14 @@ fn agrees(model: &Model) -> Option<Trace> {
 }
 
 /// A settings' group without weight decay and one with, of that variant.
-fn settings(variant: Variant) -> Vec<Settings> {
+pub fn settings(variant: Variant) -> Vec<Settings> {
     let plain =
         Settings { learning_rate: 0.3, initial_variance: 0.2, process_noise: 0.05, variant, ..Settings::default() };
     vec![plain, Settings { weight_decay: 0.01, ..plain }]
 }
 
 /// A tensor of each pair of types, with and without weight decay, and with every kind of copy among them.
-fn shapes(length: usize) -> Vec<Shape> {
+pub fn shapes(length: usize) -> Vec<Shape> {
     let copies = [None, Some(ElementType::Bf16), Some(ElementType::F16)];
     let types = TYPES.into_iter().enumerate();
     types
@@ -49,7 +49,7 @@ fn shapes(length: usize) -> Vec<Shape> {
 }
 
 /// Some tensors of f32.
-fn plain_shapes(lengths: &[usize], group: usize) -> Vec<Shape> {
+pub fn plain_shapes(lengths: &[usize], group: usize) -> Vec<Shape> {
     let shape = |length: &usize| Shape {
         length: *length,
         parameters: ElementType::F32,

@@ -112,6 +112,29 @@ fn steps_of_other_tensors_leave_a_graph_as_it_is() {
     both.launch(&graph, &[0], 3);
 }
 
+/// Prepared tensors can be captured before any step was taken.
+#[test]
+fn the_first_step_of_all_is_captured() {
+    let Some(mut both) = Both::on_machine() else { return };
+    let tensors = both.device.tensors();
+    let captured = {
+        let Both { device, recorder, .. } = &mut both;
+        recorder.capture(|stream| {
+            let refused = device.optimizer.step(stream, LOSS, &tensors);
+            assert!(matches!(refused, Err(Error::Captured { expected }) if expected.contains("settings")));
+            let refused = device.optimizer.prepare(stream, &tensors);
+            assert!(matches!(refused, Err(Error::Captured { expected }) if expected.contains("prepared")));
+        })
+    };
+    drop(captured);
+    both.device.optimizer.prepare(both.device.stream, &tensors).unwrap();
+    let graph = both.capture(&ALL);
+    for _ in 0..3 {
+        both.launch(&graph, &ALL, 3);
+    }
+    both.step(&ALL);
+}
+
 /// The details are those of the launch, as long as no other step is put on the stream.
 #[test]
 fn details_of_a_launch() {

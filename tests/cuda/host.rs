@@ -123,7 +123,7 @@ fn what_a_step_refuses() {
             on,
             mean_on_host.into(),
             device.tensors(),
-            Error::NotOnDevice { tensor: named(""), buffer: "mean", address: host_address },
+            Error::NotOnDevice { tensor: named(""), buffer: "mean loss", address: host_address },
         ),
         (
             on,

@@ -14,6 +14,8 @@ mod graphs;
 mod host;
 mod machine;
 mod model;
+mod numbers;
+mod scaling;
 mod shim;
 mod steps;
 mod three;

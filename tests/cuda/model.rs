@@ -1,9 +1,9 @@
 //! A model that is stepped by the scalar backend and by the kernels, and all that the contract speaks of, as bits.
 
-use koala_optim::cuda::{self, DeviceLoss, StateBuffers, StepLoss, Stream};
+use koala_optim::cuda::{self, DeviceLearningRate, DeviceLoss, DeviceScaler, StateBuffers, StepLoss, Stream};
 use koala_optim::{
-    Backend, Config, Element, ElementType, Loss, Noise, Optimizer, Policy, Report, Settings, StateType, Tensor, bf16,
-    f16,
+    Backend, Config, Element, ElementType, Loss, Noise, Optimizer, Policy, Report, Scaling, Settings, StateType,
+    Tensor, bf16, f16,
 };
 
 use crate::common::{random_vector, report_bits, round_to, scalar_bits, state_element};
@@ -22,6 +22,14 @@ pub struct Shape {
     pub offset: usize,
 }
 
+/// What only the device knows in a step: the learning rate of the first group, and what a gradient scaler keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    pub learning_rate: f64,
+    pub scale: f64,
+    pub found_infinite: f64,
+}
+
 /// A model, and how it is stepped.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -36,6 +44,9 @@ pub struct Model {
     /// Over how many calls the device's steps divide the tensors. Reports are the last call's then.
     pub calls: usize,
     pub loss: fn(usize) -> Loss,
+    pub scaling: Scaling,
+    /// What the device has of its own in a step, if it does.
+    pub numbers: Option<fn(usize) -> Numbers>,
     /// Changes a tensor's parameters before the first step, given its number.
     pub begin: fn(usize, &mut [f64]),
     /// Changes a tensor's gradient in a step, given the numbers of both.
@@ -54,6 +65,8 @@ impl Model {
             captured: false,
             calls: 1,
             loss: |step| Loss::new(0.9 - 0.01 * step as f64, 1.0 + 0.02 * step as f64),
+            scaling: Scaling::default(),
+            numbers: None,
             begin: |_, _| {},
             change: |_, _, _| {},
         }
@@ -194,8 +207,8 @@ impl Vector {
 
 /// The model on the scalar backend.
 pub fn on_scalar(model: &Model) -> Trace {
-    let Model { noise, policy, details, .. } = *model;
-    let config = Config { noise, policy, details, backend: Backend::scalar(), ..Config::default() };
+    let Model { noise, policy, details, scaling, .. } = *model;
+    let config = Config { noise, policy, details, scaling, backend: Backend::scalar(), ..Config::default() };
     let mut optimizer = Optimizer::new(config).unwrap();
     let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
     let count = model.shapes.len();
@@ -222,7 +235,16 @@ pub fn on_scalar(model: &Model) -> Trace {
                 }
             })
             .collect();
-        let report = optimizer.step((model.loss)(step), &mut tensors).unwrap();
+        let mut loss = (model.loss)(step);
+        if let Some(numbers) = model.numbers {
+            let Numbers { learning_rate, scale, found_infinite } = numbers(step);
+            optimizer.set_learning_rate(groups[0], learning_rate).unwrap();
+            optimizer.set_scaling(Scaling { factor: scaling.factor / scale, ..scaling }).unwrap();
+            if found_infinite != 0.0 {
+                loss.mean = f64::NAN;
+            }
+        }
+        let report = optimizer.step(loss, &mut tensors).unwrap();
         trace.reports.push((report, report.noise.to_bits()));
         // Without `Config::details` too, and then without norms.
         trace.details.push(tensors.iter().map(|tensor| report_bits(&tensor.report())).collect());
@@ -244,7 +266,7 @@ pub fn on_scalar(model: &Model) -> Trace {
 /// The model on the device, in groups of at most that many bytes; and the groups. Each step is checked to be three
 /// launches for each of them, and no wait.
 pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace, usize) {
-    let Model { noise, policy, details, .. } = *model;
+    let Model { noise, policy, details, scaling, .. } = *model;
     let recorder = model.captured.then(|| machine.recorder());
     let mut graph = None;
     let stream = recorder.as_ref().map_or(Stream::DEFAULT, Recorder::stream);
@@ -299,16 +321,30 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
         .collect();
     let calls: Vec<Vec<cuda::Tensor>> =
         (0..model.calls).map(|call| tensors.iter().skip(call).step_by(model.calls).cloned().collect()).collect();
-    let losses = driver.buffer(&[0; 16]);
-    // SAFETY: the buffer is the device's, has both, and is given back after the steps.
-    let device_loss = unsafe { DeviceLoss::new(ElementType::F64, losses, Some(losses + 8)) };
+    let numbers = driver.buffer(&[0; 40]);
+    let [mean, second_moment, learning_rate, scale, found_infinite] = std::array::from_fn(|i| numbers + 8 * i as u64);
+    let double = ElementType::F64;
+    // SAFETY: the buffer is the device's, has all of them, and is given back after the steps.
+    let (device_loss, rate, scaler) = unsafe {
+        let scaler = DeviceScaler::new(double, Some(scale), Some(found_infinite));
+        (DeviceLoss::new(double, mean, Some(second_moment)), DeviceLearningRate::new(double, learning_rate), scaler)
+    };
+    optimizer.set_scaling(scaling).unwrap();
+    if model.numbers.is_some() {
+        optimizer.set_device_learning_rate(groups[0], Some(rate)).unwrap();
+        optimizer.set_device_scaler(Some(scaler)).unwrap();
+    }
     let mut trace = Trace::default();
     for step in 0..model.steps {
         for (tensor, area) in gradients.iter().enumerate() {
             driver.set(area.address(), model.gradient(tensor, step).bytes());
         }
         let loss = (model.loss)(step);
-        driver.set(losses, bytemuck::cast_slice(&[loss.mean, loss.second_moment]));
+        let Numbers { learning_rate, scale, found_infinite } = model
+            .numbers
+            .map_or(Numbers { learning_rate: 0.0, scale: 1.0, found_infinite: 0.0 }, |numbers| numbers(step));
+        let all = [loss.mean, loss.second_moment, learning_rate, scale, found_infinite];
+        driver.set(numbers, bytemuck::cast_slice(&all));
         let loss = if recorder.is_some() { device_loss.into() } else { StepLoss::from(loss) };
         let before = optimizer.counts();
         let mut put_on = |stream| {
@@ -348,6 +384,6 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
         assert!(gradients[tensor].bytes() == model.gradient(tensor, model.steps - 1).bytes(), "a gradient was written");
     }
     // SAFETY: it came from `buffer`, and is used no more.
-    unsafe { driver.free(losses) };
+    unsafe { driver.free(numbers) };
     (trace, optimizer.cache_groups())
 }

@@ -13,7 +13,7 @@ pub struct Counts {
     /// Steps put on a stream; captured ones are not counted, nor is what a graph's launches do.
     pub steps: u64,
     /// Kernels put on a stream, or captured: three for each group of a step, and one for every 255 words that change
-    /// before it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved, or
+    /// before it: seven for a group's settings, four for a filter that restarts, one for a gradient that has moved, or
     /// that is captured.
     pub launches: u64,
     /// Calls of the driver for which the host waited: to allocate and to free, to describe tensors that it has not just
@@ -77,7 +77,8 @@ impl Optimizer {
 
     /// The reports on the tensors of the last step, in the order in which they were given; with norms if
     /// [`Config::details`](crate::cuda::Config::details) is set. If the last call of [`step`](Optimizer::step) was
-    /// captured, the last step is that of its graph's last launch. The host waits for it.
+    /// captured, the last step is that of its graph's last launch. There are none where other tensors have been
+    /// [prepared](Optimizer::prepare) since. The host waits for it.
     ///
     /// # Errors
     /// [`Error::ForeignStream`], [`Error::Captured`], [`Error::HostMemory`], [`Error::Driver`].
@@ -93,7 +94,7 @@ impl Optimizer {
     /// ```
     pub fn details(&self, stream: Stream) -> Result<Vec<TensorReport>, Error> {
         self.check_readable(stream)?;
-        let count = if self.steps == 0 { 0 } else { self.tables.rows.len() };
+        let count = if self.tables.stepped { self.tables.rows.len() } else { 0 };
         let mut rows: Vec<ReportRow> = zeros(count)?;
         self.tables.reports.read(stream, &mut rows)?;
         Ok(rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect())

@@ -6,14 +6,14 @@ use crate::cuda::tables::{self, CHANGES, Changes, Launch, ScalarsRow, SettingsRo
 use crate::cuda::tensor::check_address;
 use crate::cuda::{Config, Error, StepLoss, Stream, Tensor};
 use crate::settings::at_least_zero;
-use crate::{Error as CallError, Loss, Noise, OnBreakdown, OnNonFinite};
+use crate::{Error as CallError, Loss, Noise, OnBreakdown, OnNonFinite, Scaling};
 
 impl Optimizer {
     /// Puts a step of the given tensors on the stream, some or all of those added, in any order. The host does not wait
     /// for it, nor for anything else if these were the tensors of the step before: their gradients may have moved.
     ///
-    /// On a stream that is being captured, a step is captured, if one of the same tensors has been taken before: see the
-    /// [module](crate::cuda#capturing-a-graph).
+    /// On a stream that is being captured, a step is captured, if its tensors were [prepared](Self::prepare) or stepped
+    /// before: see the [module](crate::cuda#capturing-a-graph).
     ///
     /// # Errors
     /// [`Error::Call`] for a tensor that is unknown, given twice, or of another length or type, and for a second moment
@@ -25,19 +25,49 @@ impl Optimizer {
     pub fn step(&mut self, stream: Stream, loss: impl Into<StepLoss>, tensors: &[Tensor<'_>]) -> Result<(), Error> {
         let launch = self.with_loss(self.launch(), loss.into())?;
         self.counted.driver.check_stream(stream)?;
-        let captured = self.counted.driver.is_captured(stream)?;
-        self.find(tensors)?;
-        self.changes.clear();
-        if captured {
+        if self.counted.driver.is_captured(stream)? {
+            self.find(tensors)?;
             self.take_captured_tables(tensors)?;
             self.launch_changes(stream)?;
         } else {
-            self.take_own_tables(stream, tensors)?;
-            self.launch_changes(stream)?;
-            self.tables.rows.copy_from_slice(&self.rows);
+            self.make_ready(stream, tensors)?;
             self.steps += 1;
         }
+        self.tables.stepped = true;
         self.launch_groups(stream, launch)
+    }
+
+    /// Does all for a step of these tensors but the step: it checks and describes them, allocates, and writes changed
+    /// settings. So the step after it can be captured, though none was taken before; and it is refused nothing for its
+    /// tensors, if what must not happen in one place only is done in several.
+    ///
+    /// # Errors
+    /// Those of [`step`](Self::step) that are not about the loss.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, DeviceLoss, Optimizer, Stream, Tensor};
+    /// # fn captured(step: impl FnOnce(Stream)) {}
+    /// # fn given() -> (Optimizer, DeviceLoss, [Tensor<'static>; 1]) { unimplemented!() }
+    /// let (mut optimizer, loss, tensors) = given();
+    /// optimizer.prepare(Stream::DEFAULT, &tensors)?;
+    /// captured(|stream| optimizer.step(stream, loss, &tensors).expect("its tensors are known"));
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
+    pub fn prepare(&mut self, stream: Stream, tensors: &[Tensor<'_>]) -> Result<(), Error> {
+        self.counted.driver.check_stream(stream)?;
+        match self.counted.driver.is_captured(stream)? {
+            true => Err(Error::Captured { expected: "tensors to be prepared before the capture" }),
+            false => self.make_ready(stream, tensors),
+        }
+    }
+
+    /// Has the device know of these tensors, and of settings, what the host does.
+    fn make_ready(&mut self, stream: Stream, tensors: &[Tensor<'_>]) -> Result<(), Error> {
+        self.find(tensors)?;
+        self.take_own_tables(stream, tensors)?;
+        self.launch_changes(stream)?;
+        self.tables.rows.copy_from_slice(&self.rows);
+        Ok(())
     }
 
     /// Makes `tables` those of this step, which is no graph's.
@@ -71,7 +101,7 @@ impl Optimizer {
         let found = swapped(tables, other_tables, |tables| tables.captured && tables.are_of(rows))
             || swapped(tables, other_tables, |tables| tables.are_of(rows));
         if !found {
-            return Err(Error::Captured { expected: "a step of the same tensors before the capture" });
+            return Err(Error::Captured { expected: "the same tensors to be prepared or stepped before the capture" });
         }
         tables.captured = true;
         // Another graph may share the tables, with gradients elsewhere.
@@ -116,7 +146,8 @@ impl Optimizer {
     /// Those changes that there are already, and those of settings and filters.
     fn launch_changes(&mut self, stream: Stream) -> Result<(), Error> {
         for group in self.groups.iter().filter(|group| group.changed) {
-            self.changes.extend(tables::words(group.memory.address(), &SettingsRow::from(group.settings)));
+            let rate = group.device_learning_rate.map(|rate| (rate.element_type, rate.address));
+            self.changes.extend(tables::words(group.memory.address(), &SettingsRow::new(group.settings, rate)));
         }
         for entry in self.entries.iter().filter(|entry| entry.restarted) {
             self.changes.extend(tables::words(entry.buffers.scalars, &ScalarsRow::default()));
@@ -130,8 +161,9 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Checks the tensors against their entries, and describes them in `rows`.
+    /// Checks the tensors against their entries, and describes them in `rows`. Nothing else changes yet.
     fn find(&mut self, tensors: &[Tensor<'_>]) -> Result<(), Error> {
+        self.changes.clear();
         self.calls += 1;
         self.rows.clear();
         let mut first_chunk = 0;
@@ -174,6 +206,7 @@ impl Optimizer {
     /// What all launches of all steps have in common.
     fn launch(&self) -> Launch {
         let Config { noise, policy, details, .. } = self.config;
+        let Scaling { factor, limit } = self.scaling;
         let (fixed_noise, noise_decay) = match noise {
             Noise::Fixed(_) => (true, 0.0),
             Noise::Averaged { decay, .. } => (false, decay),
@@ -181,6 +214,11 @@ impl Optimizer {
         Launch {
             progress: self.progress.address(),
             noise_decay,
+            gradient_factor: factor,
+            gradient_limit: limit,
+            device_scale: self.scaler.and_then(|scaler| scaler.scale).unwrap_or(0),
+            device_found_infinite: self.scaler.and_then(|scaler| scaler.found_infinite).unwrap_or(0),
+            scaler_type: type_number(self.scaler.map(|scaler| scaler.element_type)),
             fixed_noise: fixed_noise.into(),
             keep_all: (policy.non_finite == OnNonFinite::KeepAll).into(),
             restart: (policy.breakdown == OnBreakdown::Restart).into(),
@@ -203,9 +241,9 @@ impl Optimizer {
                     return Err(Error::NoSecondMoment);
                 }
                 let on_device = |address| self.counted.driver.is_on_device(address);
-                check_address("", "mean", loss.element_type, loss.mean, on_device)?;
+                check_address("", "mean loss", loss.element_type, loss.mean, on_device)?;
                 if let Some(second_moment) = loss.second_moment {
-                    check_address("", "second moment", loss.element_type, second_moment, on_device)?;
+                    check_address("", "second moment of the loss", loss.element_type, second_moment, on_device)?;
                 }
                 Ok(Launch {
                     device_mean: loss.mean,
