@@ -1196,7 +1196,7 @@ typedef struct koala_cuda_counts {
   uint64_t steps;
   /**
    * Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words that
-   * change before it: five for a group's settings, four for a filter that restarts, one for a gradient that has moved,
+   * change before it: seven for a group's settings, four for a filter that restarts, one for a gradient that has moved,
    * or that is captured.
    */
   uint64_t launches;
@@ -1634,7 +1634,7 @@ koala_status koala_optimizer_differences(const struct koala_optimizer *optimizer
  * worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
  *
  * Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
- * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a
+ * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be clipped by their norm, and for a
  * policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_ERROR.
  */
 koala_status koala_cuda_create(const struct koala_config *config,
@@ -1657,7 +1657,8 @@ koala_status koala_cuda_add_group(struct koala_cuda *optimizer,
                                   uint32_t *group);
 
 /**
- * Changes the settings of a group from the next step on, which writes them on its stream.
+ * Changes the settings of a group from the next step on, which writes them on its stream. A learning rate on the device
+ * stays: see koala_cuda_set_device_learning_rate.
  */
 koala_status koala_cuda_set_settings(struct koala_cuda *optimizer,
                                      uint32_t group,
@@ -1688,13 +1689,45 @@ koala_status koala_cuda_add_tensor(struct koala_cuda *optimizer,
 koala_status koala_cuda_restart(struct koala_cuda *optimizer, size_t tensor);
 
 /**
+ * Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor and
+ * gradient_limit. A step that was captured in a graph keeps what held then.
+ */
+koala_status koala_cuda_set_scaling(struct koala_cuda *optimizer, double factor, double limit);
+
+/**
+ * Has every step from the next one on read, when it runs, what a gradient scaler keeps on the device: addresses of an
+ * element of `type` each, and NULL for what is not to be read any more.
+ *
+ * `scale` is what the loss that was differentiated was multiplied by: gradients are multiplied by the factor of
+ * koala_cuda_set_scaling divided by it. The loss that a step is given is the one that was not multiplied. If the quotient
+ * is no factor that koala_cuda_set_scaling takes, no gradient counts as finite. `found_infinite` is zero, or the step does
+ * nothing, and counts every tensor as not finite. Both are read whenever a step runs, or a graph that it was captured in
+ * while they were set.
+ */
+koala_status koala_cuda_set_device_scaler(struct koala_cuda *optimizer,
+                                          koala_element_type type,
+                                          const void *scale,
+                                          const void *found_infinite);
+
+/**
+ * Has every step from the next one on read the learning rate of a group on the device, when it runs: an element of `type`
+ * at that address. NULL, or koala_cuda_set_learning_rate, ends it; koala_cuda_set_settings does not. A rate below zero, NaN
+ * or infinite keeps the group's tensors as they are, and counts them as not finite. As all settings, the address is written
+ * by the next step that is not captured, or by koala_cuda_write_changes; the launches of a graph read what is there.
+ */
+koala_status koala_cuda_set_device_learning_rate(struct koala_cuda *optimizer,
+                                                 uint32_t group,
+                                                 koala_element_type type,
+                                                 const void *learning_rate);
+
+/**
  * Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
  * are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
  * rates may be others; for other tensors it allocates, too.
  *
- * On a stream that is being captured, the step is captured, if one of the same tensors was taken before and no settings
- * or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies and
- * states have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
+ * On a stream that is being captured, the step is captured, if its tensors were prepared or stepped before and no settings
+ * or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies, states
+ * and a scaler's numbers have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
  * Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A loss from the host stays what it
  * was.
  *
@@ -1719,6 +1752,16 @@ koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
                                          const void *second_moment,
                                          const struct koala_parameters *tensors,
                                          size_t count);
+
+/**
+ * Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed settings. So
+ * the step after it can be captured in a graph, though none was taken before, and returns no error that is about its tensors.
+ * The host waits, unless these are the tensors of the step before.
+ */
+koala_status koala_cuda_prepare(struct koala_cuda *optimizer,
+                                void *stream,
+                                const struct koala_parameters *tensors,
+                                size_t count);
 
 /**
  * Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that is

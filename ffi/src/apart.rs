@@ -61,6 +61,11 @@ impl Sorted {
         None
     }
 
+    /// The first of those that are written that overlaps a range which is no buffer's.
+    pub fn writing(&self, range: Range) -> Option<Occupied> {
+        self.0.iter().copied().find(|one| one.buffer != GRADIENT && overlaps(one.range, range))
+    }
+
     /// The first that overlaps a range which is no buffer's.
     pub fn overlapping(&self, range: Range) -> Option<Occupied> {
         self.0.iter().copied().find(|one| overlaps(one.range, range))
@@ -98,6 +103,9 @@ mod tests {
         let down = |place: usize| up(9 - place);
         assert!(sorted.overlap(10, up).is_none() && sorted.overlap(10, down).is_none());
         assert!(sorted.overlap(4, up).is_none() && sorted.overlapping((34, 36)).is_some());
+        assert!(sorted.writing((34, 36)).is_some() && sorted.writing((35, 40)).is_none());
+        // A gradient is not written.
+        assert!(sorted.overlapping((1000, 1001)).is_some() && sorted.writing((1000, 1001)).is_none());
         assert!(sorted.overlap(4, |place| [(place, place + 2), (0, 0), (0, 0)]).is_some());
     }
 }

@@ -4,10 +4,11 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers, Stream, Tensor};
-use koala_optim::{ElementType, Method, StateType};
+use koala_optim::{ElementType, Method, Scaling, StateType};
 
 use crate::apart::Sorted;
 use crate::call::check_apart;
+use crate::cuda_numbers::Numbers;
 use crate::cuda_step::BUFFERS;
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, copy_or_default, look};
@@ -37,10 +38,11 @@ pub struct koala_cuda(Guarded<OnDevice>);
 
 pub(crate) struct OnDevice {
     pub optimizer: Optimizer,
-    groups: Groups,
+    pub groups: Groups,
     pub names: Names,
     /// Where each tensor's filter is, if the caller owns it: v, h and the scalars.
     pub states: Vec<[Range; 3]>,
+    pub numbers: Numbers,
     /// Empty between calls; kept so that a step does not allocate.
     pub given: Vec<Tensor<'static>>,
     pub sorted: Sorted,
@@ -81,7 +83,7 @@ pub(crate) fn address(pointer: *const c_void) -> u64 {
 /// worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
 ///
 /// Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
-/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be scaled or clipped, and for a
+/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be clipped by their norm, and for a
 /// policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_create(
@@ -95,19 +97,23 @@ pub unsafe extern "C" fn koala_cuda_create(
         // SAFETY: the caller's promise.
         let config = unsafe { copy_or_default(config) }?;
         // SAFETY: the caller's promise.
-        check_plain(&config, unsafe { method_of(config.method) }?)?;
+        check_method(&config, unsafe { method_of(config.method) }?)?;
+        let scaling = Scaling { factor: config.gradient_factor, limit: config.gradient_limit };
         let config = Config {
             noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
             policy: policy(config.on_non_finite, config.on_breakdown)?,
             details: flag(config.norms, "norms")?,
             group_bytes: (group_bytes > 0).then_some(group_bytes),
         };
-        let made = Optimizer::new(Device::new(device as usize)?, config)?;
+        scaling.validate()?;
+        let mut made = Optimizer::new(Device::new(device as usize)?, config)?;
+        made.set_scaling(scaling)?;
         let inner = OnDevice {
             optimizer: made,
             groups: Default::default(),
             names: Default::default(),
             states: Vec::new(),
+            numbers: Default::default(),
             given: Vec::new(),
             sorted: Default::default(),
         };
@@ -117,18 +123,15 @@ pub unsafe extern "C" fn koala_cuda_create(
     })
 }
 
-/// On a GPU there is KOALA++, with gradients as they are.
-fn check_plain(config: &koala_config, method: Method) -> Result<(), Failure> {
-    let koala_config { gradient_factor, gradient_limit, clip_norm, .. } = *config;
-    let as_they_are = gradient_factor == 1.0 && gradient_limit == f64::INFINITY && clip_norm == f64::INFINITY;
-    if method == Method::KoalaPlusPlus && as_they_are {
+/// On a GPU there is KOALA++, without a norm to clip by.
+fn check_method(config: &koala_config, method: Method) -> Result<(), Failure> {
+    let clip_norm = config.clip_norm;
+    if method == Method::KoalaPlusPlus && clip_norm == f64::INFINITY {
         return Ok(());
     }
-    let text = format_args!(
-        "a koala_cuda steps by koala++ with gradients as they are, not by {} with factor {gradient_factor}, limit \
-         {gradient_limit}, and norm {clip_norm} to clip by",
-        method.name()
-    );
+    let name = method.name();
+    let text =
+        format_args!("a koala_cuda steps by koala++ and clips by no norm, not by {name} and by the norm {clip_norm}");
     Err(fail(koala_status::Setting, text))
 }
 
@@ -161,7 +164,8 @@ pub unsafe extern "C" fn koala_cuda_add_group(
     })
 }
 
-/// Changes the settings of a group from the next step on, which writes them on its stream.
+/// Changes the settings of a group from the next step on, which writes them on its stream. A learning rate on the device
+/// stays: see koala_cuda_set_device_learning_rate.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_set_settings(
     optimizer: *mut koala_cuda,
@@ -185,8 +189,11 @@ pub unsafe extern "C" fn koala_cuda_set_learning_rate(
     learning_rate: f64,
 ) -> koala_status {
     guarded(|| {
-        let set =
-            |inner: &mut OnDevice| Ok(inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?);
+        let set = |inner: &mut OnDevice| {
+            inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?;
+            inner.numbers.set_rate(group as usize, (0, 0));
+            Ok(())
+        };
         // SAFETY: the caller's promise.
         unsafe { koala_cuda::changed(optimizer, set) }
     })

@@ -3,17 +3,18 @@
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
-use koala_optim::cuda::{DeviceLoss, StepLoss, Tensor};
+use koala_optim::cuda::{DeviceLoss, Error, Optimizer, Stream, Tensor};
 use koala_optim::{ElementType, Loss};
 
 use crate::apart::Occupied;
 use crate::cuda::{OnDevice, address, koala_cuda, stream_of};
+use crate::cuda_numbers::number_at;
 use crate::failure::{Failure, fail, prefix};
 use crate::growing::Array;
 use crate::guard::guarded;
 use crate::handle::Handle;
 use crate::optimizer_step::koala_parameters;
-use crate::pointers::{check, end_of, known, null, too_long};
+use crate::pointers::{Range, check, end_of, known, null, too_long};
 use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
 use crate::status::koala_status;
 
@@ -21,9 +22,9 @@ use crate::status::koala_status;
 /// are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
 /// rates may be others; for other tensors it allocates, too.
 ///
-/// On a stream that is being captured, the step is captured, if one of the same tensors was taken before and no settings
-/// or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies and
-/// states have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
+/// On a stream that is being captured, the step is captured, if its tensors were prepared or stepped before and no settings
+/// or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies, states
+/// and a scaler's numbers have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
 /// Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A loss from the host stays what it
 /// was.
 ///
@@ -42,7 +43,11 @@ pub unsafe extern "C" fn koala_cuda_step(
         // SAFETY: not NULL, aligned, and the caller's promise.
         let loss: Loss = unsafe { *loss }.into();
         // SAFETY: the caller's promise.
-        unsafe { step(optimizer, stream, loss.into(), tensors, count) }
+        unsafe {
+            with_list(optimizer, stream, tensors, count, NO_LOSS, |optimizer, stream, list| {
+                optimizer.step(stream, loss, list)
+            })
+        }
     })
 }
 
@@ -63,11 +68,33 @@ pub unsafe extern "C" fn koala_cuda_step_device_loss(
         if mean.is_null() {
             return Err(null("mean"));
         }
+        let element_type = known(r#type)?.into();
+        let places = [mean, second_moment].map(|place| number_at(place, element_type));
         let second_moment = (!second_moment.is_null()).then(|| address(second_moment));
         // SAFETY: the caller's promise.
-        let loss = unsafe { DeviceLoss::new(known(r#type)?.into(), address(mean), second_moment) };
+        let loss = unsafe { DeviceLoss::new(element_type, address(mean), second_moment) };
         // SAFETY: the caller's promise.
-        unsafe { step(optimizer, stream, loss.into(), tensors, count) }
+        unsafe {
+            with_list(optimizer, stream, tensors, count, places, |optimizer, stream, list| {
+                optimizer.step(stream, loss, list)
+            })
+        }
+    })
+}
+
+/// Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed settings. So
+/// the step after it can be captured in a graph, though none was taken before, and returns no error that is about its tensors.
+/// The host waits, unless these are the tensors of the step before.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_cuda_prepare(
+    optimizer: *mut koala_cuda,
+    stream: *mut c_void,
+    tensors: *const koala_parameters,
+    count: usize,
+) -> koala_status {
+    // SAFETY: the caller's promise.
+    guarded(|| unsafe {
+        with_list(optimizer, stream, tensors, count, NO_LOSS, |optimizer, stream, list| optimizer.prepare(stream, list))
     })
 }
 
@@ -84,26 +111,32 @@ pub unsafe extern "C" fn koala_cuda_write_changes(optimizer: *mut koala_cuda, st
     })
 }
 
+/// Where a loss is that the host knows.
+const NO_LOSS: [Range; 2] = [(0, 0); 2];
+
+/// Has the optimizer do something with C's list of tensors and a loss there.
+///
 /// # Safety
 /// The promise of the caller of a step.
-unsafe fn step(
+unsafe fn with_list(
     optimizer: *mut koala_cuda,
     stream: *mut c_void,
-    loss: StepLoss,
     tensors: *const koala_parameters,
     count: usize,
+    loss: [Range; 2],
+    act: impl FnOnce(&mut Optimizer, Stream, &[Tensor<'_>]) -> Result<(), Error>,
 ) -> Result<(), Failure> {
     // SAFETY: the caller's promise.
     let (stream, list) = unsafe { (stream_of(stream), Array::new(tensors, count, "tensors")?) };
-    let step = |inner: &mut OnDevice| {
+    let with = |inner: &mut OnDevice| {
         // SAFETY: the caller's promise; the list is emptied before the call ends.
-        let taken = unsafe { inner.take(list) };
-        let done = taken.and_then(|()| Ok(inner.optimizer.step(stream, loss, &inner.given)?));
+        let taken = unsafe { inner.take(list, loss) };
+        let done = taken.and_then(|()| Ok(act(&mut inner.optimizer, stream, &inner.given)?));
         inner.given.clear();
         done
     };
     // SAFETY: the caller's promise.
-    unsafe { koala_cuda::changed(optimizer, step) }
+    unsafe { koala_cuda::changed(optimizer, with) }
 }
 
 /// The buffers of a tensor, as [`Sorted`](crate::apart::Sorted) has them: all but the gradient are written.
@@ -114,7 +147,7 @@ impl OnDevice {
     ///
     /// # Safety
     /// `given` is emptied before the call ends; and the promise of the caller of a step.
-    unsafe fn take(&mut self, list: Array<koala_parameters>) -> Result<(), Failure> {
+    unsafe fn take(&mut self, list: Array<koala_parameters>, loss: [Range; 2]) -> Result<(), Failure> {
         self.given.clear();
         self.names.check_count(list.count)?;
         for place in 0..list.count {
@@ -128,12 +161,12 @@ impl OnDevice {
             let tensor = unsafe { on_device(name, given) };
             self.given.push(tensor.inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?);
         }
-        self.check_apart(list)
+        self.check_apart(list, loss)
     }
 
     /// Whether what is written overlaps nothing else.
-    fn check_apart(&mut self, list: Array<koala_parameters>) -> Result<(), Failure> {
-        let OnDevice { names, states, sorted, .. } = self;
+    fn check_apart(&mut self, list: Array<koala_parameters>, loss: [Range; 2]) -> Result<(), Failure> {
+        let OnDevice { names, states, numbers, sorted, .. } = self;
         // SAFETY: within the list, here and below.
         let tensor = |place| unsafe { list.get(place) };
         let ranges = |place| {
@@ -141,12 +174,21 @@ impl OnDevice {
             let ([parameters, gradient, copy], [v, h, scalars]) = (given.ranges(false), states[given.tensor]);
             [parameters, gradient, copy, v, h, scalars]
         };
-        let Some((left, right)) = sorted.overlap(list.count, ranges) else { return Ok(()) };
         let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| names.get(tensor.tensor));
-        let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
-        let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);
-        let text = format_args!("{left} of tensor {left_name:?} and {right} of tensor {right_name:?} overlap");
-        Err(fail(koala_status::Overlap, text))
+        if let Some((left, right)) = sorted.overlap(list.count, ranges) {
+            let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
+            let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);
+            let text = format_args!("{left} of tensor {left_name:?} and {right} of tensor {right_name:?} overlap");
+            return Err(fail(koala_status::Overlap, text));
+        }
+        for (number, place) in numbers.with_loss(loss) {
+            if let Some(one) = sorted.writing(place) {
+                let (buffer, name) = (BUFFERS[one.buffer], name_of(&one)?);
+                let text = format_args!("{number} and {buffer} of tensor {name:?} overlap");
+                return Err(fail(koala_status::Overlap, text));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -86,11 +86,15 @@ fn settings(learning_rate: f64, weight_decay: f64) -> koala_settings {
     koala_settings { learning_rate, weight_decay, ..Default::default() }
 }
 
-fn ok(status: koala_status) {
+fn last_error() -> String {
     let mut text = [0_u8; 512];
     // SAFETY: the buffer has that capacity.
     unsafe { koala_last_error(text.as_mut_ptr().cast(), text.len(), null_mut()) };
-    assert_eq!(status, koala_status::Ok, "{}", String::from_utf8_lossy(&text));
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn ok(status: koala_status) {
+    assert_eq!(status, koala_status::Ok, "{}", last_error());
 }
 
 /// Memory of the fake device.
@@ -193,12 +197,21 @@ unsafe fn compare(memory: &Memory) {
         copy,
     };
     let device_losses = [memory.holding(&[0]), memory.holding(&[0])];
+    // Two f32: what the loss is multiplied by, and whether something was infinite.
+    let scaler = memory.holding(&[0]);
+    let device_rate = memory.holding(&[0]);
+    let [single, double] = [koala_element_type::F32, koala_element_type::F64].map(MaybeUninit::new);
 
     let mut before = koala_cuda_counts { size: size_of::<koala_cuda_counts>(), steps: 0, launches: 0, waits: 0 };
     for step in 0..STEPS {
         let gradients: Vec<_> = SHAPES.iter().map(|shape| shape.elements(2 + step)).collect();
         gradients_on_device.iter().zip(&gradients).for_each(|(place, words)| memory.set(*place, words));
         let loss = koala_loss { mean: 0.7 / (step + 1) as f64, second_moment: 0.6 / (step + 1) as f64 };
+        // A step in which something was infinite is one whose loss is no number.
+        let infinite = step == 6;
+        let cpu_loss = koala_loss { mean: if infinite { f64::NAN } else { loss.mean }, ..loss };
+        let flag = if infinite { 1.0_f32 } else { 0.0 };
+        memory.set(scaler, &[u64::from(1024.0_f32.to_bits()) | u64::from(flag.to_bits()) << 32]);
         memory.set(device_losses[0], &[loss.mean.to_bits()]);
         memory.set(device_losses[1], &[loss.second_moment.to_bits()]);
         let on_cpu: Vec<_> = (0..SHAPES.len())
@@ -228,20 +241,31 @@ unsafe fn compare(memory: &Memory) {
                 ok(koala_cuda_restart(cuda, 1));
                 ok(koala_cuda_write_changes(cuda, null_mut()));
             }
+            // The same factor, and later the same learning rate, which the device alone knows.
+            if step == 1 {
+                ok(koala_optimizer_set_scaling(cpu, 0.25 / 1024.0, 1e-4));
+                ok(koala_cuda_set_scaling(cuda, 0.25, 1e-4));
+                ok(koala_cuda_set_device_scaler(cuda, single, scaler, scaler.byte_add(4)));
+            }
+            if step == 5 {
+                ok(koala_optimizer_set_learning_rate(cpu, 0, 0.375));
+                ok(koala_cuda_set_device_learning_rate(cuda, 0, double, device_rate));
+                memory.set(device_rate, &[0.375_f64.to_bits()]);
+                ok(koala_cuda_write_changes(cuda, null_mut()));
+            }
             let zeroed = || vec![MaybeUninit::<koala_tensor_report>::zeroed().assume_init(); SHAPES.len()];
             (zeroed(), zeroed())
         };
         let count = SHAPES.len();
         // SAFETY: as above.
         unsafe {
-            ok(koala_optimizer_step(cpu, &loss, on_cpu.as_ptr(), count, details.as_mut_ptr(), &mut report));
+            ok(koala_optimizer_step(cpu, &cpu_loss, on_cpu.as_ptr(), count, details.as_mut_ptr(), &mut report));
             ok(koala_cuda_count(cuda, &mut before));
             let allocations = counting::allocations();
             match step % 2 {
                 0 => ok(koala_cuda_step(cuda, null_mut(), &loss, on_cuda.as_ptr(), count)),
                 _ => {
                     let [mean, second_moment] = device_losses;
-                    let double = MaybeUninit::new(koala_element_type::F64);
                     let tensors = on_cuda.as_ptr();
                     ok(koala_cuda_step_device_loss(cuda, null_mut(), double, mean, second_moment, tensors, count));
                 }
@@ -269,6 +293,25 @@ unsafe fn compare(memory: &Memory) {
             });
             assert_eq!(bits(found), bits(expected));
         }
+    }
+    // Numbers within what a step writes are refused, and nothing is done; within a gradient they may be.
+    let on_cuda: Vec<_> =
+        (0..SHAPES.len()).map(|i| given(i, on_device[i], gradients_on_device[i], copies_on_device[i])).collect();
+    // SAFETY: as above.
+    unsafe {
+        let refuses = |name: &str| {
+            let prepared = koala_cuda_prepare(cuda, null_mut(), on_cuda.as_ptr(), SHAPES.len());
+            assert_eq!((prepared, last_error().contains(name)), (koala_status::Overlap, true), "{}", last_error());
+        };
+        ok(koala_cuda_set_device_scaler(cuda, single, on_device[0], gradients_on_device[0]));
+        refuses("the scale and parameters of tensor \"tensor 0\"");
+        ok(koala_cuda_set_device_scaler(cuda, single, gradients_on_device[0], copies_on_device[3]));
+        refuses("found_infinite and copy of tensor \"tensor 3\"");
+        ok(koala_cuda_set_device_scaler(cuda, single, gradients_on_device[0], null()));
+        ok(koala_cuda_set_device_learning_rate(cuda, 1, single, own_states[0].as_ref().unwrap().v));
+        refuses("a learning rate and v of tensor \"tensor 0\"");
+        ok(koala_cuda_set_learning_rate(cuda, 1, 0.5));
+        ok(koala_cuda_prepare(cuda, null_mut(), on_cuda.as_ptr(), SHAPES.len()));
     }
     for (i, shape) in SHAPES.iter().enumerate() {
         let bytes = shape.length * shape.element_type().size();

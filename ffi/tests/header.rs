@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// In the order in which a reader wants them.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "version",
     "status",
     "failure",
@@ -21,6 +21,7 @@ const FILES: [&str; 19] = [
     "optimizer_step",
     "checkpoint",
     "cuda",
+    "cuda_numbers",
     "cuda_step",
     "cuda_reading",
 ];

@@ -32,6 +32,8 @@ static const koala_method adamw = {.size = sizeof adamw, .kind = KOALA_METHOD_KI
 static const koala_config of_adamw = CONFIG(.method = &adamw);
 static const koala_config clipping = {
     .size = sizeof clipping, .gradient_factor = 1, .gradient_limit = INFINITY, .clip_norm = 2};
+static const koala_config vanishing = {
+    .size = sizeof vanishing, .gradient_factor = 0, .gradient_limit = INFINITY, .clip_norm = INFINITY};
 static const koala_config sizeless = {.size = 0};
 static const koala_settings below_zero = {.size = sizeof below_zero, .learning_rate = -1, .initial_variance = 0.1};
 static const koala_cuda_state sizeless_state = {.size = 8};
@@ -52,6 +54,7 @@ static const koala_parameters twice[] = {TENSOR(.length = LENGTH), TENSOR(.lengt
 static koala_parameters misaligned_gradient[] = {TENSOR(.length = LENGTH)};
 static koala_parameters misaligned_copy[] = {TENSOR(.length = LENGTH, .copy_type = KOALA_COPY_TYPE_BF16)};
 static koala_parameters overlapping[] = {TENSOR(.length = LENGTH)};
+static koala_parameters apart[] = {TENSOR(.length = LENGTH)};
 static koala_cuda_state misaligned_state = {.size = sizeof misaligned_state};
 static koala_cuda_state overlapping_state = {.size = sizeof overlapping_state};
 static char *on_device;
@@ -69,7 +72,8 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(0, koala_cuda_create, (NULL, NO_DEVICE_HAS_THIS, 0, &arena.created), ABSENT_DEVICE, "there is no CUDA d")       \
   ROW(1, koala_cuda_create, (&errors, 0, 0, &arena.created), SETTING, "OnNonFinite::Error")                           \
   ROW(0, koala_cuda_create, (&of_adamw, 0, 0, &arena.created), SETTING, "not by adamw")                               \
-  ROW(0, koala_cuda_create, (&clipping, 0, 0, &arena.created), SETTING, "norm 2 to clip by")                          \
+  ROW(0, koala_cuda_create, (&clipping, 0, 0, &arena.created), SETTING, "by the norm 2")                              \
+  ROW(0, koala_cuda_create, (&vanishing, 0, 0, &arena.created), SETTING, "factor")                                    \
   ROW(0, koala_cuda_destroy, (odd()), MISALIGNED, "optimizer is at")                                                  \
   ROW(0, koala_cuda_add_group, (NULL, NULL, &arena.group), NULL_POINTER, "optimizer is NULL")                         \
   ROW(0, koala_cuda_add_group, (WITH, NULL, NULL), NULL_POINTER, "group is NULL")                                     \
@@ -79,6 +83,19 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(0, koala_cuda_set_learning_rate, (NULL, 0, 0.5), NULL_POINTER, "optimizer is NULL")                             \
   ROW(1, koala_cuda_set_learning_rate, (WITH, 9, 0.5), UNKNOWN_GROUP, "9")                                            \
   ROW(1, koala_cuda_set_learning_rate, (WITH, 0, -0.5), SETTING, "learning rate")                                     \
+  ROW(0, koala_cuda_set_scaling, (NULL, 1, INFINITY), NULL_POINTER, "optimizer is NULL")                              \
+  ROW(1, koala_cuda_set_scaling, (WITH, 0, INFINITY), SETTING, "gradient's factor")                                   \
+  ROW(1, koala_cuda_set_scaling, (WITH, 1, NAN), SETTING, "gradient's limit")                                         \
+  ROW(0, koala_cuda_set_device_scaler, (NULL, F32, NULL, NULL), NULL_POINTER, "optimizer is NULL")                    \
+  ROW(0, koala_cuda_set_device_scaler, (WITH, 9, NULL, NULL), UNKNOWN_VALUE, "element_type")                          \
+  ROW(1, koala_cuda_set_device_scaler, (WITH, F32, arena.v, NULL), FOREIGN_DEVICE, "the scale of the loss at")        \
+  ROW(1, koala_cuda_set_device_scaler, (WITH, F32, NULL, arena.v), FOREIGN_DEVICE, "the flag of what is infinite")    \
+  ROW(1, koala_cuda_set_device_scaler, (WITH, F32, on_device + 1, NULL), MISALIGNED, "the scale of the loss at")      \
+  ROW(0, koala_cuda_set_device_learning_rate, (NULL, 0, F32, NULL), NULL_POINTER, "optimizer is NULL")                \
+  ROW(0, koala_cuda_set_device_learning_rate, (WITH, 0, 9, NULL), UNKNOWN_VALUE, "element_type")                      \
+  ROW(1, koala_cuda_set_device_learning_rate, (WITH, 9, F32, NULL), UNKNOWN_GROUP, "9")                               \
+  ROW(1, koala_cuda_set_device_learning_rate, (WITH, 0, F32, arena.v), FOREIGN_DEVICE, "the learning rate at")        \
+  ROW(1, koala_cuda_set_device_learning_rate, (WITH, 0, F32, on_device + 2), MISALIGNED, "the learning rate")         \
   ROW(0, koala_cuda_add_tensor, (NULL, "a", 5, F32, SAME, 0, NULL, &arena.number), NULL_POINTER, "optimizer is")      \
   ROW(0, koala_cuda_add_tensor, (WITH, NULL, 5, F32, SAME, 0, NULL, &arena.number), NULL_POINTER, "name is NULL")     \
   ROW(0, koala_cuda_add_tensor, (WITH, "\xff", 5, F32, SAME, 0, NULL, NULL), ENCODING, "UTF-8")                       \
@@ -114,8 +131,14 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(0, koala_cuda_step_device_loss, (WITH, NULL, 9, arena.v, arena.h, NULL, 0), UNKNOWN_VALUE, "element_type")      \
   ROW(0, koala_cuda_step_device_loss, (NULL, NULL, F32, arena.v, arena.h, NULL, 0), NULL_POINTER, "optimizer is")     \
   ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, NULL, NULL, 0), NULL_POINTER, "second moment")       \
-  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, arena.h, NULL, 0), FOREIGN_DEVICE, "the mean at")    \
-  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, on_device + 2, on_device, NULL, 0), MISALIGNED, "the mean")   \
+  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, arena.v, arena.h, NULL, 0), FOREIGN_DEVICE, "mean loss at")   \
+  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, on_device + 2, on_device, NULL, 0), MISALIGNED, "the mean l") \
+  ROW(1, koala_cuda_step_device_loss, (WITH, NULL, F32, on_device, on_device, apart, 1), OVERLAP, "mean loss and")    \
+  ROW(0, koala_cuda_prepare, (NULL, NULL, NULL, 0), NULL_POINTER, "optimizer is NULL")                                \
+  ROW(0, koala_cuda_prepare, (WITH, NULL, NULL, 1), NULL_POINTER, "tensors is NULL")                                  \
+  ROW(1, koala_cuda_prepare, (WITH, foreign(), NULL, 0), FOREIGN_DEVICE, "stream")                                    \
+  ROW(1, koala_cuda_prepare, (WITH, NULL, misaligned_gradient, 1), MISALIGNED, "the gradient at")                     \
+  ROW(1, koala_cuda_prepare, (WITH, NULL, overlapping, 1), OVERLAP, "gradient of tensor \"known\"")                   \
   ROW(0, koala_cuda_write_changes, (NULL, NULL), NULL_POINTER, "optimizer is NULL")                                   \
   ROW(1, koala_cuda_write_changes, (WITH, foreign()), FOREIGN_DEVICE, "stream")                                       \
   ROW(0, koala_cuda_report, (WITH, NULL, NULL), NULL_POINTER, "koala_report is NULL")                                 \
@@ -167,6 +190,8 @@ static int take_device_memory(void) {
   if (retain(&context, 0) != 0 || push(context) != 0 || allocate(&address, 128) != 0) return 0;
   on_device = (char *)(uintptr_t)address;
   misaligned_gradient[0].parameters = misaligned_copy[0].parameters = overlapping[0].parameters = on_device;
+  apart[0].parameters = on_device;
+  apart[0].gradient = on_device + 32;
   misaligned_gradient[0].gradient = on_device + 34;
   misaligned_copy[0].gradient = on_device + 32;
   misaligned_copy[0].copy = on_device + 65;
