@@ -195,29 +195,104 @@ def test_what_is_not_finite(fake: Fake) -> None:
         assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
 
 
-def test_scaled_gradients(fake: Fake) -> None:
-    plain, model = perceptron(), perceptron()
-    near, far = optimizer_of(plain), optimizer_of(model)
-    train(plain, near, range(1))
-    gradients(model, 0)
-    for parameter in model.parameters():
-        assert parameter.grad is not None
-        parameter.grad *= 8
-    # As torch.amp.GradScaler sets it. The kernels are given the gradients divided by it.
-    far.grad_scale, far.found_inf = torch.tensor(8.0), torch.tensor(0.0)
-    far.step(loss=losses(0))
-    assert is_on_cuda(far)
-    assert_same(plain, model, (near, far))
-    far.found_inf = torch.tensor(1.0)
-    far.step(loss=losses(1))
-    assert_same(plain, model, (near, far))
+@pytest.mark.parametrize("options", [{}, {"gradient_factor": 0.5}, {"gradient_limit": 0.2, "gradient_factor": 3.0}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_scaled_gradients(dtype: Any, options: Any, fake: Fake, driver: Any) -> None:
+    model, other = perceptron(dtype), perceptron(dtype)
+    far, near = optimizer_of(model, **options), optimizer_of(other, **options)
+    waits = None
+    # As torch.amp.GradScaler sets it. What is given as float64 is not rounded.
+    for step, scale in enumerate([8.0, 3.0, torch.tensor(1.1, dtype=torch.float64), 4.0]):
+        for optimizer, network in ((far, model), (near, other)):
+            gradients(network, step)
+            kept = [parameter.grad.clone() for parameter in network.parameters()]
+            optimizer.grad_scale, optimizer.found_inf = torch.as_tensor(scale), torch.tensor(0.0)
+            fake.on = optimizer is far
+            optimizer.step(loss=losses(step))
+            # They are scaled as they are loaded, and nowhere else.
+            assert all(torch.equal(parameter.grad, one) for parameter, one in zip(network.parameters(), kept))
+        waits = waits or driver.stub_synchronizations()
+    assert is_on_cuda(far) and driver.stub_synchronizations() == waits
+    assert_same(model, other, (far, near))
 
-    for options in ({"gradient_factor": 0.5}, {"gradient_limit": 2.0}):
-        gradients(model, 2)
-        optimizer = optimizer_of(model, **options)
-        with pytest.warns(UserWarning, match="no kernel for cpu if gradients are multiplied or limited: 4 parameters"):
+    far.found_inf = torch.tensor(1.0)
+    noise, before = far.noise, [parameter.clone() for parameter in model.parameters()]
+    far.step(loss=losses(1))
+    assert far.report().non_finite == 4 and far.noise == noise
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
+    for optimizer in (far, near):
+        del optimizer.found_inf, optimizer.grad_scale
+    train(model, far, range(5, 7))
+    fake.on = False
+    train(other, near, range(5, 7))
+    assert_same(model, other, (far, near))
+
+
+def test_scaling_that_is_refused(fake: Fake) -> None:
+    model = perceptron()
+    optimizer = optimizer_of(model)
+    train(model, optimizer, range(1))
+    before = [parameter.clone() for parameter in model.parameters()]
+    optimizer.param_groups[0]["gradient_factor"] = 0.0
+    for _ in range(2):
+        with pytest.raises(ValueError, match="gradient's factor"):
             optimizer.step(loss=0.5)
-        assert not is_on_cuda(optimizer)
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_learning_rate_on_the_device(dtype: Any, fake: Fake, driver: Any) -> None:
+    model, other = perceptron(), perceptron()
+    far, near = optimizer_of(model), optimizer_of(other)
+    rate = torch.tensor(1.0, dtype=dtype)
+    far.param_groups[0]["lr"] = rate
+    waits = None
+    for step in range(4):
+        # A schedule writes it there, and nobody needs to be told.
+        rate.fill_(1.0 / (1 + step))
+        near.param_groups[0]["lr"] = float(rate)
+        for optimizer, network in ((far, model), (near, other)):
+            fake.on = optimizer is far
+            gradients(network, step)
+            optimizer.step(loss=losses(step))
+        if waits is None:
+            waits, before = driver.stub_synchronizations(), launches(far)
+            # Which is all that a step of one group, with its gradients where they were, has to tell.
+            fake.on = True
+            far.write_changes()
+            assert launches(far) == before
+    assert is_on_cuda(far) and driver.stub_synchronizations() == waits
+    assert_same(model, other, (far, near))
+    # Another tensor, then a number.
+    for rates in ((torch.tensor(0.125), 0.125), (0.0625, 0.0625)):
+        for optimizer, network, lr in ((far, model, rates[0]), (near, other, rates[1])):
+            fake.on = optimizer is far
+            optimizer.param_groups[0]["lr"] = lr
+            gradients(network, 5)
+            optimizer.step(loss=losses(5))
+    assert_same(model, other, (far, near))
+    # Out of range: nothing is written.
+    far.param_groups[0]["lr"] = torch.tensor(-1.0)
+    before = [parameter.clone() for parameter in model.parameters()]
+    fake.on = True
+    far.step(loss=losses(5))
+    assert far.report().non_finite == 4
+    assert all(torch.equal(one, other) for one, other in zip(model.parameters(), before))
+
+
+def test_a_schedule_of_pytorch_writes_into_a_learning_rate(fake: Fake) -> None:
+    model, other = perceptron(), perceptron()
+    far, near = optimizer_of(model, lr=torch.tensor(1.0)), optimizer_of(other, lr=torch.tensor(1.0))
+    schedules = [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5) for optimizer in (far, near)]
+    rate = far.param_groups[0]["lr"]
+    for step in range(4):
+        for optimizer, network, schedule in zip((far, near), (model, other), schedules):
+            fake.on = optimizer is far
+            gradients(network, step)
+            optimizer.step(loss=losses(step))
+            schedule.step()
+    assert is_on_cuda(far) and far.param_groups[0]["lr"] is rate and float(rate) == 0.0625
+    assert_same(model, other, (far, near))
 
 
 def test_a_state_dict_goes_on_to_the_bit(fake: Fake) -> None:
@@ -310,6 +385,10 @@ def test_what_one_device_refuses_is_written_on_none(fake: Fake, monkeypatch: pyt
     good, last.grad = last.grad, last.grad.to_sparse()
     with pytest.raises(TypeError, match="sparse"):
         far.step(loss=losses(2))
+    # What only libkoala refuses: a gradient within the parameter.
+    last.grad = last.detach().view_as(last)
+    with pytest.raises(ValueError, match="overlap"):
+        far.step(loss=losses(2))
     last.grad = good
     far.step(loss=losses(2))
     fake.on = False
@@ -361,6 +440,40 @@ def test_the_cpus_bits_on_a_gpu(dtype: Any, options: Any) -> None:
     train(other, near, range(8))
     assert is_on_cuda(far) and not is_on_cuda(near)
     assert_same(model, other, (far, near))
+
+
+@on_gpu
+def test_a_scaler_and_a_learning_rate_of_a_gpu() -> None:
+    model, other = perceptron().cuda(), perceptron()
+    rate = torch.tensor(1.0, device="cuda")
+    far, near = optimizer_of(model, lr=rate), optimizer_of(other)
+    scaler = torch.amp.GradScaler("cuda", init_scale=1024.0, growth_interval=2)
+    for step in range(9):
+        gradients(other, step)
+        scale = scaler.get_scale()
+        infinite = step == 4
+        for one, two in zip(model.parameters(), other.parameters()):
+            one.grad = (two.grad * scale).cuda()
+            if infinite:
+                one.grad.fill_(torch.inf)
+        scaler.scale(torch.zeros((), device="cuda"))
+        loss = losses(step, "cuda")
+        # Once the parameters are known, PyTorch raises an error where it has to wait.
+        torch.cuda.set_sync_debug_mode("default" if step == 0 else "error")
+        try:
+            scaler.step(far, loss=loss)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        scaler.update()
+        if infinite:
+            assert far.report().non_finite == 4
+        else:
+            near.step(loss=losses(step))
+        rate.mul_(0.5)
+        near.param_groups[0]["lr"] *= 0.5
+    for left, right in zip(model.parameters(), other.parameters()):
+        assert torch.equal(left.cpu(), right)
+    assert is_on_cuda(far)
 
 
 @on_gpu

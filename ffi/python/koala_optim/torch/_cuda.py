@@ -1,11 +1,10 @@
 """The parameters of one CUDA device that libkoala steps, on PyTorch's current stream and without waiting for it.
 
-A table as on the CPU, which koala_cuda_step is given. All that needs a GPU is `is_cuda` and `stream_of`.
+A table as on the CPU, which koala_cuda_step is given. All that needs a GPU is in the first three functions.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
@@ -27,6 +26,11 @@ def is_cuda(device: torch.device) -> bool:
 def stream_of(device: torch.device) -> int:
     """The handle of the stream that PyTorch works on."""
     return int(torch.cuda.current_stream(device).cuda_stream)
+
+
+def is_capturing() -> bool:
+    """Whether what is put on the current stream is captured in a graph."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 def measure_on_cuda(loss: Number, second_moment: Number | None) -> Measurement:
@@ -53,8 +57,6 @@ def new_tables(
         return [], " if a part of the model is elsewhere"
     if configuration.is_atomic and len(devices) > 1:
         return [], ' if "keep_all" is about several'
-    if (groups[0]["gradient_factor"], groups[0]["gradient_limit"]) != (1.0, math.inf):
-        return [], " if gradients are multiplied or limited"
     tables = []
     for device in devices:
         own = [place for place in places if place.parameter.device == device]
@@ -109,11 +111,37 @@ class CudaTable(Table):
             check(lib.koala_cuda_add_group(self._optimizer, ffi.NULL, group))
         # Of libkoala's tensors, which of the places each is.
         self._numbers: list[int] = []
-        # What the last step was told of, which has to be there until it has run.
+        # What the last step was told of, which has to be there until it has run: tensors, for what only a device knows.
         self._measurement: Measurement = (0.0, 0.0)
+        self._scaler: list[Tensor | None] = [None, None]
+        self._rates: dict[int, Tensor] = {}
+        # How libkoala scales: by numbers, and by what is where.
+        self._scaling: tuple[Any, ...] = ()
+        self._scaler_places: tuple[Any, ...] = ()
 
-    def put(self, measurement: Measurement) -> None:
-        """Puts a step of every parameter that had a gradient when `look` was called on the current stream.
+    def look(self) -> Any:
+        """See `Table.look`."""
+        kept = super().look()
+        scaling = self._groups[0]["gradient_factor"], self._groups[0]["gradient_limit"]
+        if scaling != self._scaling:
+            self._check(lib.koala_cuda_set_scaling(self._optimizer, *scaling))
+            self._scaling = scaling
+        return kept
+
+    def prepare(self) -> None:
+        """Has libkoala look at what `look` found: it refuses none of that any more when a step is put. In a capture,
+        there is nothing to do: nothing runs yet.
+
+        Raises:
+            ValueError: Memory overlaps.
+            DeviceError: There is no memory left, or the driver does not do as it should. Nothing has been written.
+        """
+        if not is_capturing():
+            self._check(lib.koala_cuda_prepare(self._optimizer, self._stream(), self._table, len(self._active)))
+
+    def put(self, measurement: Measurement, scale: Tensor | None, found_infinite: Tensor | None) -> None:
+        """Puts a step of every parameter that had a gradient when `look` was called on the current stream. Gradients
+        are divided by the scale; the step does nothing if something was found to be infinite.
 
         Raises:
             ValueError: Memory overlaps.
@@ -122,7 +150,20 @@ class CudaTable(Table):
         if isinstance(measurement, Tensor):
             measurement = measurement.to(self._device, non_blocking=True)
         self._measurement = measurement
+        self._take_scaler([scale, found_infinite])
         self._take_step(self._put)
+
+    def _take_scaler(self, numbers: list[Tensor | None]) -> None:
+        """Has libkoala read those numbers, all of one type: float32, as GradScaler's are, or float64."""
+        single = all(number is None or number.dtype == torch.float32 for number in numbers)
+        dtype = torch.float32 if single else torch.float64
+        self._scaler = [
+            None if number is None else number.detach().to(self._device, dtype, non_blocking=True) for number in numbers
+        ]
+        places = [ffi.NULL if number is None else address_of(number) for number in self._scaler]
+        if (dtype, *places) != self._scaler_places:
+            self._check(lib.koala_cuda_set_device_scaler(self._optimizer, TYPES[dtype], *places))
+            self._scaler_places = (dtype, *places)
 
     def write_changes(self) -> None:
         """Puts settings that are others on the current stream."""
@@ -162,8 +203,19 @@ class CudaTable(Table):
     def _is_here(self, parameter: Tensor) -> bool:
         return parameter.device == self._device
 
+    def _learning_rate(self, index: int) -> Any:
+        rate = self._groups[index]["lr"]
+        if isinstance(rate, Tensor) and self._is_here(rate) and rate.dtype in TYPES and rate.numel() == 1:
+            self._rates[index] = rate
+            return rate.dtype, rate.data_ptr()
+        self._rates.pop(index, None)
+        return super()._learning_rate(index)
+
     def _change_settings(self, index: int) -> None:
         self._check(lib.koala_cuda_set_settings(self._optimizer, index, self._settings + index))
+        rate = self._rates.get(index)
+        dtype, place = (torch.float64, ffi.NULL) if rate is None else (rate.dtype, address_of(rate))
+        self._check(lib.koala_cuda_set_device_learning_rate(self._optimizer, index, TYPES[dtype], place))
 
     def _describe_state(self, struct: Any, index: int, state: State) -> None:
         place, number, described = self._places[index], ffi.new("size_t *"), ffi.new("koala_cuda_state *")

@@ -95,17 +95,18 @@ class KoalaPlusPlus(Resumable):
 
     On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
     of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
-    on one GPU or several, and no policy is "error". Nothing waits for the GPU if `lr` is a number and the loss is a
-    tensor there, which is then averaged there; `report()`, `noise` and `state_dict()` wait. Such a step can be captured
-    in a CUDA graph once a step has been taken: call `write_changes()` before the capture, and before a replay if `lr`
-    or other settings have changed. A replay reads loss and gradients where they were, whatever steps are taken in
+    on one GPU or several, and no policy is "error". Nothing waits for the GPU if the loss is a tensor there, which is
+    then averaged there; `report()`, `noise` and `state_dict()` wait. `lr` may be a tensor there too, of one number,
+    which each step reads when it runs: where that is below zero or not finite, nothing is written, and the parameters
+    count as not finite. (One on another device is waited for.) Such a step can be captured in a CUDA graph once a step
+    has been taken: call `write_changes()` before the capture, and before a replay if settings have changed, but for
+    what is written into such an `lr`. A replay reads loss and gradients where they were, whatever steps are taken in
     between. It is of no use any more once `load_state_dict()` or `add_param_group()` was called, the optimizer is gone,
-    or a parameter has moved. In a graph `lr` is a number, not a tensor of the GPU, and there is no GradScaler, which is
-    asked on the host. None of this has run on a GPU yet.
+    or a parameter has moved. None of this has run on a GPU yet.
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
-    are divided by the scale as they are loaded, and stay as they are; by the kernels of an NVIDIA GPU, which cannot do
-    that, in place: in float16, small ones may be lost by that.
+    are divided by the scale as they are loaded, and stay as they are. On an NVIDIA GPU the kernels ask the scaler,
+    nothing waits, and a step in which something was infinite counts all parameters as not finite.
 
     Args:
         params: Tensors, or pairs of name and tensor (so that errors have the name), or dicts with groups of either; all
@@ -123,8 +124,7 @@ class KoalaPlusPlus(Resumable):
         initial_noise: R ≥ 0 before the first step, in squared units of the loss.
         gradient_factor: Above 0: what gradients are multiplied by as they are loaded, at no pass over memory: one over
             the number of minibatches, for example, that they were summed over.
-        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero. Where one of
-            these two is given, operations of PyTorch step on a GPU.
+        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero.
         on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
             leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises. "unchecked" is
             "keep_tensor" here: only in AdamW and SGD does looking cost anything.
@@ -228,18 +228,20 @@ class KoalaPlusPlus(Resumable):
         returned = None if closure is None else loss
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        factor = self._factor()
-        if factor is None:
-            return returned
         steppers = self._current_steppers()
         tables = self._tables_on_cuda()
         if tables:
-            self._unscale(factor)
             measurement = measure_on_cuda(loss, second_moment)
             # What one of them refuses is refused before any parameter is written.
             _kept = [table.look() for table in tables]
+            if len(tables) > 1:
+                for table in tables:
+                    table.prepare()
             for table in tables:
-                table.put(measurement)
+                table.put(measurement, *self._scaler())
+            return returned
+        factor = self._factor()
+        if factor is None:
             return returned
         mean, moment = measure(loss, second_moment)
         before = self.noise
@@ -256,7 +258,8 @@ class KoalaPlusPlus(Resumable):
 
     def write_changes(self) -> None:
         """Puts settings that have changed on the current stream, before a step is captured in a CUDA graph, and before
-        it is replayed. A step that is not captured does this itself; on other devices there is nothing to do.
+        it is replayed. A step that is not captured does this itself; on other devices there is nothing to do. A number
+        that is written into an `lr` on the GPU is no change: it is read there.
         """
         for table in self._tables_on_cuda():
             table.write_changes()
@@ -327,14 +330,6 @@ class KoalaPlusPlus(Resumable):
     def _tables_on_cuda(self) -> list[CudaTable]:
         """Those there are; if there are some, there are no other steppers."""
         return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
-
-    def _unscale(self, factor: float) -> None:
-        """Multiplies the gradients, as the kernels of a GPU do not."""
-        if factor != 1:
-            parameters = (parameter for group in self.param_groups for parameter in group["params"])
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            with torch.no_grad():
-                torch._foreach_mul_(gradients, factor)
 
 
 def _executor(threads: int) -> Executor | None:

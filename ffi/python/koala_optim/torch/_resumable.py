@@ -109,12 +109,15 @@ class Resumable(torch.optim.Optimizer):
         """Forgets what is not in groups, state and configuration."""
         raise NotImplementedError
 
+    def _scaler(self) -> tuple[Tensor | None, Tensor | None]:
+        """What a GradScaler has said of this step: the scale of the loss, and whether something was infinite."""
+        return getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+
     def _factor(self) -> float | None:
         """What gradients are to be multiplied by; None: a GradScaler found that they are not finite."""
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        scale, found_inf = self._scaler()
         if found_inf is not None and found_inf.item():
             return None
-        scale: Tensor | None = getattr(self, "grad_scale", None)
         factor = float(self.param_groups[0]["gradient_factor"])
         return factor if scale is None else factor / scale.item()
 

@@ -228,11 +228,16 @@ class Table:
     def _change_settings(self, index: int) -> None:
         """What there is to do when the settings of a group are others: nothing, where a step is given all of them."""
 
+    def _learning_rate(self, index: int) -> Any:
+        """That of a group: a number, or what stands for one that only a device knows."""
+        return float(self._groups[index]["lr"])
+
     def _changed_settings(self) -> Iterator[int]:
         """The groups whose settings are not what they were."""
         for index, group in enumerate(self._groups):
+            rate = self._learning_rate(index)
             values = (
-                float(group["lr"]),
+                rate,
                 group["weight_decay"],
                 group["initial_variance"],
                 group["process_noise"],
@@ -240,7 +245,9 @@ class Table:
             )
             if values != self._values[index]:
                 settings = self._settings[index]
-                settings.learning_rate, settings.weight_decay = values[:2]
+                # One that is elsewhere is told of elsewhere.
+                settings.learning_rate = rate if isinstance(rate, float) else 0.0
+                settings.weight_decay = group["weight_decay"]
                 settings.initial_variance, settings.process_noise = values[2:4]
                 settings.variant = number("variant", group["variant"], VARIANTS)
                 yield index
