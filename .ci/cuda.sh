@@ -31,8 +31,8 @@ bundle=target/ci-gpu-bundle
 shim=backends/cuda/shim
 rm -rf "$bundle"
 run env BUNDLE_OPTIONS=--workspace bash backends/cuda/bundle.sh "$bundle" --without-python
-run g++ -std=c++17 -O2 -ffp-contract=off -shared -fPIC -Wno-unknown-pragmas -I "$shim" -Wl,-soname,libcuda.so \
-    "$shim"/{shim,libcuda,libcuda_streams}.cpp -o "$environment/libcuda.so"
+run g++ -std=c++17 -O2 -ffp-contract=off -shared -fPIC -Wno-unknown-pragmas -I "$shim" -Wl,-soname,libcuda.so.1 \
+    "$shim"/{shim,libcuda,libcuda_streams}.cpp -o "$environment/libcuda.so.1"
 run fails_with 2 env KOALA_CUDA_DEVICE=1000 "$bundle/run"
 run env LD_LIBRARY_PATH="$PWD/$environment" "$bundle/run" --quick
 

@@ -1,13 +1,14 @@
 #!/bin/bash
 # A folder to take to a machine with an NVIDIA GPU, which needs nothing there but the driver: FOLDER/run verifies and
-# measures the CUDA backend and prints one table. Needs Rust; and Python 3 with pip for the part that PyTorch runs.
+# measures the CUDA backend and prints one table. Needs Rust; a C compiler for the part in C; and Python 3 with pip for the
+# part that PyTorch runs.
 #
 #     bash backends/cuda/bundle.sh FOLDER [--without-python]
 set -euo pipefail
 largest=60000000
 
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${2:---without-python}" != --without-python ]; then
-    sed -n '2,5s/^# \?//p' "$0" >&2
+    sed -n '2,6s/^# \?//p' "$0" >&2
     exit 2
 fi
 mkdir "$1" || { echo "$1 must be a folder that can be made new" >&2; exit 2; }
@@ -20,12 +21,24 @@ executable() {
     sed -n 's|.*"src_path":"[^"]*/'"$1"'".*"executable":"\([^"]*\)".*|\1|p' "$folder/cargo.json"
 }
 
+# archive: where cargo has put libkoala.a.
+archive() {
+    sed -n 's|.*"\([^"]*/libkoala\.a\)".*|\1|p' "$folder/cargo.json" | head -n 1
+}
+
 # BUNDLE_OPTIONS: more for cargo.
 # shellcheck disable=SC2086
 cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features cuda,rayon --test cuda --bench gpu --no-run \
     --message-format=json >"$folder/cargo.json"
 cp "$(executable backends/cuda/bundle/main.rs)" "$folder/run"
 cp "$(executable tests/cuda/main.rs)" "$folder/tests"
+# shellcheck disable=SC2086
+cargo build --release ${BUNDLE_OPTIONS:-} -p koala-ffi --message-format=json >"$folder/cargo.json"
+if command -v cc >/dev/null; then
+    cc -O2 -I include ffi/c/examples/cuda.c "$(archive)" -lm -ldl -lpthread -s -o "$folder/example"
+else
+    echo "skipped: the example in C, as there is no cc"
+fi
 rm "$folder/cargo.json"
 if [ "$with_python" = yes ]; then
     python3 -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder" ./ffi/python

@@ -133,7 +133,7 @@ fn which_learning_rate_counts() {
 }
 
 #[test]
-fn numbers_that_are_refused() {
+fn what_is_refused_on_the_shim() {
     let Some(mut device) = OnDevice::on_fake(Config::default()) else { return };
     let on_host = [1.0_f32; 2];
     let host_address = on_host.as_ptr().addr() as u64;

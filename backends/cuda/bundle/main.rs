@@ -4,6 +4,7 @@
 //!
 //! `--quick` takes small sizes and few tests: for a look, and for the stub driver that stands for a GPU in CI.
 
+mod c;
 mod gpu;
 mod passes;
 mod steps;
@@ -75,9 +76,12 @@ fn main() -> ExitCode {
 fn run() -> Result<bool, Box<dyn Error>> {
     let plan = Plan::new()?;
     let gpu = Gpu::open(plan.device)?;
-    let mut table = Table::new(gpu.description()?);
+    let description = gpu.description()?;
+    let memory_bytes = description.memory_bytes;
+    let mut table = Table::new(description);
     table.print_head();
-    tests::run(&plan, &mut table)?;
+    tests::run(&plan, &mut table, memory_bytes)?;
+    c::run(&plan, &mut table)?;
     passes::measure(&plan, &gpu, &mut table)?;
     steps::measure(&plan, &gpu, &mut table)?;
     // What this process holds is of no more use, and takes memory from PyTorch.

@@ -7,16 +7,18 @@ use std::process::Command;
 use crate::Plan;
 use crate::table::{Outcome, Table};
 
-/// The bits, steps among graphs, the driver's refusals, and a device that is not there.
-const TESTS: [&str; 5] = ["bits::", "driver::", "graphs::", "steps::", "host::a_device_that_is_not_there"];
+/// The bits, steps among graphs, numbers on the device, the driver's refusals, and a device that is not there.
+const TESTS: [&str; 7] =
+    ["bits::", "driver::", "graphs::", "numbers::", "scaling::", "steps::", "host::a_device_that_is_not_there"];
 
 /// Those that take no minute where a processor stands for the GPU.
-const QUICK_TESTS: [&str; 6] = [
+const QUICK_TESTS: [&str; 7] = [
     "bits::skipped",
     "bits::steps_of_a_graph",
     "driver::",
     "graphs::a_graph_keeps_its_gradients",
     "host::a_device_that_is_not_there",
+    "numbers::",
     "steps::some_tensors_in_any_order",
 ];
 
@@ -26,8 +28,9 @@ const SANITIZED_TESTS: [&str; 3] =
 
 const SANITIZERS: [&str; 4] = ["memcheck", "racecheck", "synccheck", "initcheck"];
 
-/// Which needs more memory than the stub driver has.
+/// Which needs that many bytes of the device's memory, more than the stub driver has.
 const LARGE: &str = "more_than_2_to_the_31_elements";
+const LARGE_BYTES: usize = 18 << 30;
 
 /// The shim is not there.
 const NOT_HERE: &str = "the_shim";
@@ -36,7 +39,7 @@ const NOT_HERE: &str = "the_shim";
 const SECONDS: u64 = 150;
 const SANITIZER_SECONDS: u64 = 40;
 
-pub fn run(plan: &Plan, table: &mut Table) -> io::Result<()> {
+pub fn run(plan: &Plan, table: &mut Table, memory_bytes: usize) -> io::Result<()> {
     let program = plan.folder.join("tests");
     if !program.exists() {
         table.note(Outcome::Skipped, "all tests", format!("{} is not there", program.display()));
@@ -47,8 +50,10 @@ pub fn run(plan: &Plan, table: &mut Table) -> io::Result<()> {
     let mut command = limited(plan, &limit, &program);
     // One after the other: so a failure tells whose it is.
     command.args(tests).args(["--include-ignored", "--test-threads=1", "--skip", NOT_HERE]);
-    if plan.quick {
+    if plan.quick || memory_bytes < LARGE_BYTES {
         command.args(["--skip", LARGE]);
+        let why = if plan.quick { "--quick" } else { "it takes 18 GiB of the device's memory" };
+        table.note(Outcome::Skipped, format!("driver: a tensor of {}", LARGE.replace('_', " ")), why);
     }
     let (text, end) = logged(&mut command, &plan.folder.join("tests.log"))?;
     let mut count = 0;
