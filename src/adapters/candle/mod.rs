@@ -45,7 +45,7 @@
 //! - `backward_step` has candle compute the mean of the losses, and that of their squares, on the device, in float64.
 //!   Their last bits may differ from those on the CPU, as candle adds in another order; of the same loss and the same
 //!   gradients, the results have the same bits.
-//! - It is KOALA++ only, gradients are neither scaled nor clipped, and no policy makes an error of what a step meets.
+//! - It is KOALA++ only, gradients are not clipped by their norm, and no policy makes an error of what a step meets.
 //!   Another configuration is an error where a variable is added or, if it has changed since, where it steps.
 //! - Groups, settings and learning rates are those of [`Koala::optimizer`], as on the CPU. The state is on the device,
 //!   where `Koala::cuda_optimizer_mut` reads it, and is not saved.

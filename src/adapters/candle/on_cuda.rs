@@ -9,7 +9,7 @@ use super::{Given, StepLoss, element_type, elements, measured};
 use crate::cuda::candle::{OnStream, Step};
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
-use crate::settings::{Loss, Scaling};
+use crate::settings::Loss;
 use crate::tensor_state::StateType;
 use crate::{ElementType, Error, Method, cuda};
 
@@ -53,7 +53,7 @@ impl OnCuda {
         Ok(())
     }
 
-    /// Makes groups and settings what they are in the optimizer on the CPU, under the same ids.
+    /// Makes groups, settings and scaling what they are in the optimizer on the CPU, groups under the same ids.
     fn take_settings(&mut self, of: &Optimizer) -> candle::Result<()> {
         let optimizer = &mut self.on_stream.optimizer;
         for group in (0..).map(GroupId) {
@@ -64,7 +64,7 @@ impl OnCuda {
             }
             .map_err(candle::Error::wrap)?;
         }
-        Ok(())
+        optimizer.set_scaling(of.scaling).map_err(candle::Error::wrap)
     }
 
     /// Puts a step on candle's stream.
@@ -136,14 +136,13 @@ fn config_of(optimizer: &Optimizer) -> candle::Result<cuda::Config> {
     let method = optimizer.method();
     let refused = match () {
         () if method != Method::KoalaPlusPlus => method.name(),
-        () if optimizer.scaling != Scaling::default() => "scaling of gradients",
         () if optimizer.clip_norm.is_some() => "clipping by the norm",
         () => {
             let Optimizer { noise_rule: noise, policy, keep_details: details, .. } = *optimizer;
             return Ok(cuda::Config { noise, policy, details, ..cuda::Config::default() });
         }
     };
-    candle::bail!("{refused} cannot be had on a CUDA device, only koala++ with gradients as they are")
+    candle::bail!("{refused} cannot be had on a CUDA device, only koala++ without a norm to clip by")
 }
 
 /// A variable's memory, moved out of it, and back in when this is dropped, as on the CPU.
