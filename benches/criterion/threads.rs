@@ -1,4 +1,4 @@
-//! Where threads pay: `cargo bench --features rayon --bench threads`. One tensor, and a model of small ones, stepped by
+//! Where threads pay: `cargo bench --bench threads`. One tensor, and a model of small ones, stepped by
 //! one thread and by pools, from inside of the pool and from outside; beside it the limit of pass 2, divided likewise.
 #![allow(missing_docs)]
 
