@@ -30,20 +30,20 @@ const INTRODUCTION: &str = include_str!("../src/header.txt");
 
 #[test]
 fn the_header_is_that_of_the_source() {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let config = cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap();
+    let ffi = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let config = cbindgen::Config::from_file(ffi.join("cbindgen.toml")).unwrap();
     let mut builder = cbindgen::Builder::new().with_config(config).with_header(INTRODUCTION);
     for file in FILES {
-        builder = builder.with_src(here.join(format!("src/{file}.rs")));
+        builder = builder.with_src(ffi.join(format!("src/{file}.rs")));
     }
     let mut made = Vec::new();
     builder.generate().unwrap().write(&mut made);
     let made = String::from_utf8(made).unwrap();
 
-    let path = here.join("../include/koala.h");
+    let path = ffi.join("../include/koala.h");
     if std::env::var_os("KOALA_WRITE_HEADER").is_some() {
         std::fs::write(&path, &made).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == made, "include/koala.h is old: KOALA_WRITE_HEADER=1 cargo test -p koala-ffi --test header");
+    assert!(committed == made, "include/koala.h is old: KOALA_WRITE_HEADER=1 cargo test -p koala-header");
 }
