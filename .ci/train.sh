@@ -1,5 +1,5 @@
-# The README's first command, as its second has built it, run in a folder of its own for its picture, and whether KOALA++
-# then has at least 97 % of the held-out digits right.
+# The README's first command, as its second has built it, run in a folder of its own for its picture, and whether
+# KOALA++ then has at least 97 % of the held-out digits right.
 set -euo pipefail
 koala=$PWD/target/release/koala
 folder=$(mktemp -d)
