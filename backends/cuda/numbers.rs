@@ -83,12 +83,16 @@ impl DeviceLearningRate {
 /// What a gradient scaler keeps on the device, for training in half precision: each step reads it when it runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DeviceScaler {
-    pub(super) scale: Option<u64>,
-    pub(super) found_infinite: Option<u64>,
+    /// Addresses, as kernels take them: 0 where there is none.
+    pub(super) scale: u64,
+    pub(super) found_infinite: u64,
     pub(super) element_type: ElementType,
 }
 
 impl DeviceScaler {
+    /// Nothing to read.
+    pub(super) const NONE: Self = DeviceScaler { scale: 0, found_infinite: 0, element_type: ElementType::F32 };
+
     /// The addresses of an element of that type each.
     ///
     /// `scale` is what the loss that was differentiated was multiplied by: gradients are multiplied by
@@ -107,6 +111,6 @@ impl DeviceScaler {
     /// let scaler = unsafe { DeviceScaler::new(ElementType::F32, Some(0x1000), Some(0x1004)) };
     /// ```
     pub unsafe fn new(element_type: ElementType, scale: Option<u64>, found_infinite: Option<u64>) -> Self {
-        DeviceScaler { scale, found_infinite, element_type }
+        DeviceScaler { scale: scale.unwrap_or(0), found_infinite: found_infinite.unwrap_or(0), element_type }
     }
 }

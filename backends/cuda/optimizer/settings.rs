@@ -133,12 +133,12 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::cuda::Error>(())
     /// ```
     pub fn set_device_scaler(&mut self, scaler: Option<DeviceScaler>) -> Result<(), Error> {
-        if let Some(DeviceScaler { scale, found_infinite, element_type }) = scaler {
-            for (buffer, address) in [("scale of the loss", scale), ("flag of what is infinite", found_infinite)] {
-                if let Some(address) = address {
-                    let on_device = |address| self.counted.driver.is_on_device(address);
-                    check_address("", buffer, element_type, address, on_device)?;
-                }
+        let scaler = scaler.unwrap_or(DeviceScaler::NONE);
+        let DeviceScaler { scale, found_infinite, element_type } = scaler;
+        for (buffer, address) in [("scale of the loss", scale), ("flag of what is infinite", found_infinite)] {
+            if address != 0 {
+                let on_device = |address| self.counted.driver.is_on_device(address);
+                check_address("", buffer, element_type, address, on_device)?;
             }
         }
         self.scaler = scaler;

@@ -206,7 +206,7 @@ impl Optimizer {
     /// What all launches of all steps have in common.
     fn launch(&self) -> Launch {
         let Config { noise, policy, details, .. } = self.config;
-        let Scaling { factor, limit } = self.scaling;
+        let (Scaling { factor, limit }, scaler) = (self.scaling, self.scaler);
         let (fixed_noise, noise_decay) = match noise {
             Noise::Fixed(_) => (true, 0.0),
             Noise::Averaged { decay, .. } => (false, decay),
@@ -216,9 +216,9 @@ impl Optimizer {
             noise_decay,
             gradient_factor: factor,
             gradient_limit: limit,
-            device_scale: self.scaler.and_then(|scaler| scaler.scale).unwrap_or(0),
-            device_found_infinite: self.scaler.and_then(|scaler| scaler.found_infinite).unwrap_or(0),
-            scaler_type: type_number(self.scaler.map(|scaler| scaler.element_type)),
+            device_scale: scaler.scale,
+            device_found_infinite: scaler.found_infinite,
+            scaler_type: type_number(Some(scaler.element_type)),
             fixed_noise: fixed_noise.into(),
             keep_all: (policy.non_finite == OnNonFinite::KeepAll).into(),
             restart: (policy.breakdown == OnBreakdown::Restart).into(),
