@@ -16,10 +16,7 @@ for library in cublas cublasLt cudart curand nvrtc; do
 done
 
 export CUDA_HOME=$toolkit NVCC=$shim/nvcc CUDA_COMPUTE_CAP=80 LD_LIBRARY_PATH=$toolkit/lib
-adapters=(-p koala-optim --features ndarray,candle,burn,checkpoint,cuda,candle-core/cuda)
-# With little or no optimization: that takes long to compile.
-for package in koala-optim candle-core; do
-    adapters+=(--config "profile.dev.package.$package.opt-level=0")
-done
+adapters=(-p koala-optim --features ndarray,candle,burn,checkpoint,cuda,candle-core/cuda --config profile.dev.opt-level=0
+    --config profile.dev.package.koala-optim.opt-level=0)
 cargo test "${adapters[@]}" --test candle_on_cuda
 skip "candle's adapter on a GPU" "there is no GPU that these tests would use"
