@@ -54,22 +54,24 @@
 //!
 //! Tested with candle 0.11.1, which is the least version that the feature takes; it takes those before 0.12.
 
+mod given;
 mod lending;
 #[cfg(feature = "cuda")]
 mod on_cuda;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use ::candle_core::backprop::GradStore;
-use ::candle_core::{self as candle, DType, Var};
+use ::candle_core::{self as candle, Var};
 
 pub use super::Config;
+use crate::Error;
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
 use crate::settings::{Loss, Settings};
 use crate::tensor_state::StateType;
-use crate::{ElementType, Error};
+pub use given::measured;
+use given::{StepLoss, element_type, elements, given};
 use lending::{Taken, lent, lent_alone};
 
 /// KOALA++, or another [`Method`](crate::Method), over variables of candle: see the [module](self).
@@ -86,29 +88,6 @@ pub struct Koala {
     /// What has their state if the variables are on a CUDA device; `optimizer` then has groups and settings only.
     #[cfg(feature = "cuda")]
     on_cuda: Option<on_cuda::OnCuda>,
-}
-
-/// The loss of a step: known, or the losses of the samples.
-enum StepLoss<'a> {
-    Known(Loss),
-    OfSamples(&'a candle::Tensor),
-}
-
-/// A variable that has a gradient, which is of its shape, its type and on its device, and contiguous.
-struct Given<'a> {
-    name: &'a str,
-    variable: &'a Var,
-    gradient: candle::Tensor,
-}
-
-impl Given<'_> {
-    /// The error of a gradient, or of parameters, that are the same memory as parameters.
-    fn is_of_a_variable(&self) -> candle::Error {
-        let (name, of_gradient) = (self.name, described(&self.gradient));
-        let message =
-            format!("tensor {name:?}: the gradient, {of_gradient}, or the parameters are a variable's memory");
-        candle::Error::Msg(message)
-    }
 }
 
 impl candle_nn::Optimizer for Koala {
@@ -461,60 +440,4 @@ impl Koala {
     pub fn cuda_optimizer_mut(&mut self) -> Option<&mut crate::cuda::Optimizer> {
         self.on_cuda.as_mut().map(on_cuda::OnCuda::optimizer_mut)
     }
-}
-
-/// The loss that a tensor of per-sample losses of any shape holds: their mean, and the mean of their squares, in
-/// float64. One element counts as one sample.
-///
-/// # Errors
-/// No element, or candle's own.
-///
-/// ```
-/// use candle_core::{Device, Tensor};
-/// let losses = Tensor::new(&[1.0_f32, 3.0], &Device::Cpu)?;
-/// assert_eq!(koala_optim::candle::measured(&losses)?, koala_optim::Loss::new(2.0, 5.0));
-/// # Ok::<(), candle_core::Error>(())
-/// ```
-pub fn measured(losses: &candle::Tensor) -> candle::Result<Loss> {
-    let losses: Vec<f64> = losses.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
-    Loss::from_samples(&losses).map_err(candle::Error::wrap)
-}
-
-/// The variables that have a gradient.
-fn given<'a>(variables: &'a [(String, Var)], gradients: &GradStore) -> candle::Result<Vec<Given<'a>>> {
-    let mut given = Vec::with_capacity(variables.len());
-    for (name, variable) in variables {
-        let Some(gradient) = gradients.get(variable) else { continue };
-        if gradient.shape() != variable.shape() {
-            let [parameters, gradient] = [variable, gradient].map(|tensor| tensor.dims().to_vec());
-            return Err(candle::Error::wrap(Error::Shape { tensor: name.clone(), parameters, gradient }));
-        }
-        if gradient.dtype() != variable.dtype() || !gradient.device().same_device(variable.device()) {
-            let [of_parameters, of_gradient] = [variable, gradient].map(described);
-            candle::bail!("tensor {name:?}: the parameters are {of_parameters}, the gradient {of_gradient}");
-        }
-        given.push(Given { name, variable, gradient: gradient.contiguous()? });
-    }
-    Ok(given)
-}
-
-/// Where a contiguous array has its elements, in the memory that it is part of.
-fn elements(layout: &candle::Layout) -> Range<usize> {
-    layout.start_offset()..layout.start_offset() + layout.shape().elem_count()
-}
-
-/// The type of a variable, if it is one that there are steps for.
-fn element_type(variable: &Var) -> Option<ElementType> {
-    match variable.dtype() {
-        DType::F32 => Some(ElementType::F32),
-        DType::F64 => Some(ElementType::F64),
-        DType::BF16 => Some(ElementType::Bf16),
-        DType::F16 => Some(ElementType::F16),
-        _ => None,
-    }
-}
-
-/// Type, shape and place, for a message.
-fn described(tensor: &candle::Tensor) -> String {
-    format!("{:?} {:?} on {:?}", tensor.dtype(), tensor.dims(), tensor.device().location())
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use ::candle_core::backend::BackendDevice;
 use ::candle_core::{self as candle, CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Shape, Storage, Var};
 
-use super::{Given, StepLoss, element_type, elements, measured};
+use super::given::{Given, StepLoss, element_type, elements, measured};
 use crate::cuda::candle::{OnStream, Step};
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
