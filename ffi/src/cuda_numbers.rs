@@ -23,7 +23,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// Those of a loss, and these, with what each is.
+    /// Those that there are of a loss, and of these, with what each is.
     pub fn with_loss(&self, [mean, second_moment]: [Range; 2]) -> impl Iterator<Item = (&'static str, Range)> {
         let named = [
             ("the mean loss", mean),
@@ -31,7 +31,8 @@ impl Numbers {
             ("the scale", self.scale),
             ("found_infinite", self.found_infinite),
         ];
-        named.into_iter().chain(self.rates.iter().map(|rate| ("a learning rate", *rate)))
+        let rates = self.rates.iter().map(|rate| ("a learning rate", *rate));
+        named.into_iter().chain(rates).filter(|(_, place)| *place != (0, 0))
     }
 
     /// Where the learning rate of a group is, if it is on the device.
