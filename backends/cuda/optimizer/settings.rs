@@ -3,7 +3,7 @@
 use super::Optimizer;
 use crate::cuda::tensor::check_address;
 use crate::cuda::{DeviceLearningRate, DeviceScaler, Error};
-use crate::{Error as CallError, GroupId, Scaling, Settings};
+use crate::{ElementType, Error as CallError, GroupId, Scaling, Settings};
 
 impl Optimizer {
     /// The settings of a group.
@@ -85,8 +85,7 @@ impl Optimizer {
     pub fn set_device_learning_rate(&mut self, group: GroupId, rate: Option<DeviceLearningRate>) -> Result<(), Error> {
         self.settings(group)?;
         if let Some(DeviceLearningRate { address, element_type }) = rate {
-            let on_device = |address| self.counted.driver.is_on_device(address);
-            check_address("", "learning rate", element_type, address, on_device)?;
+            self.check_number("learning rate", element_type, address)?;
         }
         let group = &mut self.groups[group.0];
         if group.device_learning_rate != rate {
@@ -137,11 +136,15 @@ impl Optimizer {
         let DeviceScaler { scale, found_infinite, element_type } = scaler;
         for (buffer, address) in [("scale of the loss", scale), ("flag of what is infinite", found_infinite)] {
             if address != 0 {
-                let on_device = |address| self.counted.driver.is_on_device(address);
-                check_address("", buffer, element_type, address, on_device)?;
+                self.check_number(buffer, element_type, address)?;
             }
         }
         self.scaler = scaler;
         Ok(())
+    }
+
+    /// Whether a number of that type can be at the address.
+    pub(super) fn check_number(&self, what: &'static str, element_type: ElementType, at: u64) -> Result<(), Error> {
+        check_address("", what, element_type, at, |address| self.counted.driver.is_on_device(address))
     }
 }

@@ -3,7 +3,6 @@
 use super::{Optimizer, Tables};
 use crate::cuda::driver::Kernel;
 use crate::cuda::tables::{self, CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
-use crate::cuda::tensor::check_address;
 use crate::cuda::{Config, Error, StepLoss, Stream, Tensor};
 use crate::settings::at_least_zero;
 use crate::{Error as CallError, Loss, Noise, OnBreakdown, OnNonFinite, Scaling};
@@ -240,10 +239,9 @@ impl Optimizer {
                 if loss.second_moment.is_none() && matches!(self.config.noise, Noise::Averaged { .. }) {
                     return Err(Error::NoSecondMoment);
                 }
-                let on_device = |address| self.counted.driver.is_on_device(address);
-                check_address("", "mean loss", loss.element_type, loss.mean, on_device)?;
+                self.check_number("mean loss", loss.element_type, loss.mean)?;
                 if let Some(second_moment) = loss.second_moment {
-                    check_address("", "second moment of the loss", loss.element_type, second_moment, on_device)?;
+                    self.check_number("second moment of the loss", loss.element_type, second_moment)?;
                 }
                 Ok(Launch {
                     device_mean: loss.mean,
