@@ -322,11 +322,11 @@ impl Koala {
             StepLoss::Known(loss) => loss,
             StepLoss::OfSamples(losses) => measured(losses)?,
         };
-        let mut taken = given.iter().map(|one| Taken::from(one.variable)).collect::<Result<Vec<_>, _>>()?;
+        let mut taken = given.iter().map(|one| Taken::from_cpu(one.variable)).collect::<Result<Vec<_>, _>>()?;
         let read: Vec<_> = given.iter().map(|one| one.gradient.storage_and_layout()).collect();
         let mut tensors = Vec::with_capacity(taken.len());
         for ((one, taken), (storage, layout)) in given.iter().zip(&mut taken).zip(&read) {
-            let tensor = lent(one.name, &mut taken.elements, storage, elements(layout));
+            let tensor = lent(one.name, &mut taken.memory, storage, elements(layout));
             tensors.push(tensor.ok_or_else(|| one.is_of_a_variable())?);
         }
         self.report = self.optimizer.step(loss, &mut tensors).map_err(candle::Error::wrap)?;
@@ -358,10 +358,9 @@ impl Koala {
             return Ok(());
         }
         let mut taken =
-            self.variables.iter().map(|(_, variable)| Taken::from(variable)).collect::<Result<Vec<_>, _>>()?;
+            self.variables.iter().map(|(_, variable)| Taken::from_cpu(variable)).collect::<Result<Vec<_>, _>>()?;
         let named = self.variables.iter().zip(&mut taken);
-        let mut tensors: Vec<_> =
-            named.filter_map(|((name, _), taken)| lent_alone(name, &mut taken.elements)).collect();
+        let mut tensors: Vec<_> = named.filter_map(|((name, _), taken)| lent_alone(name, &mut taken.memory)).collect();
         self.optimizer.predict(&mut tensors).map_err(candle::Error::wrap)
     }
 

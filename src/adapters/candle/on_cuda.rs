@@ -1,11 +1,10 @@
 //! Variables on a CUDA device: their steps, on candle's stream.
 
-use std::cell::RefCell;
-
 use ::candle_core::backend::BackendDevice;
-use ::candle_core::{self as candle, CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Shape, Storage, Var};
+use ::candle_core::{self as candle, CudaStorage, DType, Shape, Storage, Var};
 
 use super::given::{Given, StepLoss, element_type, elements, measured};
+use super::lending::Taken;
 use crate::cuda::candle::{OnStream, Step};
 use crate::optimizer::{GroupId, Optimizer};
 use crate::report::Report;
@@ -19,7 +18,7 @@ pub struct OnCuda {
     on_stream: OnStream,
     /// One for each variable, by its name: some other memory, and while a step is put on the stream, the variable's
     /// own.
-    places: Vec<(String, CudaStorage)>,
+    places: Vec<(String, Storage)>,
 }
 
 impl OnCuda {
@@ -49,7 +48,7 @@ impl OnCuda {
             .optimizer
             .add_tensor(name, variable.elem_count(), element_type, state, group)
             .map_err(candle::Error::wrap)?;
-        self.places.push((name.into(), place));
+        self.places.push((name.into(), Storage::Cuda(place)));
         Ok(())
     }
 
@@ -90,9 +89,9 @@ impl OnCuda {
 
         let mut step = Step::new(&stream, known);
         for ((one, taken), (storage, layout)) in given.iter().zip(&mut taken).zip(&read) {
-            let added = match (&**storage, element_type(one.variable)) {
-                (Storage::Cuda(storage), Some(element_type)) => {
-                    step.add(one.name, element_type, taken.memory, (storage, elements(layout)))
+            let added = match (&mut *taken.memory, &**storage, element_type(one.variable)) {
+                (Storage::Cuda(parameters), Storage::Cuda(storage), Some(element_type)) => {
+                    step.add(one.name, element_type, parameters, (storage, elements(layout)))
                 }
                 _ => None,
             };
@@ -143,47 +142,4 @@ fn config_of(optimizer: &Optimizer) -> candle::Result<cuda::Config> {
         }
     };
     candle::bail!("{refused} cannot be had on a CUDA device, only koala++ without a norm to clip by")
-}
-
-/// A variable's memory, moved out of it, and back in when this is dropped, as on the CPU.
-struct Taken<'a> {
-    variable: &'a Var,
-    memory: &'a mut CudaStorage,
-}
-
-impl<'a> Taken<'a> {
-    fn from(variable: &'a Var, memory: &'a mut CudaStorage) -> candle::Result<Self> {
-        let mut taken = Taken { variable, memory };
-        taken.exchange()?;
-        Ok(taken)
-    }
-
-    fn exchange(&mut self) -> candle::Result<()> {
-        self.variable.inplace_op1(&Exchange(RefCell::new(&mut *self.memory)))
-    }
-}
-
-impl Drop for Taken<'_> {
-    fn drop(&mut self) {
-        // What was done once with this variable can be done again.
-        let _ = self.exchange();
-    }
-}
-
-/// Exchanges a variable's memory for other.
-struct Exchange<'a>(RefCell<&'a mut CudaStorage>);
-
-impl InplaceOp1 for Exchange<'_> {
-    fn name(&self) -> &'static str {
-        "koala"
-    }
-
-    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout) -> candle::Result<()> {
-        candle::bail!("expected memory of a CUDA device")
-    }
-
-    fn cuda_fwd(&self, storage: &mut CudaStorage, _: &Layout) -> candle::Result<()> {
-        std::mem::swap(storage, &mut **self.0.borrow_mut());
-        Ok(())
-    }
 }
