@@ -1,11 +1,16 @@
 //! candle's variables: the bits of the same steps on slices, in place, and nothing changed by what is an error.
 
-use candle_core::{DType, Device, Result, Tensor as Array, Var, backprop::GradStore};
+use candle_core::{DType, Device, Result, Tensor as Array, Var};
 use candle_nn::Optimizer as _;
 use koala_optim::candle::{Config, Koala, measured};
 use koala_optim::{
     AdamW, ElementType, KoalaM, Loss, Method, Noise, Optimizer, Settings, Sgd, StateType, Tensor, bf16, f16,
 };
+
+#[path = "with_candle.rs"]
+mod with_candle;
+
+use with_candle::{gradients, says};
 
 const LOSS: Loss = Loss::new(0.7, 0.6);
 
@@ -20,20 +25,6 @@ fn variable(values: &[f32]) -> Var {
 
 fn values(array: &Array) -> Vec<f32> {
     array.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
-}
-
-/// Gradients as a backward pass leaves them.
-fn gradients(of: &[(&Var, &Array)]) -> GradStore {
-    let mut store = Var::zeros(1, DType::F32, &Device::Cpu).unwrap().backward().unwrap();
-    for (variable, gradient) in of {
-        store.insert(variable, (*gradient).clone());
-    }
-    store
-}
-
-fn says<T>(result: Result<T>, what: &str) {
-    let message = result.err().expect("this was to be an error").to_string();
-    assert!(message.contains(what), "{message}");
 }
 
 macro_rules! gives_the_bits_of_slices {

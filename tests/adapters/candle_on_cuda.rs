@@ -13,6 +13,11 @@ use koala_optim::{
     StateType,
 };
 
+#[path = "with_candle.rs"]
+mod with_candle;
+
+use with_candle::{gradients, says};
+
 const LOSS: Loss = Loss::new(0.7, 0.6);
 
 /// The device, for one test at a time: of the driver of our own, a process has one context for all threads.
@@ -78,20 +83,6 @@ fn array(values: &[f32], shape: &[usize], of: DType, device: &Device) -> Array {
 fn values(array: &Array) -> Vec<f64> {
     let on_host = array.to_device(&Device::Cpu).unwrap();
     on_host.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
-}
-
-/// Gradients as a backward pass leaves them.
-fn gradients(of: &[(&Var, &Array)]) -> GradStore {
-    let mut store = Var::zeros(1, DType::F32, &Device::Cpu).unwrap().backward().unwrap();
-    for (variable, gradient) in of {
-        store.insert(variable, (*gradient).clone());
-    }
-    store
-}
-
-fn says<T>(result: Result<T>, what: &str) {
-    let message = result.err().expect("this was to be an error").to_string();
-    assert!(message.contains(what), "{message}");
 }
 
 /// A model with tensors of several lengths, in two groups, on a device.
