@@ -12,11 +12,7 @@ const SECONDS: u64 = 20;
 
 pub fn run(plan: &Plan, table: &mut Table) -> Result<(), Box<dyn Error>> {
     const NAME: &str = "a step from C, as on the processor";
-    let program = plan.folder.join("example");
-    if !program.exists() {
-        table.note(Outcome::Skipped, NAME, format!("{} is not there", program.display()));
-        return Ok(());
-    }
+    let Some(program) = plan.part("example", NAME, table) else { return Ok(()) };
     // It takes the first device that it is shown.
     let limit = plan.seconds(SECONDS).to_string();
     let mut command = limited(plan, &limit, &program);

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use gpu::Gpu;
-use table::Table;
+use table::{Outcome, Table};
 
 /// What a run is to do, and until when.
 pub struct Plan {
@@ -48,6 +48,16 @@ impl Plan {
         let program = std::env::current_exe()?;
         let folder = program.parent().ok_or("this program is in no folder")?.into();
         Ok(Plan { folder, quick, device, end: Instant::now() + LIMIT })
+    }
+
+    /// A file that belongs to this program; or none, which the table then says of what needs it.
+    fn part(&self, file: &str, name: &str, table: &mut Table) -> Option<PathBuf> {
+        let path = self.folder.join(file);
+        if path.exists() {
+            return Some(path);
+        }
+        table.note(Outcome::Skipped, name, format!("{} is not there", path.display()));
+        None
     }
 
     /// Whether there is no time left for another measurement.

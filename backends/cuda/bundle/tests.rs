@@ -40,11 +40,7 @@ const SECONDS: u64 = 150;
 const SANITIZER_SECONDS: u64 = 40;
 
 pub fn run(plan: &Plan, table: &mut Table, memory_bytes: usize) -> io::Result<()> {
-    let program = plan.folder.join("tests");
-    if !program.exists() {
-        table.note(Outcome::Skipped, "all tests", format!("{} is not there", program.display()));
-        return Ok(());
-    }
+    let Some(program) = plan.part("tests", "all tests", table) else { return Ok(()) };
     let tests = if plan.quick { &QUICK_TESTS[..] } else { &TESTS };
     let limit = plan.seconds(SECONDS).to_string();
     let mut command = limited(plan, &limit, &program);

@@ -16,11 +16,7 @@ const TESTS_SECONDS: u64 = 60;
 
 pub fn run(plan: &Plan, table: &mut Table) -> Result<(), Box<dyn Error>> {
     const NAME: &str = "PyTorch";
-    let script = plan.folder.join("torch_steps.py");
-    if !script.exists() {
-        table.note(Outcome::Skipped, NAME, format!("{} is not there", script.display()));
-        return Ok(());
-    }
+    let Some(script) = plan.part("torch_steps.py", NAME, table) else { return Ok(()) };
     if Command::new("python3").arg("--version").output().is_err() {
         table.note(Outcome::Skipped, NAME, "there is no python3 on the PATH");
         return Ok(());
