@@ -5,17 +5,15 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/commands.sh
 command -v g++ >/dev/null || bash .ci/apt.sh g++
-shim=$PWD/backends/cuda/shim
 toolkit=$PWD/target/ci-cuda-toolkit
 mkdir -p "$toolkit/lib"
-g++ -std=c++17 -O2 -ffp-contract=off -Wall -Wextra -Werror -Wno-unknown-pragmas -shared -fPIC -I "$shim" \
-    -Wl,-soname,libcuda.so "$shim"/{shim,libcuda,libcuda_streams,libcuda_candle}.cpp -o "$toolkit/lib/libcuda.so"
+driver "$toolkit/lib/libcuda.so" libcuda_candle.cpp
 # One library for all those that candle names.
 for library in cublas cublasLt cudart curand nvrtc; do
     ln -sf libcuda.so "$toolkit/lib/lib$library.so"
 done
 
-export CUDA_HOME=$toolkit NVCC=$shim/nvcc CUDA_COMPUTE_CAP=80 LD_LIBRARY_PATH=$toolkit/lib
+export CUDA_HOME=$toolkit NVCC=$PWD/backends/cuda/shim/nvcc CUDA_COMPUTE_CAP=80 LD_LIBRARY_PATH=$toolkit/lib
 adapters=(-p koala-optim --features ndarray,candle,burn,checkpoint,cuda,candle-core/cuda --config profile.dev.opt-level=0
     --config profile.dev.package.koala-optim.opt-level=0)
 cargo test "${adapters[@]}" --test candle_on_cuda

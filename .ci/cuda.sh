@@ -28,11 +28,9 @@ run cargo check -p koala-optim --features cuda,cudarc/dynamic-linking
 # The bundle: where there is no such device, and on a driver that is no GPU's. With the features of the whole workspace, all
 # of it but its own program has been compiled already.
 bundle=target/ci-gpu-bundle
-shim=backends/cuda/shim
 rm -rf "$bundle"
 run env BUNDLE_OPTIONS=--workspace bash backends/cuda/bundle.sh "$bundle" --without-python
-run g++ -std=c++17 -O2 -ffp-contract=off -shared -fPIC -Wno-unknown-pragmas -I "$shim" -Wl,-soname,libcuda.so.1 \
-    "$shim"/{shim,libcuda,libcuda_streams}.cpp -o "$environment/libcuda.so.1"
+run driver "$environment/libcuda.so.1"
 run fails_with 2 env KOALA_CUDA_DEVICE=1000 "$bundle/run"
 run env LD_LIBRARY_PATH="$PWD/$environment" "$bundle/run" --quick
 
