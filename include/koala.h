@@ -1725,11 +1725,11 @@ koala_status koala_cuda_set_device_learning_rate(struct koala_cuda *optimizer,
  * are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
  * rates may be others; for other tensors it allocates, too.
  *
- * On a stream that is being captured, the step is captured, if its tensors were prepared or stepped before and no settings
- * or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients, copies, states
- * and a scaler's numbers have to stay where they are for as long as the graph is launched, and the optimizer must not be destroyed.
- * Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A loss from the host stays what it
- * was.
+ * On a stream that is being captured, the step is captured, if its tensors were prepared or stepped before and no
+ * settings or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients,
+ * copies, states and a scaler's numbers have to stay where they are for as long as the graph is launched, and the
+ * optimizer must not be destroyed. Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A
+ * loss from the host stays what it was.
  *
  * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_FOREIGN_DEVICE for a stream or a
  * buffer elsewhere, and KOALA_STATUS_DRIVER if the step cannot be captured; the capture goes on without it.
@@ -1754,9 +1754,9 @@ koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
                                          size_t count);
 
 /**
- * Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed settings. So
- * the step after it can be captured in a graph, though none was taken before, and returns no error that is about its tensors.
- * The host waits, unless these are the tensors of the step before.
+ * Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed settings.
+ * So the step after it can be captured in a graph, though none was taken before, and returns no error that is about its
+ * tensors. The host waits, unless these are the tensors of the step before.
  */
 koala_status koala_cuda_prepare(struct koala_cuda *optimizer,
                                 void *stream,

@@ -261,9 +261,9 @@ struct Sums {
 };
 constexpr unsigned SUMS = 5;
 
-// One lane of a run: its rows of products summed in the arithmetic type, then added to the lane's float64 sums; and, where
-// there is a limit, the squares of the gradient without it. A row that begins within the tensor is filled up with zeros;
-// those after it are none.
+// One lane of a run: its rows of products summed in the arithmetic type, then added to the lane's float64 sums; and,
+// where there is a limit, the squares of the gradient without it. A row that begins within the tensor is filled up with
+// zeros; those after it are none.
 template <typename P, typename S, typename F>
 __device__ void add_run(const Tensor &tensor, Length first, bool decays, bool reads_parameters, bool reads_state,
                         Number<F> weight_decay, const Scaling<F> &scaling, Double (&sums)[SUMS], Double &unlimited) {

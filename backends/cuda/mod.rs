@@ -23,8 +23,8 @@
 //!
 //! # What differs from the optimizer on the CPU
 //!
-//! - It is KOALA++ only, without [`Method`](crate::Method); and gradients can be [scaled](Optimizer::set_scaling) and limited
-//!   one by one, but not clipped by their norm.
+//! - It is KOALA++ only, without [`Method`](crate::Method); and gradients can be [scaled](Optimizer::set_scaling) and
+//!   limited one by one, but not clipped by their norm.
 //! - [`OnNonFinite::Unchecked`](crate::OnNonFinite) leaves out nothing here, as KOALA++'s dot products look at every
 //!   gradient anyway: it is what [`OnNonFinite::KeepTensor`](crate::OnNonFinite) is.
 //! - A step returns before it has run; [`Optimizer::report`] waits for it. So no policy can make an error of what a
@@ -52,13 +52,15 @@
 //! # Capturing a graph
 //!
 //! A step is launches on the caller's stream and nothing else once the optimizer has seen its tensors: it allocates
-//! nothing and waits for nothing. So [prepare](Optimizer::prepare) the tensors, or take a step of them, then capture one;
-//! the loss should then be on the device. What is only captured has not been done: the graph has tables of its own for as long as the optimizer
-//! lives, and other steps, with any tensors and with gradients anywhere, may be taken before and between its launches.
+//! nothing and waits for nothing. So [prepare](Optimizer::prepare) the tensors, or take a step of them, then capture
+//! one; the loss should then be on the device. What is only captured has not been done: the graph has tables of its own
+//! for as long as the optimizer lives, and other steps, with any tensors and with gradients anywhere, may be taken
+//! before and between its launches.
 //!
-//! - A launch of the graph takes parameters, gradients, copies, state, and a loss and a scaler on the device where they were
-//!   when the step was captured, and a loss and a scaling from the host as they were then. The graph is of no use any more once one of them has moved
-//!   or the optimizer is dropped, which must not happen while a launch may run, nor during a capture.
+//! - A launch of the graph takes parameters, gradients, copies, state, and a loss and a scaler on the device where they
+//!   were when the step was captured, and a loss and a scaling from the host as they were then. The graph is of no use
+//!   any more once one of them has moved or the optimizer is dropped, which must not happen while a launch may run, nor
+//!   during a capture.
 //! - Settings and restarts are not captured, as each launch would undo what has been written since. They are written by
 //!   [`Optimizer::write_changes`], before the capture and before a launch, or by a step that is not captured.
 //! - The learning rate of a launch is the one that was written last: a schedule writes it ahead of each launch, on the

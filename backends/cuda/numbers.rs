@@ -63,8 +63,8 @@ pub struct DeviceLearningRate {
 }
 
 impl DeviceLearningRate {
-    /// The address of one element of that type. With a rate that is below zero, NaN or infinite, a step leaves its tensors
-    /// as they are, and counts them as not finite.
+    /// The address of one element of that type. With a rate that is below zero, NaN or infinite, a step leaves its
+    /// tensors as they are, and counts them as not finite.
     ///
     /// # Safety
     /// It is memory of the optimizer's device that lives for as long as steps and launches of graphs take it; what is
@@ -96,9 +96,9 @@ impl DeviceScaler {
     /// The addresses of an element of that type each.
     ///
     /// `scale` is what the loss that was differentiated was multiplied by: gradients are multiplied by
-    /// [`Scaling::factor`](crate::Scaling) divided by it, in f64, and rounded to their arithmetic type. The loss that a step
-    /// is given is the one that was not multiplied. Where the quotient is out of the range of a factor, no gradient counts
-    /// as finite.
+    /// [`Scaling::factor`](crate::Scaling) divided by it, in f64, and rounded to their arithmetic type. The loss that a
+    /// step is given is the one that was not multiplied. Where the quotient is out of the range of a factor, no gradient
+    /// counts as finite.
     ///
     /// `found_infinite` is zero, or the step does nothing: it counts every tensor as not finite, and the noise stays.
     ///
