@@ -1,4 +1,4 @@
-//! KOALA-V, KOALA-M, AdamW and SGD: the contract, and PyTorch's own results. (The trajectories of KOALA-V and KOALA-M are
+//! KOALA-V, KOALA-M, AdamW and SGD: the contract, and PyTorch's results, to rounding. (The trajectories of KOALA-V and KOALA-M are
 //! checked by the crate `koala-trajectory`.)
 
 mod common;
