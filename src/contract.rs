@@ -1,8 +1,13 @@
 //! The numerics contract: why the same inputs give the same bits on every machine, and the constants that fix it.
 //!
 //! For the same inputs and settings, the parameters, v, h, the scalars and the report are identical to the last bit
-//! on every backend, with any number of threads, any alignment of the buffers, and any split of a model over calls.
-//! Everything that decides a bit is written here, and only here.
+//! on every backend, with any number of threads, and any alignment of the buffers.
+//! It does not matter either how the tensors of a model are divided over calls, as long as each call has whole tensors and
+//! nothing couples them: KOALA-V's and KOALA-M's shared variances, clipping by the norm of all, and the policies that keep
+//! all tensors or raise an error do. Everything that decides a bit is written here, and only here.
+//!
+//! A tensor that is itself divided, and stepped in two halves, has the bits of the whole only if its parts are subtrees of
+//! the sum that is described below; other parts agree to the rounding of a sum in float64.
 //!
 //! # Why results differ elsewhere, and how that is avoided
 //!
