@@ -56,6 +56,8 @@ mod methods;
 mod optimizer;
 mod pass_1;
 mod passes;
+#[cfg(feature = "rayon")]
+mod pool;
 mod report;
 mod rows;
 mod settings;

@@ -288,7 +288,8 @@ impl Optimizer {
     /// tensor that is frozen, or whose parameters, or average, are not finite, stays as it is and does not count.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`]. Nothing has changed then.
+    /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`], and
+    /// [`Error::Threads`] in a process that was forked, if they can't be had there. Nothing has changed then.
     ///
     /// ```
     /// use koala_optim::{Config, ElementType, KoalaM, Loss, Method, Optimizer, Settings, StateType, Tensor};
@@ -313,7 +314,7 @@ impl Optimizer {
             let ordered = Ordered::new(tensors);
             let walk =
                 Walk { steps: &self.group_steps, first: 0, entries: &mut self.entries, tensors: ordered.tensors };
-            self.crew.run(elements, |parallel| walk.predict(koala_m.velocity_decay, parallel))
+            self.crew.run(elements, |parallel| walk.predict(koala_m.velocity_decay, parallel))?
         };
         self.method.predict(distance, parameters);
         self.predicted = true;
@@ -327,8 +328,8 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::UnknownTensor`], [`Error::DuplicateTensor`], [`Error::Length`], [`Error::Type`], [`Error::Setting`] if
-    /// the second moment of the loss is negative, [`Error::NotPredicted`], and what the [`Policy`] makes an error. Nothing
-    /// has changed then.
+    /// the second moment of the loss is negative, [`Error::NotPredicted`], what the [`Policy`] makes an error, and
+    /// [`Error::Threads`] in a process that was forked, if they can't be had there. Nothing has changed then.
     ///
     /// See the [type's example](Self).
     pub fn step(&mut self, loss: Loss, tensors: &mut [Tensor<'_>]) -> Result<Report, Error> {
@@ -358,7 +359,7 @@ impl Optimizer {
             let ordered = Ordered::new(tensors);
             let walk =
                 Walk { steps: &self.group_steps, first: 0, entries: &mut self.entries, tensors: ordered.tensors };
-            self.crew.run(elements, |parallel| walk.step(policy, clip_norm, parallel))?
+            self.crew.run(elements, |parallel| walk.step(policy, clip_norm, parallel))??
         };
 
         let mut report = Report { noise: self.noise, step: self.steps, gradient_norm, ..Report::default() };

@@ -2,19 +2,35 @@
 //! contract's trees divide at the same places, so that the number of threads does not show in the results.
 
 use crate::error::Error;
+#[cfg(feature = "rayon")]
+use crate::pool::{Pool, counted};
 
 /// How many threads a step may use.
+///
+/// After `fork`, the child has none of its parent's threads. An optimizer with a count starts its own there, in the first
+/// step that needs them; that of the caller's pool, which only the caller can make anew, is an error of such a step.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Threads {
     /// The calling thread only.
     #[default]
     One,
-    /// A pool of that many threads, made once and kept by the optimizer. Needs the feature `rayon` above 1.
+    /// A pool of that many threads, at most [`Threads::MOST`], made once and kept by the optimizer, which waits for their end when it
+    /// ends. 0 stands for as many as there are processors that this process may use. Needs the feature `rayon` for all
+    /// but 1.
     Count(usize),
+    /// The same for libkoala: each thread calls the function first.
+    #[cfg(feature = "rayon")]
+    #[doc(hidden)]
+    CountWith(usize, fn()),
     /// The caller's pool.
     #[cfg(feature = "rayon")]
     Pool(std::sync::Arc<rayon::ThreadPool>),
+}
+
+impl Threads {
+    /// The most that can be asked for: more than the largest machines can use, and no more than rayon can manage.
+    pub const MOST: usize = if usize::BITS < 64 { 255 } else { 4096 };
 }
 
 /// Elements above which a pool is woken for a step. The step moves to another thread then, whose caches are cold: at a
@@ -29,25 +45,29 @@ const WORTH_DIVIDING: usize = 1 << 18;
 #[derive(Debug)]
 pub(crate) struct Crew {
     #[cfg(feature = "rayon")]
-    pool: Option<std::sync::Arc<rayon::ThreadPool>>,
+    pool: Option<Pool>,
 }
 
 impl Crew {
+    #[cfg(feature = "rayon")]
+    pub fn new(threads: Threads) -> Result<Self, Error> {
+        let start = |count, first| match counted(count)? {
+            1 => Ok(None),
+            count => Pool::start(count, first).map(Some),
+        };
+        let pool = match threads {
+            Threads::One => None,
+            Threads::Count(count) => start(count, || ())?,
+            Threads::CountWith(count, first) => start(count, first)?,
+            Threads::Pool(pool) => Some(Pool::lent(pool)),
+        };
+        Ok(Crew { pool })
+    }
+
+    #[cfg(not(feature = "rayon"))]
     pub fn new(threads: Threads) -> Result<Self, Error> {
         match threads {
-            Threads::Count(0) => Err(Error::Threads { count: 0, reason: "at least one is needed".into() }),
-            #[cfg(feature = "rayon")]
-            Threads::One | Threads::Count(1) => Ok(Crew { pool: None }),
-            #[cfg(feature = "rayon")]
-            Threads::Count(count) => match rayon::ThreadPoolBuilder::new().num_threads(count).build() {
-                Ok(pool) => Ok(Crew { pool: Some(pool.into()) }),
-                Err(error) => Err(Error::Threads { count, reason: error.to_string() }),
-            },
-            #[cfg(feature = "rayon")]
-            Threads::Pool(pool) => Ok(Crew { pool: Some(pool) }),
-            #[cfg(not(feature = "rayon"))]
             Threads::One | Threads::Count(1) => Ok(Crew {}),
-            #[cfg(not(feature = "rayon"))]
             Threads::Count(count) => {
                 Err(Error::Threads { count, reason: "this build of koala-optim lacks the feature `rayon`".into() })
             }
@@ -55,17 +75,20 @@ impl Crew {
     }
 
     /// Runs `work` for a step over `elements`, and tells it whether dividing pays. The pool is entered once.
-    pub fn run<R: Send>(&self, elements: usize, work: impl FnOnce(bool) -> R + Send) -> R {
+    ///
+    /// # Errors
+    /// [`Error::Threads`] if they can't be had; `work` has not run then.
+    pub fn run<R: Send>(&mut self, elements: usize, work: impl FnOnce(bool) -> R + Send) -> Result<R, Error> {
         #[cfg(feature = "rayon")]
-        if let Some(pool) = &self.pool {
-            let inside = pool.current_thread_index().is_some();
-            if pool.current_num_threads() > 1 && elements >= if inside { WORTH_DIVIDING } else { WORTH_WAKING } {
-                return pool.install(|| work(true));
-            }
+        if let Some(pool) = &mut self.pool
+            && pool.count() > 1
+            && elements >= if pool.is_inside() { WORTH_DIVIDING } else { WORTH_WAKING }
+        {
+            return Ok(pool.here()?.install(|| work(true)));
         }
         #[cfg(not(feature = "rayon"))]
         let _ = (elements, WORTH_WAKING, WORTH_DIVIDING);
-        work(false)
+        Ok(work(false))
     }
 }
 

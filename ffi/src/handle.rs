@@ -10,7 +10,6 @@ use crate::failure::{Failure, fail};
 use crate::numbers::{Groups, Names};
 use crate::pointers::check;
 use crate::status::koala_status;
-use crate::threads::Started;
 
 /// KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
 /// koala_optimizer_create, ended by koala_optimizer_destroy.
@@ -38,8 +37,6 @@ impl Handle for koala_optimizer {
 /// All of it but the poison.
 pub(crate) struct Inner {
     pub optimizer: Optimizer,
-    /// After the optimizer, with which the pool ends.
-    pub started: Started,
     pub backend: koala_backend,
     pub groups: Groups,
     pub names: Names,

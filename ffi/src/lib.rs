@@ -35,7 +35,6 @@ mod settings;
 mod status;
 mod step;
 mod tensor;
-mod threads;
 mod values;
 mod version;
 

@@ -4,14 +4,14 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::kernel::Scalars;
-use koala_optim::{Config, Error, Optimizer, Scaling, TensorState};
+use koala_optim::{Config, Error, Optimizer, Scaling, TensorState, Threads};
 
 use crate::apart::BUFFERS;
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::check_apart;
 use crate::failure::{Failure, copy_text, fail};
 use crate::growing::{Growing, Output, copy_or_default, initialize, look};
-use crate::guard::guarded;
+use crate::guard::{guarded, mark_thread};
 use crate::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::method::{koala_method, method_of};
 use crate::pointers::{check, check_array, flag, known, range_of, text};
@@ -21,7 +21,6 @@ use crate::settings::{
 };
 use crate::status::koala_status;
 use crate::tensor::koala_scalars;
-use crate::threads::start;
 
 /// What an optimizer is made with. koala_config_init fills it with the defaults.
 #[repr(C)]
@@ -52,13 +51,14 @@ pub struct koala_config {
     pub on_non_finite: MaybeUninit<koala_on_non_finite>,
     /// Default KOALA_ON_BREAKDOWN_RESTART.
     pub on_breakdown: MaybeUninit<koala_on_breakdown>,
-    /// How many threads a step uses. Default 1: the calling one, and none is started. No bit of the results depends on it.
+    /// How many threads a step uses, at most 4096 (255 where pointers have 32 bits); 0 is as many as there are processors
+    /// that this process may use. Default 1: the calling one, and none is started. No bit of the results depends on it.
     pub threads: u32,
     /// 1: the reports of tensors have their norms, which may cost a pass more over gradient and parameters. Default 0.
     pub norms: u32,
 }
 
-// SAFETY: numbers and a pointer, seven of 8 bytes and six of 4; any bytes are a value.
+// SAFETY: numbers and pointers; any bytes are a value.
 unsafe impl Growing for koala_config {
     const NAME: &'static str = "koala_config";
     const FIRST_SIZE: usize = 80;
@@ -84,6 +84,11 @@ impl Default for koala_config {
     }
 }
 
+/// Their panics do not print.
+fn threads(count: u32) -> Threads {
+    Threads::CountWith(count as usize, mark_thread)
+}
+
 /// Fills `config` with the defaults. `size` is sizeof(koala_config).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_config_init(config: *mut koala_config, size: usize) -> koala_status {
@@ -105,7 +110,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
         let noise = noise_rule(config.noise, config.noise_decay, config.initial_noise)?;
         let policy = policy(config.on_non_finite, config.on_breakdown)?;
         let details = flag(config.norms, "norms")?;
-        let (started, threads) = start(config.threads)?;
+        let threads = threads(config.threads);
         // SAFETY: the caller's promise.
         let method = unsafe { method_of(config.method) }?;
         let scaling = Scaling { factor: config.gradient_factor, limit: config.gradient_limit };
@@ -117,7 +122,6 @@ pub unsafe extern "C" fn koala_optimizer_create(
             backend: number(backend),
             groups: Default::default(),
             names: Default::default(),
-            started,
             log: None,
             differences: String::new(),
             given: Vec::new(),
@@ -224,17 +228,12 @@ pub unsafe extern "C" fn koala_optimizer_set_scaling(
     })
 }
 
-/// Changes how many threads a step uses, from the next one on. Those that there were are joined.
+/// Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
+/// joined.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| {
-            let (started, threads) = start(count)?;
-            inner.optimizer.set_threads(threads)?;
-            // The old pool has ended now, so its threads can be joined: that is what dropping them does.
-            inner.started = started;
-            Ok(())
-        };
+        let set = |inner: &mut Inner| Ok(inner.optimizer.set_threads(threads(count))?);
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, set) }
     })

@@ -99,6 +99,11 @@ fn driver(program: &Path) -> Option<PathBuf> {
 }
 
 #[test]
+fn a_process_that_was_forked() {
+    run(&compile("c/tests/fork.c", &[]), &[], &[]);
+}
+
+#[test]
 fn the_smallest_program_in_cpp() {
     run(&compile("cpp/examples/five_lines.cpp", &[]), &[], &[]);
 }

@@ -5,7 +5,8 @@
 
 Named tensors in groups, their filters, and the noise R that they share: R ← decay·R + (1 − decay)·m before each step.
 Options are the other members of koala.h's `koala_config`: `noise = Koala.KOALA_NOISE_FIXED` keeps R as it is, `threads`
-is the number of threads of a step; `backend`, `on_non_finite`, `on_breakdown`, `norms`.
+is the number of threads of a step, 0 for as many as there are processors; `backend`, `on_non_finite`, `on_breakdown`,
+`norms`.
 
 Freed by the garbage collector. Not to be used by two tasks at once.
 
