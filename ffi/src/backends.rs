@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use koala_optim::{Backend, BackendStatus};
 
 use crate::failure::Failure;
-use crate::growing::{Growing, Output};
+use crate::growing::{Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::pointers::{check, known, text};
 use crate::status::koala_status;
@@ -54,10 +54,10 @@ pub struct koala_backend_info {
     pub absent_because: [c_char; 64],
 }
 
-// SAFETY: plain numbers and bytes, 8 + 4 + 4 + 16 + 64 + 64 without a gap.
+// SAFETY: numbers and bytes; any bytes are a value.
 unsafe impl Growing for koala_backend_info {
     const NAME: &'static str = "koala_backend_info";
-    const FIRST_SIZE: usize = 160;
+    const FIRST_SIZE: usize = size_up_to!(koala_backend_info.absent_because);
 }
 
 impl Default for koala_backend_info {

@@ -8,7 +8,7 @@ use koala_optim::checkpoint::Loading;
 
 use crate::call::check_apart;
 use crate::failure::copy_text;
-use crate::growing::{Growing, Output};
+use crate::growing::{Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, koala_optimizer};
 use crate::pointers::{bytes_at, check_array, check_optional, known, text};
@@ -54,10 +54,10 @@ pub struct koala_loaded {
     pub differences: u64,
 }
 
-// SAFETY: three numbers of 8 bytes; any bytes are a value.
+// SAFETY: numbers; any bytes are a value.
 unsafe impl Growing for koala_loaded {
     const NAME: &'static str = "koala_loaded";
-    const FIRST_SIZE: usize = 24;
+    const FIRST_SIZE: usize = size_up_to!(koala_loaded.differences);
 }
 
 /// Saves all that the optimizer knows to the file of that path, from which koala_optimizer_load goes on with the bits

@@ -11,7 +11,7 @@ use crate::call::check_apart;
 use crate::cuda_numbers::Numbers;
 use crate::cuda_step::BUFFERS;
 use crate::failure::{Failure, fail};
-use crate::growing::{Growing, copy_or_default, look};
+use crate::growing::{Growing, copy_or_default, look, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Guarded, Handle};
 use crate::method::method_of;
@@ -215,10 +215,10 @@ pub struct koala_cuda_state {
     pub scalars: *mut koala_scalars,
 }
 
-// SAFETY: four words; any bytes are a value.
+// SAFETY: numbers and pointers; any bytes are a value.
 unsafe impl Growing for koala_cuda_state {
     const NAME: &'static str = "koala_cuda_state";
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = size_up_to!(koala_cuda_state.scalars);
 }
 
 /// Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says

@@ -6,7 +6,7 @@ use crate::backends::koala_backend;
 use crate::call::check_apart;
 use crate::cuda::{OnDevice, koala_cuda, stream_of};
 use crate::failure::fail;
-use crate::growing::{Growing, Output};
+use crate::growing::{Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::handle::Handle;
 use crate::pointers::{check_array, check_optional, range_of};
@@ -125,10 +125,10 @@ pub struct koala_cuda_counts {
     pub waits: u64,
 }
 
-// SAFETY: four words; any bytes are a value.
+// SAFETY: numbers; any bytes are a value.
 unsafe impl Growing for koala_cuda_counts {
     const NAME: &'static str = "koala_cuda_counts";
-    const FIRST_SIZE: usize = 32;
+    const FIRST_SIZE: usize = size_up_to!(koala_cuda_counts.waits);
 }
 
 /// What has been asked of the device until now. Does not wait.

@@ -12,12 +12,25 @@ const LARGEST: usize = 4096;
 /// A struct whose first member is its size.
 ///
 /// # Safety
-/// `repr(C)`, begins with a `size: usize`, has no padding, and any bytes are a value of it.
+/// `repr(C)`, begins with a `size: usize`, and any bytes are a value of it.
 pub(crate) unsafe trait Growing: Copy {
     /// For error texts.
     const NAME: &'static str;
-    /// Its size in the first version of the library.
+    /// Its size in the first version of the library: up to the last member that it had then.
     const FIRST_SIZE: usize;
+}
+
+/// The size of a struct whose last member is that one, whatever the size of a pointer.
+macro_rules! size_up_to {
+    ($struct:ident.$member:ident) => {
+        (std::mem::offset_of!($struct, $member) + $crate::growing::size_of_member(|all: &$struct| &all.$member))
+            .next_multiple_of(align_of::<$struct>())
+    };
+}
+pub(crate) use size_up_to;
+
+pub(crate) const fn size_of_member<T, M>(_: fn(&T) -> &M) -> usize {
+    size_of::<M>()
 }
 
 /// Whether the size that a struct begins with is possible. Returns it.
@@ -36,7 +49,7 @@ unsafe fn size_of_given<T: Growing>(pointer: *const T) -> Result<usize, Failure>
 #[inline(always)]
 fn check_size<T: Growing>(size: usize) -> Result<(), Failure> {
     // A multiple, so that the next one in an array is aligned too.
-    let possible = size >= T::FIRST_SIZE && size <= LARGEST && size.is_multiple_of(align_of::<usize>());
+    let possible = size >= T::FIRST_SIZE && size <= LARGEST && size.is_multiple_of(align_of::<T>());
     if possible { Ok(()) } else { Err(impossible_size(size, size_of::<T>(), T::NAME)) }
 }
 

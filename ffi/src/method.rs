@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use koala_optim::{AdamW, KoalaM, KoalaV, Method, Sgd};
 
 use crate::failure::{Failure, fail};
-use crate::growing::{Growing, Output, initialize_with, look};
+use crate::growing::{Growing, Output, initialize_with, look, size_up_to};
 use crate::guard::guarded;
 use crate::pointers::{flag, known};
 use crate::status::koala_status;
@@ -71,10 +71,10 @@ pub struct koala_method {
     pub velocity_noise: f64,
 }
 
-// SAFETY: a number of 8 bytes, two of 4, ten of 8; any bytes are a value.
+// SAFETY: numbers; any bytes are a value.
 unsafe impl Growing for koala_method {
     const NAME: &'static str = "koala_method";
-    const FIRST_SIZE: usize = 96;
+    const FIRST_SIZE: usize = size_up_to!(koala_method.velocity_noise);
 }
 
 impl koala_method {

@@ -10,7 +10,7 @@ use crate::apart::BUFFERS;
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::check_apart;
 use crate::failure::{Failure, copy_text, fail};
-use crate::growing::{Growing, Output, copy_or_default, initialize, look};
+use crate::growing::{Growing, Output, copy_or_default, initialize, look, size_up_to};
 use crate::guard::{guarded, mark_thread};
 use crate::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::method::{koala_method, method_of};
@@ -61,7 +61,7 @@ pub struct koala_config {
 // SAFETY: numbers and pointers; any bytes are a value.
 unsafe impl Growing for koala_config {
     const NAME: &'static str = "koala_config";
-    const FIRST_SIZE: usize = 80;
+    const FIRST_SIZE: usize = size_up_to!(koala_config.norms);
 }
 
 impl Default for koala_config {

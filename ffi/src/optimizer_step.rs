@@ -8,7 +8,7 @@ use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 use crate::apart::{BUFFERS, Occupied};
 use crate::call::{Named, check_apart};
 use crate::failure::{Failure, fail, prefix};
-use crate::growing::{Array, Growing, Output};
+use crate::growing::{Array, Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::pointers::{Range, bytes_at, check, check_array, known, range_of};
@@ -43,10 +43,10 @@ pub struct koala_parameters {
     pub copy: *mut c_void,
 }
 
-// SAFETY: three numbers of 8 bytes, two of 4, three pointers; any bytes are a value.
+// SAFETY: numbers and pointers; any bytes are a value.
 unsafe impl Growing for koala_parameters {
     const NAME: &'static str = "koala_parameters";
-    const FIRST_SIZE: usize = 56;
+    const FIRST_SIZE: usize = size_up_to!(koala_parameters.copy);
 }
 
 /// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which

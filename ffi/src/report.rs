@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use koala_optim::{Outcome, TensorReport};
 
 use crate::backends::koala_backend;
-use crate::growing::Growing;
+use crate::growing::{Growing, size_up_to};
 
 /// What a step did with one tensor.
 #[repr(i32)]
@@ -121,10 +121,10 @@ pub struct koala_report {
     pub withheld: u64,
 }
 
-// SAFETY: plain numbers, two of 4 bytes and thirteen of 8.
+// SAFETY: numbers; any bytes are a value.
 unsafe impl Growing for koala_report {
     const NAME: &'static str = "koala_report";
-    const FIRST_SIZE: usize = 112;
+    const FIRST_SIZE: usize = size_up_to!(koala_report.withheld);
 }
 
 impl koala_report {

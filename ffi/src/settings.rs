@@ -8,7 +8,7 @@ use koala_optim::{
 };
 
 use crate::failure::{Failure, fail};
-use crate::growing::{Growing, initialize};
+use crate::growing::{Growing, initialize, size_up_to};
 use crate::guard::guarded;
 use crate::pointers::{check, check_array, flag, known};
 use crate::status::koala_status;
@@ -188,10 +188,10 @@ pub struct koala_settings {
     pub frozen: u32,
 }
 
-// SAFETY: plain numbers, five of 8 bytes and two of 4.
+// SAFETY: numbers; any bytes are a value.
 unsafe impl Growing for koala_settings {
     const NAME: &'static str = "koala_settings";
-    const FIRST_SIZE: usize = 48;
+    const FIRST_SIZE: usize = size_up_to!(koala_settings.frozen);
 }
 
 impl Default for koala_settings {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use crate::backends::koala_backend;
-use crate::growing::{Growing, initialize};
+use crate::growing::{Growing, initialize, size_up_to};
 use crate::guard::guarded;
 use crate::method::koala_method;
 use crate::settings::{koala_on_breakdown, koala_on_non_finite, koala_settings};
@@ -44,10 +44,10 @@ pub struct koala_step {
     pub norms: u32,
 }
 
-// SAFETY: numbers and pointers, eight of 8 bytes and four of 4; any bytes are a value.
+// SAFETY: numbers and pointers; any bytes are a value.
 unsafe impl Growing for koala_step {
     const NAME: &'static str = "koala_step";
-    const FIRST_SIZE: usize = 80;
+    const FIRST_SIZE: usize = size_up_to!(koala_step.norms);
 }
 
 impl Default for koala_step {

@@ -7,7 +7,7 @@ use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Lent, Scalars, 
 use koala_optim::{Element, ElementType, Method, StateType, bf16, f16};
 
 use crate::failure::{Failure, fail};
-use crate::growing::{Growing, look};
+use crate::growing::{Growing, look, size_up_to};
 use crate::pointers::{Range, bytes_at, check, end_of, flag, known, misaligned, null, overlaps, range_of, too_long};
 use crate::settings::{koala_copy_type, koala_element_type, koala_state_type};
 use crate::status::koala_status;
@@ -102,10 +102,10 @@ pub struct koala_tensor {
     pub scalars: *mut koala_scalars,
 }
 
-// SAFETY: two numbers of 8 bytes, six of 4, and six pointers, all 8-byte aligned; any bytes are a value.
+// SAFETY: numbers and pointers; any bytes are a value.
 unsafe impl Growing for koala_tensor {
     const NAME: &'static str = "koala_tensor";
-    const FIRST_SIZE: usize = 88;
+    const FIRST_SIZE: usize = size_up_to!(koala_tensor.scalars);
 }
 
 /// Which of a tensor's buffers a call uses; the others are not looked at. Parameters and scalars it always uses.
