@@ -60,6 +60,8 @@ pub struct Optimizer {
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) name: Box<str>,
+    /// Whether the name is but its place in a list, which may be another tensor's in the next run.
+    pub(crate) is_nameless: bool,
     pub(crate) group: usize,
     /// If it was told.
     pub(crate) shape: Option<Box<[usize]>>,
@@ -239,7 +241,8 @@ impl Optimizer {
         let state =
             TensorState::with_types(&self.method, length, parameters, state).map_err(|error| error.of_tensor(name))?;
         self.by_name.insert(name.into(), self.entries.len());
-        self.entries.push(Entry { name: name.into(), group: group.0, shape: None, given_in_call: 0, state });
+        let (name, group) = (name.into(), group.0);
+        self.entries.push(Entry { name, is_nameless: false, group, shape: None, given_in_call: 0, state });
         // So that a step with details does not allocate.
         self.details.reserve(self.entries.len() - self.details.len());
         Ok(())

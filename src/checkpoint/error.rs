@@ -40,6 +40,13 @@ pub enum Error {
         /// The latest version that can be read.
         supported: u64,
     },
+    /// A tensor of the optimizer has only its place in a list for a name, and the next run may have another one there.
+    Nameless {
+        /// The file.
+        path: PathBuf,
+        /// The place.
+        tensor: String,
+    },
     /// The checkpoint is not one of this optimizer.
     Mismatch {
         /// The file.
@@ -147,6 +154,12 @@ impl Display for Error {
             Error::Newer { path, found, supported } => write!(
                 f,
                 "{} has format version {found}, and this version of koala-optim reads up to {supported}",
+                Named(path)
+            ),
+            Error::Nameless { path, tensor } => write!(
+                f,
+                "{}: tensor {tensor:?} of the optimizer has only its place for a name, by which another run may have \
+                 another tensor: of_map or add_variable give names that stay",
                 Named(path)
             ),
             Error::Mismatch { path, differences } => {

@@ -184,12 +184,15 @@ impl<'a> Checkpoint<'a> {
     /// Writes the file, [atomically](self#how-it-is-written).
     ///
     /// # Errors
-    /// [`Error::File`]: then the file is what it was before, and nothing new is left in the folder. The one exception is
-    /// a folder that cannot be synchronized after the file was renamed.
+    /// [`Error::Nameless`], and [`Error::File`]: then the file is what it was before, and nothing new is left in the
+    /// folder. The one exception is a folder that cannot be synchronized after the file was renamed.
     ///
     /// See the [type's example](Self).
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
+        if let Some(tensor) = self.record.nameless.clone() {
+            return Err(Error::Nameless { path: path.into(), tensor });
+        }
         replace::replace(path, |out| file::write(self, out)).map_err(|source| Error::File { path: path.into(), source })
     }
 

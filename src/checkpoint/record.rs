@@ -28,6 +28,9 @@ pub struct Record {
     pub policy: Policy,
     pub groups: Vec<Settings>,
     pub tensors: Vec<TensorRecord>,
+    /// One of them that has no name, for which there is no file.
+    #[serde(skip)]
+    pub nameless: Option<String>,
 }
 
 /// A tensor, as it was added.
@@ -44,6 +47,11 @@ pub struct TensorRecord {
 
 /// Nobody takes 2⁵³ steps. So a count is exact as f64, and can be counted on from.
 const MOST_STEPS: u64 = 1 << 53;
+
+/// The place of a tensor that has no name, if there is one.
+pub fn nameless(optimizer: &Optimizer) -> Option<String> {
+    optimizer.entries.iter().find(|entry| entry.is_nameless).map(|entry| entry.name.to_string())
+}
 
 impl Record {
     pub fn of(optimizer: &Optimizer) -> Self {
@@ -66,6 +74,7 @@ impl Record {
             policy: optimizer.policy,
             groups: optimizer.groups.clone(),
             tensors: tensors.collect(),
+            nameless: nameless(optimizer),
         }
     }
 

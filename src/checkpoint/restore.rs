@@ -42,7 +42,7 @@ impl Checkpoint<'_> {
     ///
     /// # Errors
     /// [`Error::Mismatch`] lists all differences, if none are allowed; [`Error::Damaged`] if the checkpoint contradicts
-    /// itself. Nothing has changed then.
+    /// itself; [`Error::Nameless`]. Nothing has changed then.
     ///
     /// ```
     /// use koala_optim::checkpoint::{Checkpoint, Difference, Loading};
@@ -66,6 +66,9 @@ impl Checkpoint<'_> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn restore(&self, optimizer: &mut Optimizer, loading: Loading) -> Result<Loaded, Error> {
+        if let Some(tensor) = record::nameless(optimizer) {
+            return Err(Error::Nameless { path: self.path.clone(), tensor });
+        }
         let (fitting, differences) = self.compare(optimizer)?;
         if loading == Loading::Exact && !differences.is_empty() {
             return Err(Error::Mismatch { path: self.path.clone(), differences });

@@ -221,6 +221,44 @@ fn koala_optim_group() -> Result<koala_optim::GroupId> {
     Koala::empty(Config::default())?.add_group(Settings::default())
 }
 
+/// As a map's own list is in another order in each run, so may any list be.
+#[cfg(feature = "checkpoint")]
+#[test]
+fn what_has_only_a_place_for_a_name_is_neither_saved_nor_loaded() -> Result<()> {
+    use koala_optim::checkpoint::{Checkpoint, Error, Loading};
+
+    let map = candle_nn::VarMap::new();
+    for name in ["weight", "bias"] {
+        map.get(3, name, candle_nn::Init::Const(1.0), DType::F32, &Device::Cpu)?;
+    }
+    let folder = tempfile::tempdir()?;
+    let [listed, named] = ["listed", "named"].map(|name| folder.path().join(name));
+    let mut of_list = Koala::new(map.all_vars(), Config::default())?;
+    for written in [of_list.optimizer().save(&listed), Checkpoint::of(of_list.optimizer()).write(&listed)] {
+        let error = written.unwrap_err();
+        assert!(matches!(&error, Error::Nameless { path, tensor } if *path == listed && tensor == "0"), "{error}");
+        assert!(error.to_string().contains("of_map"), "{error}");
+    }
+    assert!(!listed.exists());
+
+    let mut of_map = Koala::of_map(&map, Config::default())?;
+    let losses = map.all_vars()[0].sqr()?;
+    of_map.backward_step(&losses)?;
+    of_map.optimizer().save(&named)?;
+    for loading in [Loading::Exact, Loading::WhatFits] {
+        let error = of_list.optimizer_mut().load(&named, loading).unwrap_err();
+        assert!(matches!(error, Error::Nameless { .. }), "{error}");
+        assert_eq!(Koala::of_map(&map, Config::default())?.optimizer_mut().load(&named, loading).unwrap().tensors, 2);
+    }
+    assert!(of_list.optimizer().scalars().all(|(_, scalars)| scalars.steps == 0));
+
+    // One without a name among others is enough.
+    let group = of_list.groups().next().unwrap();
+    of_list.add_variable("scale", variable(&[1.0]), group)?;
+    assert!(matches!(of_list.optimizer().save(&listed), Err(Error::Nameless { .. })));
+    Ok(())
+}
+
 /// The order of a map's own list differs from run to run.
 #[test]
 fn a_maps_variables_have_their_names_and_their_order() -> Result<()> {

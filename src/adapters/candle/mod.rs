@@ -29,7 +29,10 @@
 //!
 //! With the feature `checkpoint`, a run on the CPU is saved by [`Koala::optimizer`], and loaded into the
 //! [`Koala::optimizer_mut`] of one that was made with variables of the same names and shapes. The variables are saved
-//! with it or by candle.
+//! with it or by candle. Names are given by [`Koala::of_map`] or [`Koala::add_variable`]: of variables that were given
+//! to `new`, only the place is known, and there the next run may have another one, as
+//! [`VarMap::all_vars`](candle_nn::VarMap::all_vars) has them in a new order each time. To save or load their state is
+//! an error.
 //!
 //! # On a GPU
 //!
@@ -94,6 +97,7 @@ impl candle_nn::Optimizer for Koala {
     type Config = Config;
 
     /// Of these variables those that are of floating-point numbers, named by their place: `"0"`, `"1"` and so on.
+    /// By such names nothing is saved or loaded: see [`of_map`](Koala::of_map).
     fn new(vars: Vec<Var>, config: Config) -> candle::Result<Self> {
         let mut koala = Koala {
             optimizer: Optimizer::new(config.optimizer).map_err(candle::Error::wrap)?,
@@ -110,6 +114,7 @@ impl candle_nn::Optimizer for Koala {
         for (place, variable) in vars.into_iter().enumerate().filter(|(_, variable)| variable.dtype().is_float()) {
             koala.add_variable(&place.to_string(), variable, group)?;
         }
+        koala.optimizer.entries.iter_mut().for_each(|entry| entry.is_nameless = true);
         Ok(koala)
     }
 
