@@ -24,11 +24,27 @@ tests() {
     return $status
 }
 
+# from_sdist: a source distribution, built and installed where there is no clone, by an environment of its own. For
+# release, as most of what it needs has been built so.
+from_sdist() (
+    set -e
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    pip install --quiet 'maturin>=1.9,<2'
+    maturin sdist --manifest-path ffi/python/Cargo.toml --out "$folder"
+    python3 -m venv "$folder/environment"
+    CARGO_TARGET_DIR=$PWD/target MATURIN_PEP517_ARGS="--profile release" \
+        "$folder/environment/bin/pip" install --quiet "$folder"/koala_optim-*.tar.gz
+    cd "$folder"
+    environment/bin/python -c "import koala_optim; print(koala_optim.__version__, 'from a source distribution')"
+)
+
 rm -rf "$environment"
 python3 -m venv "$environment" || exit 1
 export PATH=$environment/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1
 run pip install --quiet './ffi/python[test]'
 [ "$failed" = 0 ] || exit 1
+run from_sdist
 run try_to_install torch
 run try_to_install jax optax
 

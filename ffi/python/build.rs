@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 fn main() {
-    const HEADER: &str = "../../include/koala.h";
+    // A link to the one in include/, so that a source distribution, which has the files of packages only, has it too.
+    const HEADER: &str = "koala.h";
     println!("cargo:rerun-if-changed={HEADER}");
     println!("cargo:rerun-if-changed=build.rs");
-    let header = std::fs::read_to_string(HEADER).expect("the header is part of the repository");
+    let header = std::fs::read_to_string(HEADER).expect("the header is part of the package");
     let out: PathBuf = std::env::var_os("OUT_DIR").expect("cargo sets it").into();
     // OUT_DIR is TARGET/PROFILE/build/PACKAGE/out, or one folder deeper for another platform.
     let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());

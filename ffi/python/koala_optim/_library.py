@@ -20,7 +20,9 @@ capsule_pointer.argtypes, capsule_pointer.restype = (ctypes.py_object, ctypes.c_
 
 def path() -> str:
     """The library's file. Whoever loads it gets the one that cffi has loaded, not a second one."""
-    (found,) = Path(str(_koala.__file__)).parent.glob("lib_koala.*")
+    folder = Path(str(_koala.__file__)).parent
+    # As maturin calls it on Linux, macOS and Windows.
+    (found,) = [file for name in ("lib_koala.so", "lib_koala.dylib", "_koala.dll") if (file := folder / name).exists()]
     return str(found)
 
 

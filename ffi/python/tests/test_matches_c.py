@@ -12,11 +12,10 @@ import numpy
 import pytest
 from common import BACKENDS, ELEMENT_TYPES, STATE_TYPES, bits, random_array
 
-import koala_optim._koala
+import koala_optim._library
 from koala_optim import Settings
 from koala_optim.numpy import Tensor, loss_from_samples, new_state, noise_update, step_many
 
-PACKAGE = pathlib.Path(koala_optim._koala.__file__).parent
 HEADER = pathlib.Path(__file__).parents[3] / "include"
 LENGTHS = [0, 1, 17, 1000]
 STEPS = 4
@@ -100,18 +99,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     if compiler is None or sys.platform == "win32":
         pytest.skip("there is no C compiler")
     folder = tmp_path_factory.mktemp("c")
-    (library,) = PACKAGE.glob("lib_koala.*")
+    library = koala_optim._library.path()
     source, binary = folder / "steps.c", folder / "steps"
     source.write_text(PROGRAM)
-    # The program looks for the library by the name that stands in it, which is not the file's.
-    (folder / "libkoala.so.0").symlink_to(library)
     command = [
         compiler,
         "-std=c11",
         f"-I{HEADER}",
         str(source),
-        str(library),
-        f"-Wl,-rpath,{folder}",
+        library,
         "-o",
         str(binary),
     ]
