@@ -1,5 +1,6 @@
 //! The machine as this process finds it: processor, features, caches, memory.
 
+use koala_optim::Threads;
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 use crate::bench::record::{Cache, Processor};
@@ -27,11 +28,23 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// What `--threads` says: 0 stands for all that the system lets this process use.
+pub fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Ok(threads().min(Threads::MOST)),
+        Ok(count) if count <= Threads::MOST => Ok(count),
+        _ => Err(format!("expected 0, for all that this process may use, or a number up to {}", Threads::MOST)),
+    }
+}
+
 /// The memory of the machine, or of the container that this is, and what is free of it, in bytes.
 pub fn memory() -> Option<(u64, u64)> {
     let mut system = System::new().ok()?;
     system.refresh_memory();
     let (total, available) = (system.total_memory(), system.available_memory());
+    if total == 0 {
+        return None;
+    }
     Some(match system.cgroup_limits() {
         Some(limits) => (total.min(limits.total_memory), available.min(limits.free_memory)),
         None => (total, available),

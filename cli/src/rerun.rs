@@ -1,5 +1,6 @@
 //! Runs the command anew in another environment, since changing that of a process that runs already is unsafe.
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::{env, io};
 
@@ -11,9 +12,14 @@ pub fn with_variable(name: &str, value: &str) -> Result<Option<ExitCode>> {
     if env::var_os(name).is_some_and(|found| found == value) {
         return Ok(None);
     }
-    let mut command = Command::new(env::current_exe().context("where this program lies")?);
+    let mut command = Command::new(this_program().context("where this program lies")?);
     command.args(env::args_os().skip(1)).env(name, value);
     run(command).map(Some).context("this program can not be started anew")
+}
+
+/// The program's path; where Linux has no /proc, which tells it, the name that the program was called by.
+fn this_program() -> io::Result<PathBuf> {
+    env::current_exe().or_else(|error| env::args_os().next().map(PathBuf::from).ok_or(error))
 }
 
 #[cfg(unix)]

@@ -41,9 +41,9 @@ pub struct Arguments {
     /// Where to write the same as a page for a browser
     #[arg(long, value_name = "FILE", default_value = "koala-bench.html")]
     page: PathBuf,
-    /// Threads, for what is measured with several too [default: all that this process may use]
-    #[arg(long)]
-    threads: Option<NonZeroUsize>,
+    /// Threads, for what is measured with several too [default: 0, which is all that this process may use]
+    #[arg(long, value_parser = processor::parse_threads)]
+    threads: Option<usize>,
     /// No tensor and no model of more than 2^POWER parameters [default: 26 for tensors, 22 with --quick; any model]
     #[arg(long, value_name = "POWER", value_parser = clap::value_parser!(u32).range(6..=40))]
     largest: Option<u32>,
@@ -63,7 +63,7 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     if !arguments.compare.is_empty() {
         return compare(arguments);
     }
-    let threads = arguments.threads.map_or_else(processor::threads, NonZeroUsize::get);
+    let threads = arguments.threads.unwrap_or_else(processor::threads);
     let available = processor::memory().map_or(UNKNOWN_MEMORY, |(_, available)| available);
     let plan = Plan::new(arguments, backends(arguments)?, threads, available);
     say(info::text(&processor::describe()))?;

@@ -9,6 +9,7 @@ use clap::Args;
 use koala_optim::Backend;
 
 use crate::output;
+use crate::processor;
 use crate::task::classifier::{Classifier, Model};
 use crate::task::language::{Language, Shape};
 use crate::task::text::Text;
@@ -52,9 +53,10 @@ pub struct Arguments {
     #[arg(long)]
     backend: Option<String>,
     /// Threads for the optimizer, among which it divides a step of 2^21 parameters or more; the networks for the digits,
-    /// for MNIST and for text have fewer, and one thread steps them whatever this says
-    #[arg(long, default_value = "1")]
-    threads: NonZeroUsize,
+    /// for MNIST and for text have fewer, and one thread steps them whatever this says. 0: as many as there are
+    /// processors that this process may use
+    #[arg(long, default_value = "1", value_parser = processor::parse_threads)]
+    threads: usize,
     /// The learning rate, for the one optimizer chosen by --optimizer
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
@@ -131,7 +133,7 @@ impl Arguments {
             samples_per_epoch: self.samples_per_epoch.map_or(samples_per_epoch, NonZeroUsize::get),
             batch: self.batch.map_or(batch, NonZeroUsize::get),
             backend,
-            threads: self.threads.get(),
+            threads: self.threads,
         };
         plan.check()?;
         Ok(plan)

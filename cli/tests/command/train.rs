@@ -181,7 +181,9 @@ fn options_that_make_no_sense_are_refused() {
         ("--samples-per-epoch 0", 2, "--samples-per-epoch"),
         ("--epochs 0", 2, "--epochs"),
         ("--batch 0", 2, "--batch"),
-        ("--threads 0", 2, "--threads"),
+        ("--threads 100000", 2, "'100000' for '--threads <THREADS>': expected 0, for all"),
+        ("--threads 4097", 2, "or a number up to 4096"),
+        ("--threads -1", 2, "-1"),
         ("--optimizer adam", 2, "adamw"),
     ] {
         let mut command = koala(&format!("train {arguments}"));
@@ -191,6 +193,37 @@ fn options_that_make_no_sense_are_refused() {
         assert!(refused.stderr.contains(said), "{arguments}: {}", refused.stderr);
     }
     assert_eq!(fs::read_dir(&folder).expect("it is ours").count(), 0);
+}
+
+#[test]
+fn no_threads_are_all_that_there_are() {
+    let folder = folder("train-all-threads");
+    let (_, record) = train(&folder, "--optimizer sgd --epochs 1 --threads 0");
+    let all = std::thread::available_parallelism().expect("it can be told").get();
+    assert_eq!(record["threads"], all.min(4096));
+}
+
+/// Containers may lack /proc, which tells a program where it lies. Only root can take it away.
+#[cfg(target_os = "linux")]
+#[test]
+fn without_proc() {
+    let folder = folder("train-without-proc");
+    let shell = |script: &str| {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &format!("mount -t tmpfs none /proc && {script}"), "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_koala")).current_dir(&folder).env_remove("RAYON_NUM_THREADS");
+        command.output()
+    };
+    if !shell("true").is_ok_and(|output| output.status.success()) {
+        println!("skipped: training without /proc: this process may not take it away");
+        return;
+    }
+    let by_path = "exec \"$1\" train --optimizer sgd --epochs 1";
+    let by_name = "PATH=$(dirname \"$1\"):$PATH && exec koala train --optimizer sgd --epochs 1";
+    for script in [by_path, by_name, "exec \"$1\" info"] {
+        let output = shell(script).expect("it started before");
+        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 /// The last of all seeds is one like any other.
