@@ -7,7 +7,7 @@ if [ $# -ne 1 ] || [ ! -f "$1/share/koala/installed-files.txt" ]; then
   echo "usage: ffi/examples.sh PREFIX, into which ffi/install.sh has installed libkoala and nobody anything else" >&2
   exit 1
 fi
-for tool in cmake pkg-config cc c++ nm ldd gunzip; do
+for tool in cmake pkg-config cc c++ nm objdump ldd gunzip; do
   command -v $tool > /dev/null || { echo "examples.sh: $tool is needed" >&2; exit 1; }
 done
 
@@ -40,12 +40,23 @@ by_pkg_config() { # PREFIX shared|static SOURCE
   [[ $name == perceptron.cpp ]] && extra+=($(pkg-config --cflags eigen3 | sed 's/-I/-isystem /g'))
   local -x PKG_CONFIG_PATH=$1/lib/pkgconfig
   case $2 in
-    shared) library="$(pkg-config --cflags --libs koala) -Wl,-rpath,$1/lib" ;;
+    shared) library=$(pkg-config --cflags --libs koala) ;;
     static) library=$(pkg-config --cflags --libs --static koala | sed 's/-lkoala/-l:libkoala.a/') ;;
   esac
   mkdir -p "$work/pkg-config-$2"
   $compiler -O2 -Wall -Wextra -Wpedantic -Werror "${extra[@]}" -o "$work/pkg-config-$2/$name" "$3" $library -lm
   try "pkg-config, $2" "$work/pkg-config-$2/$name"
+}
+
+# Builds the smallest example by the command that stands in it, and runs it.
+as_it_says() { # PREFIX
+  local command
+  command=$(sed -n 's/^ \* Compile it with: \(.*\) \*\/$/\1/p' c/examples/five_lines.c)
+  [ -n "$command" ] || fail "five_lines.c does not say how to compile it"
+  mkdir -p "$work/alone"
+  cp c/examples/five_lines.c "$work/alone"
+  (cd "$work/alone" && PKG_CONFIG_PATH=$1/lib/pkgconfig bash -c "$command") || fail "it does not compile: $command"
+  try "as it says" "$work/alone/a.out"
 }
 
 # Has CMake build some targets, or all of them.
@@ -66,6 +77,15 @@ found=$(ldd "$lib/libkoala.so" | awk '$1 !~ /(linux-vdso|libc|libm|libgcc_s|ld-l
 [ -z "$found" ] || fail "libkoala.so needs more than the C library: $found"
 du -L --block-size=1 "$lib"/libkoala.{so,a} | awk '{ printf "%s: %.1f MB\n", $2, $1 / 1e6 }' | sed 's|/.*/||'
 
+needed=$(objdump -p "$lib/libkoala.so" | awk '$1 == "SONAME" { print $2 }')
+version=$(sed -n 's/^Version: //p' "$lib/pkgconfig/koala.pc")
+case $version in
+  0.*) series=${version%.*} ;;
+  *) series=${version%%.*} ;;
+esac
+[ "$needed" = "libkoala.so.$series" ] || fail "the SONAME of version $version is $needed"
+[ -e "$lib/$needed" ] || fail "there is no $needed, which programs will look for"
+as_it_says "$work/first"
 for source in "${examples[@]}"; do
   by_pkg_config "$work/first" shared "$source"
   by_pkg_config "$work/first" static "$source"

@@ -8,6 +8,7 @@ usage: ffi/install.sh PREFIX
 
 Builds libkoala with cargo, and installs into the folder PREFIX:
   lib/        libkoala, shared and static; packages for pkg-config and CMake
+  bin/        koala.dll, on Windows only, whose import library is in lib/
   include/    koala.h and koala.hpp
   share/      koala/installed-files.txt, the list of all these files
 
@@ -27,12 +28,13 @@ fail() {
 # Fills a template of ffi/install.
 fill() {
   sed -e "s/@VERSION@/$version/g" -e "s/@MAJOR@/$major/g" -e "s/@MINOR@/$minor/g" \
-    -e "s/@SHARED@/$shared/g" -e "s,@SONAME@,$identity,g" "$here/install/$1"
+    -e "s,@SHARED@,$folder/$shared,g" -e "s,@SONAME@,$identity,g" -e "s/@FLAGS@/$flags/g" \
+    -e "s/@NEEDED@/$needed/g" "$here/install/$1"
 }
 
-# The path of a file that cargo has built, by how its name ends.
+# The path of a file that cargo has built, by its name.
 built() {
-  sed -n 's/.*"filenames":\[.*"\([^"]*libkoala\.'"$1"'\)".*/\1/p' "$work/messages" | tail -n 1
+  sed -n 's,.*"filenames":\[.*"\([^"]*[/\\]'"$1"'\)".*,\1,p' "$work/messages" | tail -n 1
 }
 
 # Makes one object of a static library, in which nothing is global but koala_*: else two static libraries written in
@@ -65,38 +67,53 @@ version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$root/Cargo.toml" | head -n 1)
 major=${version%%.*}
 minor=${version#*.}
 minor=${minor%%.*}
+# What a program has to find again: below 1.0 the same minor version too.
+series=$major
+[ "$major" != 0 ] || series=0.$minor
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
 system=$(uname -s)
+folder=lib needed="-lpthread -ldl -lm"
+set --
 case $system in
   Darwin) # Not tested: nobody had a Mac at hand.
-    suffix=dylib shared=libkoala.$version.dylib soname=libkoala.$major.dylib link=libkoala.dylib
+    library=libkoala.dylib shared=libkoala.$version.dylib soname=libkoala.$series.dylib
     identity=@rpath/$soname
     set -- -C "link-arg=-Wl,-install_name,$identity" ;;
+  MINGW* | MSYS* | CYGWIN*) # For Rust's target x86_64-pc-windows-gnu. Not tested: nobody had Windows at hand.
+    library=koala.dll shared=koala.dll soname= identity=koala.dll
+    folder=bin needed="-lkernel32 -lntdll -luserenv -lws2_32 -ldbghelp" ;;
   *) # ffi/build.rs gives the SONAME.
-    suffix=so shared=libkoala.so.$version soname=libkoala.so.$major link=libkoala.so
-    identity=$soname
-    set -- ;;
+    library=libkoala.so shared=libkoala.so.$version soname=libkoala.so.$series
+    identity=$soname ;;
 esac
+# A program finds the library where it was linked with it. The system looks into /usr by itself, and Windows into PATH.
+flags='-L${libdir} -Wl,-rpath,${libdir} -lkoala'
+[ "$folder" = lib ] && [ "$prefix" != /usr ] || flags='-L${libdir} -lkoala'
 
 # Not `cargo build`: with the Rust library among the kinds, cargo would not optimize across crates.
 cargo rustc --manifest-path "$root/Cargo.toml" --package koala-ffi --lib --profile dist \
   --crate-type cdylib,staticlib --message-format json-render-diagnostics -- "$@" > "$work/messages" \
   || fail "the build failed; nothing has been installed"
-library=$(built $suffix)
-archive=$(built a)
+link=$library
+library=$(built "$link")
+archive=$(built libkoala.a)
 [ -f "$library" ] && [ -f "$archive" ] || fail "cargo does not tell where it put the libraries"
 
 # All is made ready here first, so that a failure leaves the prefix as it was.
 stage=$work/stage
-mkdir -p "$stage/include" "$stage/lib/pkgconfig" "$stage/lib/cmake/koala" "$stage/share/koala"
+mkdir -p "$stage/include" "$stage/$folder" "$stage/lib/pkgconfig" "$stage/lib/cmake/koala" "$stage/share/koala"
 cp "$root/include/koala.h" "$root/include/koala.hpp" "$stage/include"
-cp "$library" "$stage/lib/$shared"
-ln -s "$shared" "$stage/lib/$soname"
-ln -s "$soname" "$stage/lib/$link"
+cp "$library" "$stage/$folder/$shared"
+if [ "$folder" = bin ]; then
+  cp "$(dirname -- "$library")/libkoala.dll.a" "$stage/lib" || fail "cargo has made no import library"
+else
+  ln -s "$shared" "$stage/lib/$soname"
+  ln -s "$soname" "$stage/lib/$link"
+fi
 if [ "$system" = Linux ]; then
   seal "$archive" "$stage/lib/libkoala.a"
 else
@@ -116,7 +133,7 @@ for file in "$list" $(cat "$work/list"); do
   install -d "$target/${file%/*}"
   if [ -h "$stage/$file" ]; then
     ln -sf "$(readlink "$stage/$file")" "$target/$file"
-  elif [ "$file" = "lib/$shared" ]; then
+  elif [ "$file" = "$folder/$shared" ]; then
     install -m 755 "$stage/$file" "$target/$file"
   else
     install -m 644 "$stage/$file" "$target/$file"

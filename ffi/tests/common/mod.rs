@@ -79,7 +79,7 @@ fn folder_of(source: &str) -> PathBuf {
     let built = test.parent().unwrap();
     let folder = built.join("../koala-programs").join(source.replace(['/', '.'], "-"));
     std::fs::create_dir_all(&folder).unwrap();
-    for name in ["libkoala.so", "libkoala.so.0"] {
+    for name in ["libkoala.so", concat!("libkoala.so.0.", env!("CARGO_PKG_VERSION_MINOR"))] {
         let link = folder.join(name);
         let _ = std::fs::remove_file(&link);
         std::os::unix::fs::symlink(built.join("libkoala.so"), &link).unwrap();
