@@ -13,7 +13,7 @@ Three ways lead to it: [`step!`](@ref) of an array whose state you keep, [`Optim
 and the rule [`KoalaPlusPlus`](@ref) for Optimisers.jl. All give the same bits.
 
 The environment variable `KOALA_LIBRARY`, when this package is precompiled, says where the library is; by default the
-system looks for `libkoala`.
+system looks for `libkoala`, on Windows for `koala`.
 """
 module Koala
 

@@ -1,7 +1,7 @@
 # What of koala.h is used here: enums, structs and functions under their C names. test_signatures.py compares all of them
 # with the header.
 
-const libkoala = get(ENV, "KOALA_LIBRARY", "libkoala")
+const libkoala = get(ENV, "KOALA_LIBRARY", Sys.iswindows() ? "koala" : "libkoala")
 
 "`KOALA_VERSION` of the header that this was written for."
 const KOALA_VERSION = 1000
