@@ -15,9 +15,9 @@ pub enum Threads {
     /// The calling thread only.
     #[default]
     One,
-    /// A pool of that many threads, at most [`Threads::MOST`], made once and kept by the optimizer, which waits for their end when it
-    /// ends. 0 stands for as many as there are processors that this process may use. Needs the feature `rayon` for all
-    /// but 1.
+    /// A pool of that many threads, at most [`Threads::MOST`], made once and kept by the optimizer, which waits for their
+    /// end when it ends. 0 stands for as many as there are processors that this process may use. Needs the feature
+    /// `rayon` for all but 1.
     Count(usize),
     /// The same for libkoala: each thread calls the function first.
     #[cfg(feature = "rayon")]
