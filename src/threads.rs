@@ -7,17 +7,17 @@ use crate::pool::{Pool, counted};
 
 /// How many threads a step may use.
 ///
-/// After `fork`, the child has none of its parent's threads. An optimizer with a count starts its own there, in the first
-/// step that needs them; that of the caller's pool, which only the caller can make anew, is an error of such a step.
+/// After `fork`, the child has none of its parent's threads. An optimizer with a count starts its own there, in the
+/// first step that needs them. The caller's pool can only be made anew by the caller, and such a step is an error.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub enum Threads {
     /// The calling thread only.
     #[default]
     One,
-    /// A pool of that many threads, at most [`Threads::MOST`], made once and kept by the optimizer, which waits for their
-    /// end when it ends. 0 stands for as many as there are processors that this process may use. Needs the feature
-    /// `rayon` for all but 1.
+    /// A pool of that many threads, at most [`Threads::MOST`], made once and kept by the optimizer, which waits for
+    /// their end when it ends. 0 stands for as many as there are processors that this process may use. Needs the
+    /// feature `rayon` for all but 1.
     Count(usize),
     /// The same for libkoala: each thread calls the function first.
     #[cfg(feature = "rayon")]

@@ -36,8 +36,8 @@ fn in_a_child(work: impl FnOnce()) -> bool {
         println!("2^21 elements in a process that was forked, where KOALA_TEST_LARGEST is set: not tested");
         return true;
     }
-    // SAFETY: memory can be had in the child of a process with threads, by the C library's promise; no other lock of this
-    // process is taken there, and it ends without running what others registered for its end.
+    // SAFETY: memory can be had in the child of a process with threads, by the C library's promise; no other lock of
+    // this process is taken there, and it ends without running what others registered for its end.
     let child = unsafe { libc::fork() };
     if child == 0 {
         let good = catch_unwind(AssertUnwindSafe(work)).is_ok();

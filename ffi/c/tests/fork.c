@@ -1,6 +1,6 @@
-/* After fork(): the child has none of its parent's threads, and steps with its own, to the same bits. A child that waits
- * for a thread which it does not have is ended by its alarm. One that is done kills itself, so that nobody looks for
- * leaks there: what the threads held that it does not have is lost in it. */
+/* After fork(): the child has none of its parent's threads, and steps with its own, to the same bits. A child that
+ * waits for a thread which it does not have is ended by its alarm. One that is done kills itself, so that nobody looks
+ * for leaks there: what the threads held that it does not have is lost in it. */
 #define _POSIX_C_SOURCE 200809L
 #include <koala.h>
 #include <signal.h>
