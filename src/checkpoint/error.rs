@@ -1,6 +1,6 @@
 //! What can be wrong with a checkpoint. After any of these, the optimizer is as it was.
 
-use std::fmt::{Display, Formatter, Result};
+use std::fmt::{Display, Formatter, Result, Write};
 use std::path::{Path, PathBuf};
 
 use crate::element::ElementType;
@@ -140,9 +140,23 @@ impl Display for Named<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self.0.as_os_str().is_empty() {
             true => f.write_str("the checkpoint"),
-            false => self.0.display().fmt(f),
+            false => write_path(self.0, f),
         }
     }
+}
+
+/// A path as it is, but for what would break a line, or a terminal, or is no text: those are escaped.
+fn write_path(path: &Path, f: &mut Formatter<'_>) -> Result {
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => f.write_char(c)?,
+            }
+        }
+        chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+    }
+    Ok(())
 }
 
 impl Display for Error {

@@ -41,9 +41,12 @@
 //! # How it is written
 //!
 //! To a temporary file beside the target, which is synchronized and then renamed: whatever happens, under that name is
-//! the old file or the new one, each whole. A process that is killed may leave the temporary file behind, `.NAME.*.tmp`.
-//! A symbolic link stays one, and what it leads to is replaced, or made if it is not there yet; an existing file's
-//! permissions are kept, its owner and other hard links to it are not. What is no regular file is not replaced.
+//! the old file or the new one, each whole. A process that is killed may leave the temporary file behind,
+//! `.koala-*.tmp`: the next one that writes to the same name removes it, and never that of a process which is still
+//! writing. A symbolic link stays one, and what it leads to is replaced, or made if it is not there yet. An existing
+//! file's permissions are kept, and its owner and group where the system lets this user give files to them; its access
+//! control lists and other hard links to it are not. What is no regular file, such as a folder, a device or a FIFO, is
+//! an error, for writing as for reading.
 //!
 //! # The file
 //!
@@ -82,6 +85,9 @@ use crate::optimizer::{Optimizer, count_elements};
 
 pub use error::{Difference, Error};
 use record::Record;
+// For the command, which writes all its files so.
+#[doc(hidden)]
+pub use replace::{can_replace, replace, target};
 pub use restore::{Loaded, Loading};
 
 /// An optimizer's state, with tensors and notes of the caller's own: to be written, or read from a file.

@@ -21,7 +21,7 @@ fn where_nothing_can_be_written() {
     fs::create_dir(folder.path().join("folder")).unwrap();
     let model = small_model(1);
     let (file, none, directory) = ("file/run", "none/run", "folder");
-    for name in [file, none, directory, "folder/..", ""] {
+    for name in [file, none, directory, "folder/..", "run/", "run/.", ""] {
         let path = if name.is_empty() { "".into() } else { folder.path().join(name) };
         let error = model.optimizer.save(&path).unwrap_err();
         assert!(matches!(&error, Error::File { path: found, .. } if *found == path), "{error}");
@@ -107,14 +107,132 @@ mod unix {
         assert_eq!(names(folder.path()), ["circle", "first", "next", "nowhere", "other"]);
     }
 
+    /// Whether a program of the system's could make something of that name. Never the system's own devices: where this
+    /// test fails, as root, they would be gone.
+    fn made(program: &str, file: &Path, arguments: &[&str]) -> bool {
+        Command::new(program)
+            .arg(file)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+
+    /// Neither written to nor read from, directly or by a link; and nobody waits for the other end of a FIFO.
     #[test]
     fn what_is_no_regular_file_is_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let link = folder.path().join("null");
-        symlink("/dev/null", &link).unwrap();
-        let error = small_model(1).optimizer.save(&link).unwrap_err();
-        assert!(error.to_string().ends_with("not a regular file"), "{error}");
-        assert_eq!(fs::metadata("/dev/null").unwrap().rdev(), fs::metadata(&link).unwrap().rdev());
+        let path = |name| folder.path().join(name);
+        let _listener = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        fs::create_dir(path("folder")).unwrap();
+        assert!(made("mkfifo", &path("fifo"), &[]));
+        let mut kinds = vec!["socket", "folder", "fifo"];
+        // As /dev/null is.
+        match made("mknod", &path("device"), &["c", "1", "3"]) {
+            true => kinds.push("device"),
+            false => println!("skipped for a device: only root may make one"),
+        }
+        for name in kinds {
+            let link = path("link");
+            symlink(path(name), &link).unwrap();
+            for file in [path(name), link.clone()] {
+                let before = fs::metadata(&file).unwrap();
+                let (done, outcome) = std::sync::mpsc::channel();
+                std::thread::spawn({
+                    let file = file.clone();
+                    move || {
+                        let saved = small_model(1).optimizer.save(&file).map_err(|error| error.to_string());
+                        let read = Checkpoint::read(&file).map(drop).map_err(|error| error.to_string());
+                        done.send([saved, read])
+                    }
+                });
+                let results = outcome.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|_| panic!("{name}: waits"));
+                for result in results {
+                    let error = result.unwrap_err();
+                    assert!(error.ends_with(&format!("{}: not a regular file", file.display())), "{error}");
+                }
+                let after = fs::metadata(&file).unwrap();
+                assert_eq!((before.ino(), before.mode()), (after.ino(), after.mode()), "{name}");
+            }
+            assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+            fs::remove_file(&link).unwrap();
+        }
+    }
+
+    /// Every length that a file system takes, and, where that does, bytes that are no text.
+    #[test]
+    fn any_name_of_a_file_will_do() {
+        use std::ffi::OsString;
+        use std::os::unix::ffi::OsStringExt;
+
+        let model = small_model(1);
+        let long = (1..=255).filter(|length| *length == 1 || *length > 200).map(|length| vec![b'n'; length]);
+        let no_texts = [b"\xff\xfe\n".to_vec(), vec![0xff; 255]];
+        for name in long.chain(no_texts.into_iter().filter(|_| cfg!(target_os = "linux"))) {
+            let folder = tempfile::tempdir().unwrap();
+            let name = OsString::from_vec(name);
+            let file = folder.path().join(&name);
+            for _ in 0..2 {
+                model.optimizer.save(&file).unwrap_or_else(|error| panic!("{} bytes: {error}", name.len()));
+            }
+            small_model(0).optimizer.load(&file, Loading::Exact).unwrap();
+            let found: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(found, [name]);
+        }
+    }
+
+    /// In one line, with what a terminal must not get escaped.
+    #[test]
+    fn errors_show_any_name() {
+        use std::os::unix::ffi::OsStrExt;
+        let folder = tempfile::tempdir().unwrap();
+        let name = std::ffi::OsStr::from_bytes(b"none\xff\x1b[31m\n'\"\\ \xc3\xb6");
+        let error = Checkpoint::read(folder.path().join(name)).unwrap_err().to_string();
+        let shown = format!("{}/none\\xff\\u{{1b}}[31m\\n'\"\\ ö: No such file", folder.path().display());
+        assert!(error.starts_with(&shown), "{error}");
+    }
+
+    /// Where this is root, who alone may give files away.
+    #[test]
+    fn the_owner_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("run");
+        let model = small_model(1);
+        model.optimizer.save(&file).unwrap();
+        if std::os::unix::fs::chown(&file, Some(12345), Some(23456)).is_err() {
+            println!("skipped: only root may give files away");
+            return;
+        }
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o460)).unwrap();
+        model.optimizer.save(&file).unwrap();
+        let saved = fs::metadata(&file).unwrap();
+        assert_eq!((saved.uid(), saved.gid(), mode(&file)), (12345, 23456, 0o460));
+    }
+
+    /// Of those who save to one file at once, each succeeds, and none leaves anything.
+    #[test]
+    fn savers_of_one_file_do_not_disturb_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, model) = (folder.path().join("run"), small_model(1));
+        // In the middle of another save, which must find its temporary file afterwards.
+        let text = "the outer one".as_bytes();
+        let outer = koala_optim::checkpoint::replace(&file, |out| {
+            use std::io::Write;
+            out.write_all(text)?;
+            out.flush()?;
+            model.optimizer.save(&file).unwrap();
+            assert_eq!(names(folder.path()).len(), 2);
+            Ok(())
+        });
+        outer.unwrap();
+        assert_eq!(fs::read(&file).unwrap(), text);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| model.optimizer.save(&file).unwrap()));
+            }
+        });
+        assert!(Checkpoint::read(&file).is_ok());
+        assert_eq!(names(folder.path()), ["run"]);
     }
 
     /// This test's own process again, which does what the environment says.
@@ -168,7 +286,8 @@ mod unix {
         model
     }
 
-    /// The child saves its steps until it is killed; the parent kills it in the middle of that.
+    /// The child saves its steps until it is killed; the parent kills it in the middle of that. What it was writing then
+    /// is still there, until the next child saves.
     #[test]
     fn two_hundred_kills_leave_a_file_that_loads() {
         const STEPS: u64 = 4;
@@ -200,11 +319,9 @@ mod unix {
             std::thread::sleep(Duration::from_micros(rounds * 7919 % 6000));
             child.kill();
             rounds += 1;
-            // What it was writing then is still there.
-            for temporary in names(folder.path()).iter().filter(|name| *name != "run") {
-                in_the_middle += 1;
-                fs::remove_file(folder.path().join(temporary)).unwrap();
-            }
+            let temporary = names(folder.path()).iter().filter(|name| *name != "run").count();
+            assert!(temporary <= 1, "what children before have left is there: {:?}", names(folder.path()));
+            in_the_middle += temporary;
 
             let checkpoint = Checkpoint::read(&file).unwrap();
             let steps: usize = checkpoint.note("steps").unwrap().parse().unwrap();
@@ -216,6 +333,13 @@ mod unix {
             assert!(all(&model.optimizer) == all(&expected[steps].optimizer), "round {rounds}");
         }
         println!("{in_the_middle} of {rounds} kills were in the middle of a save; read: {read:?}");
+        // Of other files, nothing is removed.
+        let (other, folder) = (folder.path().join("other"), folder.path());
+        let before = names(folder);
+        small_model(1).optimizer.save(&other).unwrap();
+        assert_eq!(names(folder).len(), before.len() + 1);
+        small_model(1).optimizer.save(&file).unwrap();
+        assert_eq!(names(folder), ["other", "run"]);
     }
 
     /// Killed when this goes, too.
