@@ -2,15 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::header::Header;
+use super::replace::check_regular;
 use super::{Checkpoint, Error, Record, TensorData};
 use crate::element::ElementType;
 
@@ -84,28 +86,28 @@ fn metadata(checkpoint: &Checkpoint<'_>) -> io::Result<BTreeMap<String, String>>
 /// Reads a checkpoint, and verifies it.
 pub fn read(path: &Path) -> Result<Checkpoint<'static>, Error> {
     let mut source = Source::open(path)?;
-    let header = source.header()?;
-    let entries = header.metadata().clone().unwrap_or_default();
+    let Header { metadata, tensors: places } = source.header()?;
     let version =
-        entries.get(VERSION_ENTRY).ok_or_else(|| source.foreign(format!("it has no {VERSION_ENTRY} entry")))?;
+        metadata.get(VERSION_ENTRY).ok_or_else(|| source.foreign(format!("it has no {VERSION_ENTRY} entry")))?;
     // Before the checksum, as a newer format may have another one.
     match version.parse() {
         Ok(VERSION) => {}
         Ok(found) if found > VERSION => return Err(Error::Newer { path: path.into(), found, supported: VERSION }),
         _ => return Err(source.damaged(format!("it says that its format has version {version:?}"))),
     }
-    source.check_length(&header)?;
+    source.check_length(places.last().map_or(0, |(_, last)| last.data_offsets.1))?;
 
     let mut tensors = BTreeMap::new();
     let mut checksum = None;
-    for name in header.offset_keys() {
-        let Some(info) = header.info(&name) else { continue };
-        let digest = source.hash.digest();
-        let bytes = source.take(info.data_offsets.1 - info.data_offsets.0)?;
-        if let Some(element_type) = element_type(info.dtype) {
-            tensors.insert(name, TensorData { element_type, shape: info.shape.clone(), bytes: bytes.into() });
-        } else if name == CHECKSUM && source.left == 0 {
-            checksum = Some(digest.to_be_bytes() == *bytes);
+    for (name, TensorInfo { dtype, shape, data_offsets: (start, end) }) in places {
+        if name == CHECKSUM && dtype == Dtype::U8 && source.left == CHECKSUM_BYTES as u64 {
+            let digest = source.hash.digest();
+            checksum = Some(digest.to_be_bytes() == *source.take(end - start)?);
+            continue;
+        }
+        let bytes = source.take(end - start)?;
+        if let Some(element_type) = element_type(dtype) {
+            tensors.insert(name, TensorData { element_type, shape, bytes: bytes.into() });
         }
     }
     if checksum != Some(true) {
@@ -114,11 +116,11 @@ pub fn read(path: &Path) -> Result<Checkpoint<'static>, Error> {
         return Err(source.damaged(what.into()));
     }
 
-    let record = entries.get(RECORD_ENTRY).map_or("", String::as_str);
+    let record = metadata.get(RECORD_ENTRY).map_or("", String::as_str);
     let record: Record = serde_json::from_str(record)
         .map_err(|error| source.damaged(format!("its {RECORD_ENTRY} entry cannot be read: {error}")))?;
     record.validate().map_err(|error| source.damaged(error.to_string()))?;
-    let notes = entries.into_iter().filter_map(|(key, note)| Some((key.strip_prefix(NOTE_PREFIX)?.to_owned(), note)));
+    let notes = metadata.into_iter().filter_map(|(key, note)| Some((key.strip_prefix(NOTE_PREFIX)?.to_owned(), note)));
     Ok(Checkpoint { path: path.into(), record, notes: notes.collect(), tensors })
 }
 
@@ -136,6 +138,7 @@ struct Source<'a> {
 impl<'a> Source<'a> {
     fn open(path: &'a Path) -> Result<Self, Error> {
         let open = || {
+            check_regular(&fs::metadata(path)?)?;
             let file = File::open(path)?;
             let length = file.metadata()?.len();
             Ok(Source { path, file: BufReader::new(file), length, left: length, hash: Xxh3Default::new() })
@@ -165,7 +168,7 @@ impl<'a> Source<'a> {
         Ok(bytes)
     }
 
-    fn header(&mut self) -> Result<Metadata, Error> {
+    fn header(&mut self) -> Result<Header, Error> {
         if self.length < LENGTH_BYTES as u64 {
             return Err(self.foreign(format!("it has {} bytes", self.length)));
         }
@@ -180,8 +183,8 @@ impl<'a> Source<'a> {
         serde_json::from_slice(&header).map_err(|error| self.foreign(format!("its header cannot be read: {error}")))
     }
 
-    fn check_length(&self, header: &Metadata) -> Result<(), Error> {
-        let (found, expected) = (self.left, header.data_len() as u64);
+    fn check_length(&self, expected: usize) -> Result<(), Error> {
+        let (found, expected) = (self.left, expected as u64);
         match found == expected {
             true => Ok(()),
             false => Err(self.damaged(format!("{expected} bytes have to follow its header, and {found} do"))),

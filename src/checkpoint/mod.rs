@@ -72,6 +72,7 @@ compile_error!("the feature `checkpoint` of koala-optim is for little-endian mac
 
 mod error;
 mod file;
+mod header;
 mod record;
 mod replace;
 mod restore;

@@ -1,5 +1,7 @@
 //! What a checkpoint says of an optimizer beside its vectors: JSON in the metadata, and the scalars of each tensor.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::TensorData;
@@ -45,8 +47,9 @@ pub struct TensorRecord {
     pub shape: Option<Vec<usize>>,
 }
 
-/// Nobody takes 2⁵³ steps. So a count is exact as f64, and can be counted on from.
-const MOST_STEPS: u64 = 1 << 53;
+/// Nobody takes more steps: a greater count is none, and is never written. So one is exact as f64, and what was read can
+/// be stepped, written and read again.
+const MOST_STEPS: u64 = (1 << 53) - 1;
 
 /// The place of a tensor that has no name, if there is one.
 pub fn nameless(optimizer: &Optimizer) -> Option<String> {
@@ -63,7 +66,7 @@ impl Record {
             shape: entry.shape.as_deref().map(Into::into),
         });
         Record {
-            steps: optimizer.steps,
+            steps: optimizer.steps.min(MOST_STEPS),
             method: optimizer.method,
             predicted: optimizer.predicted,
             gradient_factor: optimizer.scaling.factor,
@@ -92,7 +95,11 @@ impl Record {
         self.groups.iter().try_for_each(Settings::validate)?;
         if self.steps > MOST_STEPS {
             let (setting, value) = ("number of steps", self.steps as f64);
-            return Err(Error::Setting { setting, value, expected: "at most 2⁵³" });
+            return Err(Error::Setting { setting, value, expected: "below 2⁵³" });
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = self.tensors.iter().find(|tensor| !names.insert(&*tensor.name)) {
+            return Err(Error::DuplicateTensor { tensor: twice.name.clone() });
         }
         self.tensors.iter().try_for_each(|tensor| tensor.validate(self.groups.len()))
     }
@@ -120,7 +127,7 @@ impl TensorRecord {
 impl TensorData<'static> {
     pub fn of_scalars(scalars: &Scalars) -> Self {
         let Scalars { h_h, h_v, innovation_variance, steps } = *scalars;
-        let values = [h_h, h_v, innovation_variance, steps as f64];
+        let values = [h_h, h_v, innovation_variance, steps.min(MOST_STEPS) as f64];
         let bytes = bytemuck::cast_slice::<f64, u8>(&values).to_vec();
         TensorData { element_type: ElementType::F64, shape: vec![values.len()], bytes: bytes.into() }
     }

@@ -239,16 +239,87 @@ fn more_steps_than_anybody_takes() {
         let error = setup.load(bytes).unwrap_err();
         assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(what)), "{error}");
     };
-    for steps in [(1 << 53) + 1, u64::MAX] {
+    for steps in [1 << 53, (1 << 53) + 1, u64::MAX] {
         refused(&with_steps(steps), "the number of steps is");
     }
-    for steps in [2_f64.powi(53) + 2.0, 2_f64.powi(64), f64::INFINITY, f64::NAN, -1.0] {
+    for steps in [2_f64.powi(53), 2_f64.powi(53) + 2.0, 2_f64.powi(64), f64::INFINITY, f64::NAN, -1.0] {
         refused(&with_steps_of_bias(steps), "\"state/bias/scalars\"");
     }
-    for bytes in [with_steps(1 << 53), with_steps_of_bias(2_f64.powi(53))] {
+    // What loads can be stepped, saved and loaded again.
+    for bytes in [with_steps((1 << 53) - 1), with_steps_of_bias(2_f64.powi(53) - 1.0)] {
         setup.load(&bytes).unwrap();
         setup.model.step(4..6);
+        setup.model.optimizer.save(setup.file()).unwrap();
+        setup.model.optimizer.load(setup.file(), Loading::Exact).unwrap();
     }
+}
+
+/// Of which others take the last: of one who looks at a file, and one who loads it, each could see something else.
+#[test]
+fn what_is_there_twice() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let with = |old: &str, new: &str| {
+        let text = std::str::from_utf8(&bytes[8..][..header]).unwrap().trim_end();
+        assert_eq!(text.matches(old).count(), 1, "{old}");
+        let text = text.replace(old, new);
+        let text = format!("{text:<width$}", width = text.len().next_multiple_of(8));
+        sealed([&(text.len() as u64).to_le_bytes(), text.as_bytes(), &bytes[8 + header..]].concat())
+    };
+    let note = r#""note/epoch":"3""#;
+    let mut untouched = Setup::new();
+    untouched.load(&with(note, note)).unwrap();
+    let empty = r#"{"dtype":"F32","shape":[0],"data_offsets":[0,0]}"#;
+    for (old, new, what) in [
+        (r#"{"__metadata__""#, r#"{"__metadata__":{},"__metadata__""#, "\"__metadata__\" is in it twice"),
+        (note, r#""note/epoch":"2","note/epoch":"3""#, "\"note/epoch\" is in it twice"),
+        (r#""checksum":"#, &format!(r#""checksum":{empty},"checksum":"#), "\"checksum\" is in it twice"),
+        (r#""tensor/weight":"#, &format!(r#""tensor/weight":{empty},"tensor/weight":"#), "is in it twice"),
+        (r#"\"predicted\":"#, r#"\"predicted\":true,\"predicted\":"#, "duplicate field `predicted`"),
+        (r#"\"name\":\"half\""#, r#"\"name\":\"half\",\"name\":\"half\""#, "duplicate field `name`"),
+        (r#"\"name\":\"half\""#, r#"\"name\":\"bias\""#, "tensor \"bias\" is given twice"),
+    ] {
+        let error = setup.load(&with(old, new)).unwrap_err();
+        assert!(error.to_string().contains(what), "{error}");
+    }
+}
+
+/// A header as long as any may be, of tensors without elements: about as much memory as a few such headers, and no more
+/// time than reading them takes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_forged_header_is_not_worth_its_length() {
+    const TEST: &str = "files::a_forged_header_is_not_worth_its_length";
+    if let Some(file) = std::env::var_os("KOALA_FORGED") {
+        let start = std::time::Instant::now();
+        let error = small_model(1).optimizer.load(file, Loading::Exact).unwrap_err();
+        assert!(error.to_string().contains("optimizer entry cannot be read"), "{error}");
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        println!("{} MiB, {:?}", peak >> 10, start.elapsed());
+        assert!(peak >> 10 < 600, "{} MiB", peak >> 10);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("forged");
+    let mut header = String::from(r#"{"__metadata__":{"koala-checkpoint":"1","optimizer":"{}"}"#);
+    for number in 0.. {
+        header += &format!(r#","{number:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
+        if header.len() > 90_000_000 {
+            break;
+        }
+    }
+    header += r#","checksum":{"dtype":"U8","shape":[8],"data_offsets":[0,8]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 8]].concat();
+    fs::write(&file, sealed(bytes)).unwrap();
+    let own = std::env::current_exe().unwrap();
+    let mut again = std::process::Command::new(own);
+    let output = again.args(["--exact", TEST, "--nocapture"]).env("KOALA_FORGED", &file).output().unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && printed.contains("1 passed"), "{output:?}");
+    print!("{printed}");
 }
 
 #[test]
