@@ -3,15 +3,16 @@
 use std::ffi::c_char;
 use std::fmt::Write;
 use std::mem::MaybeUninit;
+use std::path::Path;
 
 use koala_optim::checkpoint::Loading;
 
 use crate::call::check_apart;
-use crate::failure::copy_text;
+use crate::failure::{Failure, copy_text};
 use crate::growing::{Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, koala_optimizer};
-use crate::pointers::{bytes_at, check_array, check_optional, known, text};
+use crate::pointers::{bytes_at, check_array, check_optional, known};
 use crate::status::koala_status;
 use crate::values::FromC;
 
@@ -66,7 +67,11 @@ unsafe impl Growing for koala_loaded {
 ///
 /// The file is written under another name beside its own, synchronized to the disk, and then renamed: if this process
 /// is killed, or the power fails, the path leads to the old file or to the new one, each whole, and never to a part; a
-/// file `.NAME.*.tmp` may be left. It is one of safetensors, which Python and others read, and ends with a checksum.
+/// file `.koala-*.tmp` may be left, which the next call with this path removes. Links are followed, and a file's
+/// permissions kept; what is no regular file, such as a device or a FIFO, is not written to. The file is one of
+/// safetensors, which Python and others read, and ends with a checksum.
+///
+/// The path is bytes as the system takes them, in any encoding, ended by NUL; on Windows, UTF-8.
 ///
 /// Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before, unless all that
 /// failed was to synchronize the folder after the renaming.
@@ -74,7 +79,7 @@ unsafe impl Growing for koala_loaded {
 pub unsafe extern "C" fn koala_optimizer_save(optimizer: *const koala_optimizer, path: *const c_char) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (inner, path) = unsafe { (koala_optimizer::shared(optimizer)?, text(path, "path")?) };
+        let (inner, path) = unsafe { (koala_optimizer::shared(optimizer)?, path_at(path)?) };
         Ok(inner.optimizer.save(path)?)
     })
 }
@@ -88,10 +93,10 @@ pub unsafe extern "C" fn koala_optimizer_save(optimizer: *const koala_optimizer,
 /// unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
 /// many bytes as the file has.
 ///
-/// Returns KOALA_STATUS_FILE if the file cannot be read; KOALA_STATUS_DAMAGED if it is no checkpoint, was cut short,
-/// or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote it in another format; and
-/// KOALA_STATUS_MISMATCH under KOALA_LOADING_EXACT, with a text of koala_last_error that lists every tensor which is
-/// missing, extra, or of another length, type or group, however many they are.
+/// Returns KOALA_STATUS_FILE if the file cannot be read, or is no regular file; KOALA_STATUS_DAMAGED if it is no
+/// checkpoint, was cut short, or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote
+/// it in another format; and KOALA_STATUS_MISMATCH under KOALA_LOADING_EXACT, with a text of koala_last_error that
+/// lists every tensor which is missing, extra, or of another length, type or group, however many they are.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_load(
     optimizer: *mut koala_optimizer,
@@ -101,8 +106,9 @@ pub unsafe extern "C" fn koala_optimizer_load(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let (path, output) = unsafe { (text(path, "path")?, Output::optional(loaded)?) };
-        check_apart(&[("loaded", output.range())], &[("path", bytes_at(path.as_ptr(), path.len() + 1))])?;
+        let (path, output) = unsafe { (path_at(path)?, Output::optional(loaded)?) };
+        let bytes = path.as_os_str().as_encoded_bytes();
+        check_apart(&[("loaded", output.range())], &[("path", bytes_at(bytes.as_ptr(), bytes.len() + 1))])?;
         let loading = known(loading)?;
         let load = |Inner { optimizer, differences, .. }: &mut Inner| {
             let found = optimizer.load(path, loading.into())?;
@@ -122,6 +128,29 @@ pub unsafe extern "C" fn koala_optimizer_load(
         });
         Ok(())
     })
+}
+
+/// A path: bytes on Unix, and UTF-8 elsewhere.
+///
+/// # Safety
+/// `pointer` is NULL or a text that ends with NUL, which stays as it is for as long as the result is used.
+unsafe fn path_at<'a>(pointer: *const c_char) -> Result<&'a Path, Failure> {
+    #[cfg(unix)]
+    {
+        use std::ffi::{CStr, OsStr};
+        use std::os::unix::ffi::OsStrExt;
+
+        crate::pointers::check(pointer, "path")?;
+        // SAFETY: the caller's promise.
+        let path = unsafe { CStr::from_ptr(pointer) };
+        Ok(Path::new(OsStr::from_bytes(path.to_bytes())))
+    }
+    #[cfg(not(unix))]
+    {
+        // SAFETY: the caller's promise.
+        let path = unsafe { crate::pointers::text(pointer, "path") }?;
+        Ok(Path::new(path))
+    }
 }
 
 /// Copies what the last koala_optimizer_load that succeeded did not load, as koala_last_error copies its text: a line

@@ -62,7 +62,7 @@ struct change {
   IN(function, name, text, "\xFF\xFE", KOALA_STATUS_ENCODING, "UTF-8"),                       \
   IN(function, name, text, "cut \xE2\x82", KOALA_STATUS_ENCODING, "UTF-8")
 #define PATHS(function)                                                                       \
-  IN(function, path, text, "\xFF\xFE", KOALA_STATUS_ENCODING, "path is not UTF-8"),           \
+  IN(function, path, text, "no\xFF/run", KOALA_STATUS_FILE, "no\\xff/run: No such file"),     \
   IN(function, path, text, "", KOALA_STATUS_FILE, "No such file"),                            \
   IN(function, path, text, "no/such/folder/run", KOALA_STATUS_FILE, "no/such/folder/run")
 

@@ -2,6 +2,8 @@
  * lists all of it, and to leave everything as it was; or, if that is asked for, to load what fits. See misuse.c. */
 #include "functions.h"
 
+#include <sys/stat.h>
+
 enum { LARGEST = 1 << 16, EXTRA = 40 };
 
 static unsigned char file[LARGEST];
@@ -129,6 +131,29 @@ static void try_another_model(const struct function *load, int variant) {
   must(koala_optimizer_destroy(other), "destroy");
 }
 
+/* A path is bytes, whatever they are in; and nobody waits for the other end of a FIFO. */
+static void try_paths(void) {
+  char path[sizeof checkpoint + 300];
+  size_t folder = strlen(checkpoint);
+  while (folder > 0 && checkpoint[folder - 1] != '/') folder--;
+  snprintf(path, sizeof path, "%.*s\xFF\n.safetensors", (int)folder, checkpoint);
+  for (int longest = 0; longest < 2; longest++) {
+    must(koala_optimizer_save(optimizer, path), "save");
+    must(koala_optimizer_load(optimizer, path, KOALA_LOADING_EXACT, NULL), "load");
+    expect(remove(path) == 0, "the file has another name");
+    memset(path + folder, 0xFE, 255);
+    path[folder + 255] = 0;
+  }
+  snprintf(path, sizeof path, "%s.fifo", checkpoint);
+  remove(path);
+  expect(mkfifo(path, 0600) == 0, "no FIFO");
+  expect(koala_optimizer_load(optimizer, path, KOALA_LOADING_EXACT, NULL) == KOALA_STATUS_FILE, "a FIFO is loaded");
+  expect(koala_optimizer_save(optimizer, path) == KOALA_STATUS_FILE, "a FIFO is saved to");
+  must(koala_last_error(whole, sizeof whole, NULL), "last error");
+  expect(count_of(": not a regular file") == 1, "a FIFO is not told");
+  expect(remove(path) == 0, "the FIFO is gone");
+}
+
 int main(int count, char **arguments) {
   const struct function *load = function_named("koala_optimizer_load");
   (void)count;
@@ -144,6 +169,7 @@ int main(int count, char **arguments) {
   strcpy((char *)(arena.loaded.at + 1) - 8, "over it");
   arena.in.path = (char *)(arena.loaded.at + 1) - 8;
   attempt(load, 0, KOALA_STATUS_OVERLAP, "loaded and path overlap", "", "a path within the result");
+  try_paths();
   must(koala_optimizer_destroy(optimizer), "destroy");
   printf("%d calls, %d of them not as they should be\n", cases, failures);
   return failures != 0;
