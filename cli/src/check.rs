@@ -1,6 +1,6 @@
 //! `koala check`: recorded trajectories on every backend of this machine, in every precision.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
@@ -9,7 +9,11 @@ use koala_optim::{Backend, Error, Threads};
 use koala_trajectory::{Errors, Precision, Trajectory, embedded, run};
 use serde::Serialize;
 
-use crate::output::say;
+use crate::output::{log, say};
+use crate::{input, printable};
+
+/// The longest file that is read.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Check this machine's backends against recorded trajectories
 #[derive(Args, Clone, Debug)]
@@ -55,13 +59,11 @@ pub fn execute(arguments: &Arguments) -> Result<bool> {
     let files: Vec<File> = if arguments.files.is_empty() {
         embedded().map(|(name, trajectory)| check(name.to_owned(), &trajectory, &backends)).collect()
     } else {
-        let checked = arguments.files.iter().map(|path| match Trajectory::read(path) {
-            Ok(trajectory) => check(path.display().to_string(), &trajectory, &backends),
-            Err(error) => File {
-                file: path.display().to_string(),
-                precisions: Vec::new(),
-                failures: vec![error.problem.to_string()],
-            },
+        let checked = arguments.files.iter().map(|path| match read(path) {
+            Ok(trajectory) => check(printable::path(path), &trajectory, &backends),
+            Err(error) => {
+                File { file: printable::path(path), precisions: Vec::new(), failures: vec![error.to_string()] }
+            }
         });
         checked.collect()
     };
@@ -76,6 +78,10 @@ pub fn execute(arguments: &Arguments) -> Result<bool> {
         print(&record)?;
     }
     Ok(record.passed)
+}
+
+fn read(path: &Path) -> Result<Trajectory> {
+    Ok(Trajectory::parse(&input::read(path, MOST_BYTES)?)?)
 }
 
 fn check(file: String, trajectory: &Trajectory, backends: &[Backend]) -> File {
@@ -146,7 +152,7 @@ fn print(record: &Record) -> Result<()> {
     say(format_args!("Backends: {}.", record.backends.join(", ")))?;
     for file in &record.files {
         for failure in &file.failures {
-            eprintln!("{}: {failure}", file.file);
+            log(format_args!("{}: {failure}", file.file));
         }
     }
     say(if record.passed { "Everything is in order." } else { "FAILED." })

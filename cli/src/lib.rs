@@ -5,7 +5,9 @@
 pub mod bench;
 pub mod check;
 pub mod info;
+pub mod input;
 pub mod output;
+pub mod printable;
 pub mod processor;
 pub mod rerun;
 pub mod task;

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if output::is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("koala: {error:#}");
+            output::log(format_args!("koala: {error:#}"));
             ExitCode::FAILURE
         }
     }

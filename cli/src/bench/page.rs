@@ -23,6 +23,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::compare::comparisons;
 use super::record::{NOISE_BOUND, Record};
 use super::text;
+use crate::printable;
 use view::prefix;
 
 /// One page that shows all of these, several machines side by side.
@@ -59,7 +60,7 @@ pub fn page(records: &[Record]) -> Result<String> {
             }
         }
     };
-    Ok(page.into_string())
+    Ok(printable::lines(&page.into_string()))
 }
 
 fn footer(records: &[Record]) -> Markup {

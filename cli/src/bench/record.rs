@@ -3,14 +3,18 @@
 //! Times are nanoseconds a call, sizes are bytes or elements as the name says. Every [`Figure`] is a median over rounds in
 //! which everything that it is compared with was measured in turn.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::{input, printable};
+
 /// The schema's name; a later one that can't be read by this code has another.
 pub const SCHEMA: &str = "koala-bench-1";
+
+/// The longest record that is read. What is written has less than a thousandth of it.
+const MOST_BYTES: u64 = 1 << 28;
 
 /// A figure whose quartiles are further apart than this part of it says nothing, and is shown as noisy.
 pub const NOISE_BOUND: f64 = 0.25;
@@ -61,11 +65,11 @@ impl Record {
         struct Versioned {
             schema: String,
         }
-        let named = || path.display().to_string();
-        let text = fs::read_to_string(path).with_context(named)?;
-        let Versioned { schema } = serde_json::from_str(&text).with_context(named)?;
-        ensure!(schema == SCHEMA, "{}: its schema is `{schema}`; this version reads `{SCHEMA}`", path.display());
-        serde_json::from_str(&text).with_context(named)
+        let named = || printable::path(path);
+        let text = input::read(path, MOST_BYTES).with_context(named)?;
+        let Versioned { schema } = serde_json::from_slice(&text).with_context(named)?;
+        ensure!(schema == SCHEMA, "{}: its schema is `{schema}`; this version reads `{SCHEMA}`", printable::path(path));
+        serde_json::from_slice(&text).with_context(named)
     }
 }
 

@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use flate2::read::MultiGzDecoder;
 
+use crate::printable;
 use crate::task::images::{CLASSES, Data, Images};
 
 /// Reads the four files of `folder`.
 pub fn load(folder: &Path) -> Result<Data> {
-    ensure!(folder.is_dir(), "{}: there is no such folder", folder.display());
+    ensure!(folder.is_dir(), "{}: there is no such folder", printable::path(folder));
     let name = folder.canonicalize().ok();
-    let name = name.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy());
+    let name = name.as_deref().and_then(Path::file_name).map(|name| printable::path(name.as_ref()));
     let train = load_part(folder, "train")?;
     let test = load_part(folder, "t10k")?;
-    Data::new(name.as_deref().unwrap_or("IDX files"), train, test).with_context(|| folder.display().to_string())
+    Data::new(name.as_deref().unwrap_or("IDX files"), train, test).with_context(|| printable::path(folder))
 }
 
 fn load_part(folder: &Path, part: &str) -> Result<Images> {
@@ -27,11 +28,11 @@ fn load_part(folder: &Path, part: &str) -> Result<Images> {
     ensure!(
         count == label_count,
         "{} holds {count} images, but {} holds {label_count} labels",
-        images_path.display(),
-        labels_path.display()
+        printable::path(&images_path),
+        printable::path(&labels_path)
     );
     if let Some(i) = labels.iter().position(|&label| usize::from(label) >= CLASSES) {
-        bail!("{}: label {i} is {}, not a digit", labels_path.display(), labels[i]);
+        bail!("{}: label {i} is {}, not a digit", printable::path(&labels_path), labels[i]);
     }
     let pixels = pixels.into_iter().map(|p| f32::from(p) / 255.0).collect();
     Ok(Images { height, width, pixels, labels })
@@ -44,12 +45,14 @@ fn find(folder: &Path, stem: &str, dimensions: u8) -> Result<PathBuf> {
         .iter()
         .flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))])
         .find(|path| path.is_file())
-        .with_context(|| format!("{}: there is no {}, {}, or either with .gz", folder.display(), names[0], names[1]))
+        .with_context(|| {
+            format!("{}: there is no {}, {}, or either with .gz", printable::path(folder), names[0], names[1])
+        })
 }
 
 /// Reads an IDX file of unsigned bytes with `N` dimensions.
 fn read<const N: usize>(path: &Path) -> Result<([usize; N], Vec<u8>)> {
-    read_inner(path).with_context(|| path.display().to_string())
+    read_inner(path).with_context(|| printable::path(path))
 }
 
 fn read_inner<const N: usize>(path: &Path) -> Result<([usize; N], Vec<u8>)> {

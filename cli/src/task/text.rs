@@ -2,15 +2,19 @@
 //! that is held out.
 
 use std::path::Path;
-use std::{fs, str};
+use std::str;
 
 use anyhow::{Context, Result, ensure};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::task::HeldOut;
+use crate::{input, printable};
 
 /// What is held out is a tenth of the text, but no more than so many characters, which tell enough.
 const MOST_HELD_OUT: usize = 1 << 16;
+
+/// The longest text. It takes about ten times its bytes of memory.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// A text, split in two.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,11 +36,11 @@ pub struct Text {
 impl Text {
     /// Reads a file in UTF-8. Each part of it, a validation part included, must have at least `shortest` characters.
     pub fn load(path: &Path, shortest: usize) -> Result<Text> {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        fs::read(path)
+        let name = path.file_name().map(|name| printable::path(name.as_ref()));
+        input::read(path, MOST_BYTES)
             .context("cannot be read")
             .and_then(|bytes| Text::new(name.unwrap_or_else(|| "text".to_owned()), &bytes, shortest))
-            .with_context(|| path.display().to_string())
+            .with_context(|| printable::path(path))
     }
 
     fn new(name: String, bytes: &[u8], shortest: usize) -> Result<Text> {

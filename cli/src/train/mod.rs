@@ -22,6 +22,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub use arguments::Arguments;
 
 use crate::output::{log, tell, write};
+use crate::printable;
 use crate::task::Part;
 use method::{Method, Settings};
 use plan::Plan;
@@ -53,7 +54,7 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
             tell(format_args!("{}, over all tensors and steps: {reports}", run.optimizer.title()))?;
         }
     }
-    tell(format_args!("Curves: {}", arguments.plot.display()))
+    tell(format_args!("Curves: {}", printable::path(&arguments.plot)))
 }
 
 /// Tries all learning rates on a validation part, and sets each optimizer's to its best.

@@ -9,6 +9,7 @@ use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
+use crate::printable;
 use crate::task::Task;
 use crate::train::method::Method;
 use crate::train::run::{Epoch, Run};
@@ -55,7 +56,8 @@ pub fn draw(task: &dyn Task, runs: &[Vec<Run>]) -> Result<String> {
         }
         root.present()?;
     }
-    Ok(svg)
+    // In XML no control character may stand, whatever it was in.
+    Ok(printable::lines(&svg))
 }
 
 /// How to read the picture, where there is more in it than a line for each optimizer.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::output::{self, write};
+use crate::printable;
 use crate::task::{self, Part};
 use crate::train::plan::Plan;
 use crate::train::run::Run;
@@ -103,7 +104,7 @@ pub fn write_all(path: &Path, plan: &Plan, runs: &[Run], search: Option<&(Plan, 
 
 /// Makes the folder for the files of single runs if it is not there, and looks whether files can be written into it.
 pub fn prepare(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", printable::path(folder)))?;
     output::check(&folder.join("run.json"))
 }
 

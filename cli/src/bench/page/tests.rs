@@ -1,6 +1,9 @@
 //! Whatever a record holds, it makes a page and tables.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
+use serde_json::{Value, json};
 
 use super::super::compare::tables;
 use super::super::record::{Figure, Record};
@@ -135,5 +138,74 @@ fn pages_to_look_at() -> Result<()> {
     noisy.advice.noise = Some("the same loop took 1.0 to 1.9 times as long from round to round.".to_owned());
     std::fs::write(folder.join("koala-bench-noisy.html"), page(&[noisy])?)?;
     std::fs::write(folder.join("koala-bench-tables.txt"), tables(&[server(), laptop()]))?;
+    Ok(())
+}
+
+/// The places of all values in a JSON text that are numbers, texts or lists, those in lists once for all their elements.
+fn places(value: &Value, place: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(entries) => {
+            entries.iter().for_each(|(key, value)| places(value, &format!("{place}/{key}"), found))
+        }
+        Value::Array(elements) => {
+            found.insert(place.to_owned());
+            elements.iter().for_each(|value| places(value, &format!("{place}/*"), found));
+        }
+        _ => drop(found.insert(place.to_owned())),
+    }
+}
+
+/// Puts a value at a place: in every element of a list, or in the first only.
+fn put(value: &mut Value, place: &[&str], new: &Value, all: bool) {
+    match (place, value) {
+        ([], value) => *value = new.clone(),
+        (["*", rest @ ..], Value::Array(elements)) => {
+            let count = if all { elements.len() } else { 1 };
+            elements.iter_mut().take(count).for_each(|value| put(value, rest, new, all));
+        }
+        ([key, rest @ ..], Value::Object(entries)) => {
+            entries.get_mut(*key).into_iter().for_each(|value| put(value, rest, new, all));
+        }
+        _ => {}
+    }
+}
+
+/// A record may be anybody's: whatever it says, it is shown, or it is an error.
+#[test]
+fn what_no_machine_has_measured_is_no_panic() -> Result<()> {
+    let original = serde_json::to_value(single(server()))?;
+    let mut found = BTreeSet::new();
+    places(&original, "", &mut found);
+    let values = [
+        json!(0),
+        json!(-1),
+        json!(1),
+        json!(0.5),
+        json!(1e308),
+        json!(-1e308),
+        json!(5e-324),
+        json!(u64::MAX),
+        json!(u32::MAX),
+        json!(""),
+        json!("f32"),
+        json!("Pass1"),
+        json!([]),
+        json!(null),
+    ];
+    let mut shown = 0;
+    for place in found.iter().filter(|place| *place != "/schema") {
+        let place: Vec<&str> = place.split('/').skip(1).collect();
+        for (value, all) in values.iter().flat_map(|value| [(value, true), (value, false)]) {
+            let mut record = original.clone();
+            put(&mut record, &place, value, all);
+            let Ok(record) = serde_json::from_value::<Record>(record) else { continue };
+            for records in [&[record.clone()][..], &[single(laptop()), record]] {
+                let said = std::panic::catch_unwind(|| (tables(records).len(), page(records).map(|page| page.len())));
+                assert!(said.is_ok(), "{place:?} is {value}");
+            }
+            shown += 1;
+        }
+    }
+    assert!(shown > 500, "{shown}");
     Ok(())
 }
