@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use koala_optim::checkpoint::{Checkpoint, Loading};
+use koala_optim::checkpoint::{Checkpoint, Loading, can_replace};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::printable;
 use crate::train::method::{Method, Settings};
 use crate::train::plan::Plan;
 use crate::train::run::{Run, Training};
@@ -21,6 +22,11 @@ struct Note {
     /// What must be the same for the run to go on.
     plan: Value,
     run: Run,
+}
+
+/// Whether [`save`] can write this file.
+pub fn check(path: &Path) -> Result<()> {
+    can_replace(path).with_context(|| format!("{}: cannot be written", printable::path(path)))
 }
 
 /// Writes a run as it is between two epochs. Whoever reads the file meanwhile finds the last one, whole.
@@ -37,16 +43,17 @@ pub fn save(training: &Training, path: &Path) -> Result<()> {
 pub fn resume<'a>(plan: &'a Plan, method: Method, settings: Settings, seed: u64, path: &Path) -> Result<Training<'a>> {
     let checkpoint = Checkpoint::read(path)?;
     let mut training = Training::new(plan, method, settings, seed)?;
-    let note = checkpoint.note(NOTE).with_context(|| format!("{}: it is not by koala train", path.display()))?;
+    let note = checkpoint.note(NOTE).with_context(|| format!("{}: it is not by koala train", printable::path(path)))?;
     let Note { plan: saved, run } =
-        serde_json::from_str(note).with_context(|| format!("{}: what it says of the run", path.display()))?;
-    check(&plan.identity(), &saved).with_context(|| path.display().to_string())?;
+        serde_json::from_str(note).with_context(|| format!("{}: what it says of the run", printable::path(path)))?;
+    compare(&plan.identity(), &saved).with_context(|| printable::path(path))?;
     let told = |run: &Run| -> Result<String> {
         let settings = serde_json::to_string(&run.settings)?;
         Ok(format!("{} with seed {} and {settings}", run.optimizer.title(), run.seed))
     };
     let (expected, found) = (told(&training.run)?, told(&run)?);
-    ensure!(expected == found, "{}: it is of a run of {found}, not {expected}", path.display());
+    ensure!(expected == found, "{}: it is of a run of {found}, not {expected}", printable::path(path));
+    run.check(plan, training.parameters.len()).with_context(|| printable::path(path))?;
 
     for parameter in &mut training.parameters {
         parameter.values = checkpoint.tensor(&parameter.name, &parameter.shape)?;
@@ -57,7 +64,7 @@ pub fn resume<'a>(plan: &'a Plan, method: Method, settings: Settings, seed: u64,
 }
 
 /// Whether what was saved is what is now: the first difference is the error.
-fn check(expected: &Value, found: &Value) -> Result<()> {
+fn compare(expected: &Value, found: &Value) -> Result<()> {
     for (name, expected) in expected.as_object().into_iter().flatten() {
         ensure!(expected == &found[name], "it is of a run whose {name} is {}, not {expected}", found[name]);
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use koala_optim::Threads;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -55,6 +55,35 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether it is the record of a run under way that a file can hold: its numbers are trusted afterwards.
+    pub(super) fn check(&self, plan: &Plan, tensors: usize) -> Result<()> {
+        let (epochs, steps) = (self.epochs.len(), self.steps);
+        ensure!((1..=plan.epochs).contains(&epochs), "it says that the run has had {epochs} epochs of {}", plan.epochs);
+        let expected = plan.steps() / plan.epochs * epochs;
+        ensure!(steps == expected, "it says that {epochs} epochs took {steps} steps, and not {expected}");
+        ensure!(!self.diverged && !self.stopped, "it says that the run has ended");
+        ensure!(self.first_loss.is_some(), "it does not say what the loss was before the first step");
+        for Epoch { test_accuracy, .. } in &self.epochs {
+            ensure!((0.0..=1.0).contains(test_accuracy), "it says that {test_accuracy} of the answers were right");
+        }
+        let microseconds = self.microseconds_per_step;
+        ensure!(self.time().is_some(), "it says that a step took {microseconds} microseconds");
+        let Reports { restarts, non_finite, breakdowns, skipped, largest_gradient_norm: norm } = self.reports;
+        let most = steps.saturating_mul(tensors);
+        let counted = [restarts, non_finite, breakdowns, skipped].into_iter().try_fold(0_usize, usize::checked_add);
+        ensure!(
+            counted.is_some_and(|counted| counted <= most),
+            "it says more of its tensors than that they took {most} steps"
+        );
+        ensure!(norm.is_none_or(|norm| norm >= 0.0), "it says that the greatest norm was {norm:?}");
+        Ok(())
+    }
+
+    /// The time that all steps took.
+    fn time(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.microseconds_per_step * 1e-6 * self.steps as f64).ok()
+    }
+
     /// Where the run ended, unless it diverged.
     pub fn result(&self) -> Option<&Epoch> {
         self.epochs.last().filter(|_| !self.diverged)
@@ -110,7 +139,7 @@ impl<'a> Training<'a> {
         for _ in &run.epochs {
             self.order.shuffle(&mut self.random);
         }
-        self.spent = Duration::from_secs_f64(run.microseconds_per_step * 1e-6 * run.steps as f64);
+        self.spent = run.time().unwrap_or_default();
         self.run = run;
     }
 

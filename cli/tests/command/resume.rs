@@ -75,6 +75,49 @@ fn what_is_no_checkpoint_of_this_run_is_refused() {
     }
 }
 
+/// Whose checksum is right: what it says is looked at before it is believed.
+#[test]
+fn a_note_that_was_forged_is_refused() {
+    let folder = folder("resume-forged");
+    let arguments = "--optimizer sgd --epochs 3 --samples-per-epoch 64";
+    train(&folder, &format!("{arguments} --save saved --stop-after 2"));
+    let saved = Checkpoint::read(folder.join("saved")).expect("it was saved");
+    let note: Value = serde_json::from_str(saved.note("koala-train").expect("it is there")).expect("it is JSON");
+    let resume = |run: &[(&str, Value)]| {
+        let mut note = note.clone();
+        run.iter().for_each(|(path, value)| *note["run"].pointer_mut(path).expect(path) = value.clone());
+        let forged = saved.clone().with_note("koala-train", note.to_string());
+        forged.write(folder.join("forged")).expect("the folder is ours");
+        let mut command = koala(&format!("train {arguments} --resume forged"));
+        command.current_dir(&folder);
+        outcome(command)
+    };
+    assert_eq!(resume(&[]).status, Some(0));
+    let epoch = note["run"]["epochs"][0].clone();
+    let said = "forged: it says ";
+    for (run, said) in [
+        (&[("/microseconds_per_step", (-1.0).into())][..], "forged: it says that a step took -1 microseconds"),
+        (&[("/microseconds_per_step", 1e300.into())], said),
+        (&[("/steps", 5.into())], "forged: it says that 2 epochs took 5 steps, and not 4"),
+        (&[("/steps", u64::MAX.into())], said),
+        (&[("/epochs", Value::Array(Vec::new())), ("/steps", 0.into())], "it says that the run has had 0 epochs of 3"),
+        (&[("/epochs", vec![epoch; 4].into()), ("/steps", 8.into())], "it says that the run has had 4 epochs of 3"),
+        (&[("/diverged", true.into())], "it says that the run has ended"),
+        (&[("/stopped", true.into())], "it says that the run has ended"),
+        (&[("/first_loss", Value::Null)], "it does not say what the loss was"),
+        (&[("/epochs/1/test_accuracy", 1.5.into())], "it says that 1.5 of the answers were right"),
+        (&[("/epochs/1/test_loss", Value::Null)], "what it says of the run: invalid type: null"),
+        (&[("/reports/restarts", 1000.into())], said),
+        (&[("/reports/skipped", u64::MAX.into()), ("/reports/restarts", 1.into())], said),
+        (&[("/reports/breakdowns", (-1).into())], "what it says of the run: invalid value"),
+    ] {
+        let refused = resume(run);
+        assert_eq!(refused.status, Some(1), "{run:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(said), "{run:?}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("panicked"), "{run:?}: {}", refused.stderr);
+    }
+}
+
 /// A text that was changed, though not in its length.
 #[test]
 fn a_run_on_other_data_is_not_gone_on_with() {
