@@ -21,8 +21,8 @@ use anyhow::Result;
 use clap::Args;
 use koala_optim::{Backend, ENVIRONMENT_VARIABLE};
 
-use crate::output::{say, write};
-use crate::{info, processor};
+use crate::output::{check, check_distinct, say, write};
+use crate::{info, printable, processor};
 use plan::Plan;
 use record::Record;
 
@@ -63,6 +63,9 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     if !arguments.compare.is_empty() {
         return compare(arguments);
     }
+    check_distinct(&[("json", &arguments.json), ("page", &arguments.page)])?;
+    check(&arguments.json)?;
+    check(&arguments.page)?;
     let threads = arguments.threads.unwrap_or_else(processor::threads);
     let available = processor::memory().map_or(UNKNOWN_MEMORY, |(_, available)| available);
     let plan = Plan::new(arguments, backends(arguments)?, threads, available);
@@ -78,15 +81,19 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     write(&arguments.json, &serde_json::to_vec_pretty(&record)?)?;
     write(&arguments.page, page.as_bytes())?;
     say(report::report(&record))?;
-    say(format_args!("\nRecord: {}\nPage: {}", arguments.json.display(), arguments.page.display()))
+    say(format_args!("\nRecord: {}\nPage: {}", printable::path(&arguments.json), printable::path(&arguments.page)))
 }
 
 fn compare(arguments: &Arguments) -> Result<()> {
+    for record in &arguments.compare {
+        check_distinct(&[("compare", record), ("page", &arguments.page)])?;
+    }
+    check(&arguments.page)?;
     let records = arguments.compare.iter().map(|path| Record::read(path)).collect::<Result<Vec<_>>>()?;
     let page = page::page(&records)?;
     write(&arguments.page, page.as_bytes())?;
     say(compare::tables(&records))?;
-    say(format_args!("Page: {}", arguments.page.display()))
+    say(format_args!("Page: {}", printable::path(&arguments.page)))
 }
 
 /// Those to measure, slowest first and each once.

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
@@ -17,7 +17,7 @@ use crate::task::{Network, Task, digits, idx};
 use crate::train::method::{Method, Settings};
 use crate::train::plan::Plan;
 use crate::train::schedule::Schedule;
-use crate::train::{record, search};
+use crate::train::{checkpoint, record, search};
 
 /// Train a network on real data with KOALA++, and compare it with other optimizers
 #[derive(Args, Clone, Debug)]
@@ -191,8 +191,21 @@ impl Arguments {
 
     /// Whether all that is asked for can be written, so that no training is for nothing.
     pub fn check_outputs(&self) -> Result<()> {
-        for file in [Some(&self.plot), self.json.as_ref(), self.save.as_ref()].into_iter().flatten() {
+        let plot = Some(("plot", &*self.plot));
+        let [json, save, text, resume] =
+            [("json", &self.json), ("save", &self.save), ("text", &self.text), ("resume", &self.resume)]
+                .map(|(option, file)| file.as_deref().map(|file| (option, file)));
+        let distinct = |files: &[Option<(&str, &Path)>]| {
+            output::check_distinct(&files.iter().copied().flatten().collect::<Vec<_>>())
+        };
+        // What a run goes on from may be replaced by where it gets to.
+        distinct(&[text, resume, plot, json])?;
+        distinct(&[text, save, plot, json])?;
+        for (_, file) in [plot, json].into_iter().flatten() {
             output::check(file)?;
+        }
+        if let Some(file) = &self.save {
+            checkpoint::check(file)?;
         }
         self.results.as_deref().map_or(Ok(()), record::prepare)
     }

@@ -4,6 +4,8 @@ mod bench;
 mod check;
 mod data;
 mod info;
+mod outputs;
+mod printable;
 mod resume;
 mod search;
 mod text;
