@@ -9,8 +9,11 @@
  * What holds everywhere:
  *   - The structs are those of koala.h, with constructors: all their members are there. A new one has the defaults, and
  *     its size is set.
- *   - Buffers stay the caller's. A buffer is a koala::Span, or what makes one: a C array, or anything with data() and
- *     size(), such as a std::vector, or a matrix or Map of Eigen. What is written must be no temporary.
+ *   - Buffers stay the caller's. A buffer is a koala::Span, or what makes one: a C array, a std::vector, or anything else
+ *     with data() and size() whose elements are known to lie one after another. What is written must be no temporary.
+ *   - A matrix, Map, Ref or Block of Eigen is a buffer if its elements lie one after another; else an ArgumentError is
+ *     thrown. Parameters, gradient, v and h that are matrices have one shape, or an ArgumentError is thrown, and one
+ *     storage order, or the program does not compile.
  *   - Trouble is thrown as a koala::Error, in the class that catches it apart. Nothing has been written then.
  *   - No function here allocates, unless it returns a std::string or a std::vector, throws, or says so.
  *   - What koala.h says on threads holds here: see Optimizer.
@@ -23,6 +26,7 @@
 
 #include "koala.h"
 
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -153,6 +157,81 @@ template <class Container>
 constexpr std::size_t length_of(const Container& elements) {
   return static_cast<std::size_t>(std::size(elements));
 }
+
+/// Whether the iterators of a container show that its elements lie one after another.
+template <class Container, class = void>
+struct IteratesInOrder : std::false_type {};
+template <class Container>
+struct IteratesInOrder<Container, std::void_t<decltype(std::begin(std::declval<const Container&>()))>> {
+  using Iterator = decltype(std::begin(std::declval<const Container&>()));
+  using Value = std::remove_cv_t<std::remove_pointer_t<decltype(std::data(std::declval<const Container&>()))>>;
+#if defined(__cpp_lib_concepts)
+  static constexpr bool value = std::contiguous_iterator<Iterator>;
+#else
+  static constexpr bool value = std::is_pointer_v<Iterator> ||
+                                std::is_same_v<Iterator, typename std::vector<Value>::const_iterator> ||
+                                std::is_same_v<Iterator, typename std::array<Value, 1>::const_iterator>;
+#endif
+};
+
+/// Whether a type says where its elements lie, as those of Eigen do.
+template <class Matrix, class = void>
+struct HasStrides : std::false_type {};
+template <class Matrix>
+struct HasStrides<Matrix, std::void_t<decltype(std::declval<const Matrix&>().innerStride()),
+                                      decltype(std::declval<const Matrix&>().outerStride()),
+                                      decltype(std::declval<const Matrix&>().innerSize()),
+                                      decltype(std::declval<const Matrix&>().outerSize())>> : std::true_type {};
+
+/// Throws if there is something between the elements of a matrix.
+template <class Matrix>
+void need_no_gaps(const Matrix& matrix) {
+  const bool within = matrix.innerSize() <= 1 || matrix.innerStride() == 1;
+  const bool among = matrix.outerSize() <= 1 || matrix.outerStride() == matrix.innerSize();
+  if (matrix.size() == 0 || (within && among)) return;
+  raise(KOALA_STATUS_LENGTH, "the elements of a matrix do not lie one after another: its inner stride is " +
+                                 std::to_string(matrix.innerStride()) + ", and its outer stride " +
+                                 std::to_string(matrix.outerStride()) + ", where one has " +
+                                 std::to_string(matrix.innerSize()) + " elements");
+}
+
+/// Where the elements of a container begin, which lie one after another: that is known, or looked at.
+template <class Container>
+constexpr auto* data_of(Container& elements) {
+  if constexpr (HasStrides<std::remove_cv_t<Container>>::value) {
+    need_no_gaps(elements);
+  } else {
+    static_assert(IteratesInOrder<std::remove_cv_t<Container>>::value,
+                  "it is not known that these elements lie one after another; if they do, give a koala::Span(data, size)");
+  }
+  return std::data(elements);
+}
+
+/// The storage order of a matrix; none of a vector, and of what says nothing about it.
+enum class Order { none, row_major, column_major };
+template <class Elements, class = void>
+struct OrderOf : std::integral_constant<Order, Order::none> {};
+template <class Matrix>
+struct OrderOf<Matrix, std::void_t<decltype(static_cast<bool>(Matrix::IsRowMajor)),
+                                   decltype(static_cast<bool>(Matrix::IsVectorAtCompileTime))>>
+    : std::integral_constant<Order, static_cast<bool>(Matrix::IsVectorAtCompileTime) ? Order::none
+                                    : static_cast<bool>(Matrix::IsRowMajor)          ? Order::row_major
+                                                                                     : Order::column_major> {};
+template <class Elements>
+constexpr Order order_of = OrderOf<std::remove_cv_t<std::remove_reference_t<Elements>>>::value;
+
+/// Looks whether the elements of two buffers of a tensor are in the same places, as far as both say where they are.
+template <class Whose, class Theta, class Other>
+void need_same_places(const Whose& whose, const Theta& parameters, const Other& other, const char* name) {
+  if constexpr (order_of<Theta> != Order::none && order_of<Other> != Order::none) {
+    static_assert(order_of<Theta> == order_of<Other>,
+                  "one matrix of a tensor is row-major and another column-major: their elements are in other places");
+    const std::string rows = std::string(name) + ", whose rows have to be those of the parameters";
+    need_length(whose, static_cast<std::size_t>(parameters.rows()), static_cast<std::size_t>(other.rows()),
+                rows.c_str());
+  }
+}
+
 template <class Container>
 using ElementOf = std::remove_pointer_t<decltype(std::data(std::declval<Container&>()))>;
 template <class Container, class T>
@@ -185,9 +264,9 @@ class Span {
   constexpr Span() noexcept = default;
   constexpr Span(T* data, std::size_t size) noexcept : data_(data), size_(size) {}
   template <class Container, class = detail::IfElements<Container, T>>
-  constexpr Span(Container& elements) : data_(std::data(elements)), size_(detail::length_of(elements)) {}
+  constexpr Span(Container& elements) : data_(detail::data_of(elements)), size_(detail::length_of(elements)) {}
   template <class Container, class = detail::IfElements<const Container, T>>
-  constexpr Span(const Container& elements) : data_(std::data(elements)), size_(detail::length_of(elements)) {}
+  constexpr Span(const Container& elements) : data_(detail::data_of(elements)), size_(detail::length_of(elements)) {}
 
   constexpr T* data() const noexcept { return data_; }
   constexpr std::size_t size() const noexcept { return size_; }
@@ -237,9 +316,11 @@ constexpr StateType state_type() {
 /// What koala_tensor and koala_parameters have in common.
 template <class Struct>
 struct Buffers : Struct {
-  /// Another gradient, for the next step: of the type of the parameters, and as many. Throws an ArgumentError.
+  /// Another gradient, for the next step: of the type of the parameters, and as many. Throws an ArgumentError. A matrix is
+  /// given as a Span: whether it has the parameters' storage order is the caller's to know here, and below.
   template <class Gradient>
   void set_gradient(const Gradient& elements) {
+    need_no_order<Gradient>();
     const Span read(elements);
     constexpr ElementType type = element_type<typename decltype(read)::element_type>();
     if (type != this->type) raise(KOALA_STATUS_TYPE, "the gradient is not of the parameters' type");
@@ -251,6 +332,7 @@ struct Buffers : Struct {
   /// A second place for the new parameters, in bf16 or f16: written if the tensor steps. Throws an ArgumentError.
   template <class Copy>
   void set_copy(Copy&& elements) {
+    need_no_order<Copy>();
     const Span written(std::forward<Copy>(elements));
     constexpr ElementType type = element_type<typename decltype(written)::element_type>();
     static_assert(type == KOALA_ELEMENT_TYPE_BF16 || type == KOALA_ELEMENT_TYPE_F16, "a copy is in half precision");
@@ -261,6 +343,13 @@ struct Buffers : Struct {
 
  protected:
   Buffers() : Struct() { this->size = sizeof(Struct); }
+
+  template <class Elements>
+  static constexpr void need_no_order() {
+    static_assert(order_of<Elements> == Order::none,
+                  "it is not known here whether a matrix has the storage order of the parameters; if it has, give a "
+                  "koala::Span of it");
+  }
 
   template <class P>
   void set_parameters(Span<P> elements) {
@@ -411,6 +500,9 @@ struct Tensor : detail::Buffers<koala_tensor> {
     set_gradient(Span<const P>(gradient_));
     detail::need_length(whose(), length, stored_v.size(), "v");
     detail::need_length(whose(), length, stored_h.size(), "h");
+    detail::need_same_places(whose(), theta, gradient_, "the gradient");
+    detail::need_same_places(whose(), theta, v_, "v");
+    detail::need_same_places(whose(), theta, h_, "h");
     state_type = detail::state_type<P, S>();
     group = group_;
     v = stored_v.data();
@@ -422,6 +514,7 @@ struct Tensor : detail::Buffers<koala_tensor> {
   /// writing h. Afterwards `if (tensor.h == gradient.data()) std::swap(gradient, h);`, say: the members tell.
   template <class Gradient>
   void lend_gradient(Gradient&& elements) {
+    need_no_order<Gradient>();
     const Span lent(std::forward<Gradient>(elements));
     static_assert(!std::is_const_v<typename decltype(lent)::element_type>, "a gradient that is lent is written");
     set_gradient(lent);
@@ -503,6 +596,7 @@ struct Parameters : detail::Buffers<koala_parameters> {
     tensor = number;
     set_parameters(written);
     set_gradient(Span<const typename decltype(written)::element_type>(gradient_));
+    detail::need_same_places(number, theta, gradient_, "the gradient");
   }
 };
 

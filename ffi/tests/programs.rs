@@ -113,6 +113,48 @@ fn the_cpp_wrapper() {
     run(&compile("cpp/tests/wrapper.cpp", &[]), &[], &[]);
 }
 
+/// The options for Eigen's headers; `None` where they are not.
+fn eigen() -> Option<[&'static str; 2]> {
+    let folder = "/usr/include/eigen3";
+    let found = Path::new(folder).exists();
+    if !found {
+        println!("skipped: Eigen is not in {folder}");
+    }
+    found.then_some(["-isystem", folder])
+}
+
+#[test]
+fn matrices_of_eigen() {
+    if let Some(eigen) = eigen() {
+        run(&compile("cpp/tests/eigen.cpp", &eigen), &[], &[]);
+    }
+}
+
+#[test]
+fn what_is_no_buffer_does_not_compile() {
+    let Some(eigen) = eigen() else { return };
+    let unknown_order = "the storage order of the parameters";
+    let (gaps, orders) = ("one after another", "row-major and another column-major");
+    // What the compiler says; the words are its own where a type has no elements at all.
+    let refused = [
+        "deque", "list", "vector<bool", gaps, gaps, "float [3]", orders, orders, orders, orders, unknown_order,
+        unknown_order, unknown_order, "data", "Reverse", "parameters are written",
+    ];
+    let compiler = std::env::var("CXX").unwrap_or("c++".into());
+    for (standard, cases) in [("c++17", 0..=refused.len()), ("c++20", 0..=5)] {
+        for case in cases {
+            let mut command = std::process::Command::new(&compiler);
+            command.args(["-fsyntax-only", &format!("-std={standard}"), &format!("-DREFUSED={case}")]).args(eigen);
+            command.arg("-I").arg(common::here().join("../include"));
+            let done = command.arg(common::here().join("cpp/tests/refused.cpp")).output().unwrap();
+            let text = String::from_utf8_lossy(&done.stderr);
+            assert_eq!(done.status.success(), case == 0, "case {case}, {standard}: {text}");
+            let word = if case == 0 { "" } else { refused[case - 1] };
+            assert!(text.replace("float[3]", "float [3]").contains(word), "case {case}, {standard}: {text}");
+        }
+    }
+}
+
 #[test]
 #[ignore = "only what watches over memory sees it: .ci/memory.sh"]
 fn a_lie_about_a_length() {
