@@ -67,6 +67,27 @@
 //! Products and runs are formed in the arithmetic type. In f32 a product above 3.4·10³⁸ overflows, and so does a run
 //! whose eight products are 4.3·10³⁷ each: a gradient with elements above 6.5·10¹⁸ may, one above 1.8·10¹⁹ does. The
 //! step is then reported as non-finite and writes nothing. A product below 1.2·10⁻³⁸ loses digits, at most 2⁻¹⁵⁰ each.
+//!
+//! # Overflow
+//!
+//! A step does not make a finite parameter, or an element of the state, infinite, as its type has it (f16 ends at 65504): such
+//! a tensor is reported as non-finite and kept. No element is farther from zero than the norm of its vector, and the norms
+//! of g, H and h are among the dots; so nearly always the scalars show that nothing overflows. Where they do not, pass 2
+//! is tried on copies before anything is written, which takes a pass more. What no dot measures is taken to be within these
+//! bounds, which ordinary training never leaves; beyond them, what overflows is written:
+//!
+//! ```text
+//! all       |θ| is at most half of the largest number
+//! KOALA++   ‖v‖ ≤ (σ + steps·Q)·‖h‖: v is h times the covariance, which begins as σ and grows by Q
+//! KOALA-M   |u| is at most half of the largest number
+//! AdamW     |m|/√v ≤ 1/√(1 − β₂), but where v is lost below the smallest number of its type
+//! SGD       ‖u‖ ≤ ‖g‖/(1 − μ), for the parameters; u itself stays finite whatever it was; with a weight decay, |θ| is at
+//!           most a 1024th of the largest number
+//! ```
+//!
+//! Nobody looks in [`kernel::plan`](crate::kernel::plan), which has no elements, at a prediction of KOALA-M, under
+//! [`OnNonFinite::Unchecked`](crate::OnNonFinite) with AdamW and SGD, and at a copy in half precision, where a parameter
+//! that is too large for it becomes infinite. Where a parameter is not finite before a step, it stays so.
 
 /// Elements in a row: the number of virtual lanes.
 pub const LANES: usize = 16;

@@ -35,6 +35,26 @@ impl ElementType {
             ElementType::Bf16 | ElementType::F16 => 2,
         }
     }
+
+    /// The largest finite number.
+    pub(crate) const fn largest(self) -> f64 {
+        match self {
+            ElementType::F32 => f32::MAX as f64,
+            ElementType::F64 => f64::MAX,
+            ElementType::Bf16 => bf16::MAX.to_f64_const(),
+            ElementType::F16 => f16::MAX.to_f64_const(),
+        }
+    }
+
+    /// The smallest number above zero.
+    pub(crate) const fn smallest(self) -> f64 {
+        match self {
+            ElementType::F32 => f32::from_bits(1) as f64,
+            ElementType::F64 => f64::from_bits(1),
+            ElementType::Bf16 => bf16::MIN_POSITIVE_SUBNORMAL.to_f64_const(),
+            ElementType::F16 => f16::MIN_POSITIVE_SUBNORMAL.to_f64_const(),
+        }
+    }
 }
 
 impl std::fmt::Display for ElementType {

@@ -58,6 +58,7 @@ mod pass_1;
 mod passes;
 #[cfg(feature = "rayon")]
 mod pool;
+mod reach;
 mod report;
 mod rows;
 mod settings;

@@ -3,14 +3,16 @@
 
 use crate::Backend;
 use crate::clipping::Products;
+use crate::contract::BLOCK;
 use crate::element::{Element, Real};
 use crate::error::Error;
 use crate::kernel::{Buffers, Step};
 use crate::methods::{self, Method, Predict, Update, koala_plus_plus};
 use crate::pass_1::{decisive, filter_input, measure, norms, other_dots};
+use crate::reach::Room;
 use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, Trouble, kept};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy};
-use crate::staging::{self, Scaled, Staged};
+use crate::staging::{self, Scaled, Staged, part};
 use crate::update::{self, Pass, update};
 
 /// How a step is to be taken, which no bit of its results depends on.
@@ -71,7 +73,7 @@ fn finish<P: Element, S: Element>(
     scalars: &mut Scalars,
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
-    let plan = decide(step, manner.parallel, dots, dots, &buffers, scalars);
+    let plan = decide(step, manner.parallel, None, [dots; 2], &buffers, scalars);
     carry_out(step, manner, &plan, buffers, scalars, report)
 }
 
@@ -112,7 +114,7 @@ pub(crate) fn plan_tensor<P: Element, S: Element>(
     }
     *plan = match usual_plan(step, parallel, buffers, scalars) {
         Ok(usual) => usual,
-        Err(dots) => decide(step, parallel, dots, dots, buffers, scalars),
+        Err(dots) => decide(step, parallel, None, [dots; 2], buffers, scalars),
     };
 }
 
@@ -126,7 +128,8 @@ fn usual_plan<P: Element, S: Element>(
 ) -> Result<Plan, Dots> {
     let weight_decay = step.settings.weight_decay;
     let dots = measure(step.backend, parallel, weight_decay, &filter_input(weight_decay, buffers, scalars));
-    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars) {
+    let room = Room::of::<P, S>();
+    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars, room) {
         Some(plan) if !step.norms => Ok(plan),
         _ => Err(dots),
     }
@@ -142,9 +145,7 @@ fn other_plan<P: Element, S: Element>(
     let looks = step.looks();
     let found = if looks || step.norms { other_dots(step, parallel, buffers, scalars) } else { Dots::default() };
     let dots = if looks { decisive(step, found) } else { Dots::default() };
-    let mut plan = decide(step, parallel, dots, found, buffers, scalars);
-    plan.scaled = step.scaled();
-    plan
+    decide(step, parallel, step.scaled(), [dots, found], buffers, scalars)
 }
 
 /// The decision, once that norm is known.
@@ -165,25 +166,30 @@ pub(crate) fn plan_of_products<P: Element, S: Element>(
     // A gradient without a norm can't be clipped by it.
     let without = found.gradient_squared.filter(|squared| !squared.is_finite());
     let found = Dots { c: without.unwrap_or(found.c), ..found };
-    let mut plan = decide(step, parallel, decisive(step, found), found, buffers, scalars);
-    plan.scaled = match clip == 1.0 {
+    let scaled = match clip == 1.0 {
         true => step.scaled(),
         false => Some(Scaled { clip, ..step.scaled().unwrap_or_default() }),
     };
-    plan
+    decide(step, parallel, scaled, [decisive(step, found), found], buffers, scalars)
 }
 
-/// The decision by those dots, and what the report is to have besides, from all that was found.
+/// The decision by the first dots about a gradient that is scaled so, and what the report is to have besides, from the
+/// second, which are all that was found.
 #[cold]
 fn decide<P: Element, S: Element>(
     step: &Step,
     parallel: bool,
-    dots: Dots,
-    found: Dots,
+    scaled: Option<Scaled<f64>>,
+    [dots, found]: [Dots; 2],
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Plan {
-    let mut plan = methods::plan::<P::Arithmetic>(step, dots, *scalars);
+    let mut plan = Plan { scaled, ..methods::plan::<P::Arithmetic>(step, dots, *scalars) };
+    if plan.report.outcome.is_step() && step.looks() {
+        let reach = methods::reach(step, S::TYPE, dots, *scalars, &plan.update);
+        let overflow = if reach.is_within(Room::of::<P, S>()) { None } else { overflow(step.backend, &plan, buffers) };
+        plan = overflow.map_or(plan, |trouble| kept(Outcome::NonFinite, Some(trouble)));
+    }
     if step.norms {
         plan.report.norms = Some(norms(step, parallel, buffers, found));
     }
@@ -226,6 +232,42 @@ fn other_pass_2<P: Element, S: Element>(backend: Backend, parallel: bool, plan: 
     with_pass::<P::Arithmetic>(plan.update, |pass| {
         update(backend, parallel, &Staged { pass, scaled }, &mut input, copy);
     });
+}
+
+/// The first element that pass 2 would make infinite, or NaN: found on copies, so that nothing is written. Where a parameter
+/// is not finite before it, that stays the caller's.
+#[cold]
+#[inline(never)]
+fn overflow<P: Element, S: Element>(backend: Backend, plan: &Plan, buffers: &Buffers<'_, P, S>) -> Option<Trouble> {
+    let (mut of_parameters, mut of_v, mut of_h) = ([P::zeroed(); BLOCK], [S::zeroed(); BLOCK], [S::zeroed(); BLOCK]);
+    let length = buffers.parameters.len();
+    for start in (0..length).step_by(BLOCK) {
+        let range = start..(start + BLOCK).min(length);
+        let old = &buffers.parameters[range.clone()];
+        let parameters = copied(old, &mut of_parameters);
+        let v = copied(part(buffers.v, &range), &mut of_v);
+        let h = copied(part(buffers.h, &range), &mut of_h);
+        let gradient = &buffers.gradient[range];
+        let block = Buffers { parameters: &mut *parameters, gradient, v: &mut *v, h: &mut *h, copy: None };
+        other_pass_2(backend, false, plan, block);
+        for place in (0..old.len()).filter(|place| old[*place].to_f64().is_finite()) {
+            let state = [v.get(place), h.get(place)].into_iter().flatten().map(|new| new.to_f64());
+            let named = state.map(|new| ("an element of the new state", new));
+            let parameter = ("an element of the new parameters", parameters[place].to_f64());
+            let mut all = named.chain([parameter]);
+            if let Some((quantity, value)) = all.find(|(_, new)| !new.is_finite()) {
+                return Some(Trouble { quantity, value });
+            }
+        }
+    }
+    None
+}
+
+/// A copy of at most a block.
+fn copied<'b, T: Copy>(elements: &[T], block: &'b mut [T; BLOCK]) -> &'b mut [T] {
+    let block = &mut block[..elements.len()];
+    block.copy_from_slice(elements);
+    block
 }
 
 /// Calls `work` with the pass 2 of a plan.

@@ -17,6 +17,7 @@ use crate::contract::SKIP_GRADIENT_NORM;
 use crate::element::Real;
 use crate::methods::Update;
 use crate::methods::koala_plus_plus::Coefficients;
+use crate::reach::{Reach, Room};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, Variant, all_finite};
 use crate::staging::Scaled;
 
@@ -83,7 +84,7 @@ pub enum Outcome {
     Skipped,
     /// Kept: the settings say frozen.
     Frozen,
-    /// Kept: the gradient, the loss or a scalar is NaN or infinite.
+    /// Kept: the gradient, the loss or a scalar is NaN or infinite, or an element of the new parameters or state would be.
     NonFinite,
     /// Kept: the innovation variance would not have been positive.
     Breakdown,
@@ -206,11 +207,11 @@ pub(crate) fn plan<F: Real>(
     dots: Dots,
     scalars: Scalars,
 ) -> Plan {
-    usual::<F>(settings, measurement, dots, scalars)
+    usual::<F>(settings, measurement, dots, scalars, Room::ENDLESS)
         .unwrap_or_else(|| unusual::<F>(settings, on_breakdown, measurement, dots, scalars))
 }
 
-/// The plan of nearly every step, if this is one of them. It stays in registers: to write it to memory and to read it
+/// The plan of nearly every step, if this is one of them, within that room. It stays in registers: to write it to memory and to read it
 /// again takes longer than the arithmetic.
 #[inline(always)]
 pub(crate) fn usual<F: Real>(
@@ -218,12 +219,13 @@ pub(crate) fn usual<F: Real>(
     measurement: Measurement,
     dots: Dots,
     scalars: Scalars,
+    room: Room,
 ) -> Option<Plan> {
     if scalars.steps == 0 || is_skipped(dots) {
         return None;
     }
     let plan = advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars);
-    is_sound(&plan).then_some(plan)
+    is_sound(settings, dots, scalars, &plan, room).then_some(plan)
 }
 
 /// The plan for an input that no step can be taken with.
@@ -325,15 +327,28 @@ fn advance<F: Real>(
     }
 }
 
-/// Whether a plan can be carried out, as far as can be seen at once. Every number that is not looked at here is a part of one that is, and would make
-/// it NaN or infinite with itself.
+/// Whether a plan can be carried out, as far as can be seen at once. Every number that is not looked at here is a part of
+/// one that is, and would make it NaN or infinite with itself; the coefficients are parts of the reach.
 #[inline(always)]
-fn is_sound(plan: &Plan) -> bool {
-    let Update::KoalaPlusPlus(Coefficients { weight_decay, keep, process_noise, mix, rate, .. }) = plan.update else {
-        return false;
-    };
+fn is_sound(settings: &Settings, dots: Dots, before: Scalars, plan: &Plan, room: Room) -> bool {
+    let Update::KoalaPlusPlus(coefficients) = &plan.update else { return false };
     let s = plan.report.innovation_variance;
-    s > 0.0 && all_finite([s, weight_decay, keep, process_noise, mix, rate])
+    s > 0.0 && all_finite([s, coefficients.weight_decay]) && reach(settings, dots, before, coefficients).is_within(room)
+}
+
+/// How far a step with those coefficients can take the elements, given the scalars before it: by
+/// (p + q)² ≤ 2·(p² + q²), and likewise for three and four.
+#[inline(always)]
+pub(crate) fn reach(settings: &Settings, dots: Dots, before: Scalars, coefficients: &Coefficients<f64>) -> Reach {
+    let Coefficients { keep, process_noise, mix, rate, initial_variance, .. } = *coefficients;
+    let (x, steps) = match initial_variance {
+        Some(_) => (dots.c, 0),
+        None => (before.h_h, before.steps),
+    };
+    let variance = settings.initial_variance + settings.process_noise * (steps as i64 as f64);
+    let old = (variance * variance) * x;
+    let new = ((keep * keep) * old + (mix * mix) * x) + (2.0 * (process_noise * process_noise)) * dots.c;
+    Reach { state_squared: (dots.c + old) + 4.0 * new, step_squared: (4.0 * (rate * rate)) * new }
 }
 
 /// A plan with its soundness looked at closely: one that can't be carried out becomes one that leaves the tensor as it

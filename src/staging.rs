@@ -272,7 +272,7 @@ impl<'b, F: Real, T: Element> Written<'b, F, T> {
 }
 
 /// A range of a vector, or nothing of one that is empty because it is not used.
-fn part<'a, T>(elements: &'a [T], range: &Range<usize>) -> &'a [T] {
+pub(crate) fn part<'a, T>(elements: &'a [T], range: &Range<usize>) -> &'a [T] {
     if elements.is_empty() { elements } else { &elements[range.clone()] }
 }
 

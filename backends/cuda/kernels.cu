@@ -1,6 +1,6 @@
 // A step on a GPU, in three kernels: the dot products of all tensors of a group, the scalar recursion of each, and the
-// update of all. The arithmetic is that of src/staging.rs, src/dots.rs, src/recursion.rs and src/update.rs, operation by
-// operation, in the shape of src/contract.rs: so the bits are the CPU's.
+// update of all. The arithmetic is that of src/staging.rs, src/dots.rs, src/recursion.rs, src/reach.rs and
+// src/update.rs, operation by operation, in the shape of src/contract.rs: so the bits are the CPU's.
 //
 // A contract's block of 1024 elements is half a warp's work, a lane each. A thread block takes a chunk of eight such
 // blocks, by a map of chunks, so that one large tensor and many small ones both fill the device.
@@ -492,6 +492,105 @@ __device__ inline bool is_step(unsigned outcome) {
     return outcome == STEPPED || outcome == FIRST_STEP || outcome == RESTARTED;
 }
 
+// ---- How far a step can take the elements from zero: src/reach.rs, and that of src/recursion.rs.
+
+// The largest number of a type.
+__device__ inline double largest(ElementType type) {
+    switch (type) {
+        case F32: return 0x1.fffffep127;
+        case F64: return 0x1.fffffffffffffp1023;
+        case BF16: return 0x1.fep127;
+        default: return 65504.0;
+    }
+}
+
+// Up to where nobody looks at the elements.
+__device__ inline double room_squared(ElementType type) {
+    const Double room = Double{largest(type)} * Double{0.25};
+    return fmin((room * room).value, largest(F64));
+}
+
+// Whether a step that is planned stays within that, given the scalars before it.
+__device__ bool is_within(const Tensor &tensor, const Settings &settings, const Dots &dots, const Scalars &before,
+                          const Plan &plan) {
+    const Double keep = {plan.keep}, process_noise = {plan.process_noise}, mix = {plan.mix}, rate = {plan.rate};
+    const Double x = {plan.begins ? dots.c.value : before.h_h}, steps = {plan.begins ? 0.0 : before.steps};
+    const Double variance = Double{settings.initial_variance} + Double{settings.process_noise} * steps;
+    const Double old = (variance * variance) * x;
+    const Double noise = (Double{2.0} * (process_noise * process_noise)) * dots.c;
+    const Double next = ((keep * keep) * old + (mix * mix) * x) + noise;
+    const Double state_squared = (dots.c + old) + Double{4.0} * next;
+    const Double step_squared = (Double{4.0} * (rate * rate)) * next;
+    return state_squared.value <= room_squared(tensor.state_type) &&
+           step_squared.value <= room_squared(tensor.parameters_type);
+}
+
+// ---- The rule for one element.
+
+// The numbers of a plan, in the arithmetic type.
+template <typename F> struct Coefficients {
+    Number<F> weight_decay, keep, process_noise, mix, rate, initial_variance;
+    bool decay, begins;
+
+    __device__ explicit Coefficients(const Plan &plan)
+        : weight_decay{rounded<F>(plan.weight_decay)}, keep{rounded<F>(plan.keep)},
+          process_noise{rounded<F>(plan.process_noise)}, mix{rounded<F>(plan.mix)}, rate{rounded<F>(plan.rate)},
+          initial_variance{rounded<F>(plan.initial_variance)}, decay(plan.weight_decay != 0.0), begins(plan.begins) {}
+};
+
+// An element after the step, as it is stored.
+template <typename P, typename S> struct Stepped {
+    P parameter;
+    S h, v;
+};
+
+// On a first step h and v are not read.
+template <typename P, typename S, typename F>
+__device__ Stepped<P, S> stepped(const Coefficients<F> &plan, const Scaling<F> &scaling, Number<F> g, Number<F> p,
+                                 Number<F> h, Number<F> v) {
+    const Number<F> gradient = scaling.limited(scaling.factor * g);
+    const Number<F> measurement = plan.decay ? gradient + plan.weight_decay * p : gradient;
+    const S stored_measurement = rounded<S>(measurement.value);
+    if (plan.begins) {
+        h.value = exact(stored_measurement);
+        v.value = exact(rounded<S>((plan.initial_variance * measurement).value));
+    }
+    const Number<F> noise = plan.process_noise * measurement;
+    const Number<F> product = (plan.keep * v + noise) + plan.mix * h;
+    const P parameter = rounded<P>((p - plan.rate * (product + noise)).value);
+    return {parameter, stored_measurement, rounded<S>(product.value)};
+}
+
+__device__ inline bool is_finite_number(double value) { return is_finite({value}); }
+
+// Whether this thread's elements of a tensor would not all stay finite. Nothing is written.
+template <typename P, typename S>
+__device__ bool overflows(const Tensor &tensor, const Plan &plan, double gradient_limit) {
+    using F = Arithmetic<P>;
+    const Coefficients<F> coefficients(plan);
+    const Scaling<F> scaling(plan.gradient_factor, gradient_limit);
+    const P *const gradients = static_cast<const P *>(tensor.gradient);
+    const P *const parameters = static_cast<const P *>(tensor.parameters);
+    const S *const hs = static_cast<const S *>(tensor.h);
+    const S *const vs = static_cast<const S *>(tensor.v);
+    for (Length i = threadIdx.x; i < tensor.length; i += THREADS) {
+        const Number<F> g = {exact(gradients[i])}, p = {exact(parameters[i])};
+        Number<F> h = {}, v = {};
+        if (!coefficients.begins) {
+            h.value = exact(hs[i]);
+            v.value = exact(vs[i]);
+        }
+        const Stepped<P, S> next = stepped<P, S>(coefficients, scaling, g, p, h, v);
+        const bool all_finite = is_finite_number(exact(next.h)) && is_finite_number(exact(next.v)) &&
+                                is_finite_number(exact(next.parameter));
+        // Where a parameter is not finite already, that stays the caller's.
+        if (!all_finite && is_finite_number(p.value)) return true;
+    }
+    return false;
+}
+
+// ---- The decision about a tensor.
+
 // The host refuses one below zero. Here, as with one that is no number, nothing of the tensor is written.
 __device__ inline double learning_rate(const Settings &settings) {
     if (settings.device_learning_rate == nullptr) return settings.learning_rate;
@@ -517,20 +616,35 @@ extern "C" __global__ void __launch_bounds__(THREADS) koala_recursion(const Laun
             }
         __syncthreads();
     }
-    if (threadIdx.x != 0) return;
-
+    __shared__ Plan tried;
+    __shared__ bool is_tried, is_overflow;
     Decision decision = kept(FROZEN);
-    if (!settings.frozen) {
+    Dots all = {};
+    if (threadIdx.x == 0) is_tried = is_overflow = false;
+    if (threadIdx.x == 0 && !settings.frozen) {
         const Scalars scalars = *tensor.scalars;
         const bool begins = scalars.steps == 0, decay = decays(tensor, settings);
         settings.learning_rate = learning_rate(settings);
-        Dots all = {};
         if (chunks != 0) all = {{partials[0]}, {partials[1]}, {partials[2]}, {partials[3]}, {partials[4]}};
         const Double none = {0.0};
         const Dots dots = {begins ? none : all.a, begins ? none : all.b, all.c, decay ? all.t : none, all.g};
         decision = decide(tensor, settings, *launch.progress, launch.restart, dots, scalars);
         // Here, and not in each block of the update, as it is a division.
         decision.plan.gradient_factor = in_arithmetic(tensor, gradient_factor(launch));
+        is_tried = is_step(decision.report.outcome) && !is_within(tensor, settings, dots, scalars, decision.plan);
+        tried = decision.plan;
+    }
+    __syncthreads();
+    if (is_tried) {
+        // All threads look, before anything is written.
+        in_types(tensor, [&](auto p, auto s) {
+            if (overflows<decltype(p), decltype(s)>(tensor, tried, launch.gradient_limit)) is_overflow = true;
+        });
+        __syncthreads();
+    }
+    if (threadIdx.x != 0) return;
+    if (is_overflow) decision = kept(NON_FINITE);
+    if (!settings.frozen) {
         decision.report.gradient_norm = root(all.g).value;
         decision.report.measurement_norm = root(all.c).value;
         decision.report.parameters_norm = root(all.t).value;
@@ -553,11 +667,7 @@ template <typename P> __device__ void write_copy(const Tensor &tensor, Length i,
 // Up to `TOGETHER` elements, `THREADS` apart.
 template <typename P, typename S, typename F>
 __device__ void update(const Tensor &tensor, const Plan &plan, const Scaling<F> &scaling, Length first) {
-    const auto coefficient = [](double value) { return Number<F>{rounded<F>(value)}; };
-    const Number<F> weight_decay = coefficient(plan.weight_decay), keep = coefficient(plan.keep);
-    const Number<F> process_noise = coefficient(plan.process_noise), mix = coefficient(plan.mix);
-    const Number<F> rate = coefficient(plan.rate), initial_variance = coefficient(plan.initial_variance);
-    const bool decay = plan.weight_decay != 0.0, begins = plan.begins;
+    const Coefficients<F> coefficients(plan);
     const P *const gradients = static_cast<const P *>(tensor.gradient);
     P *const parameters = static_cast<P *>(tensor.parameters);
     S *const hs = static_cast<S *>(tensor.h);
@@ -570,7 +680,7 @@ __device__ void update(const Tensor &tensor, const Plan &plan, const Scaling<F> 
         if (i >= tensor.length) break;
         g[k].value = exact(gradients[i]);
         p[k].value = exact(parameters[i]);
-        if (!begins) {
+        if (!coefficients.begins) {
             h[k].value = exact(hs[i]);
             v[k].value = exact(vs[i]);
         }
@@ -579,20 +689,11 @@ __device__ void update(const Tensor &tensor, const Plan &plan, const Scaling<F> 
     for (unsigned k = 0; k < TOGETHER; ++k) {
         const Length i = first + k * THREADS;
         if (i >= tensor.length) break;
-        const Number<F> gradient = scaling.limited(scaling.factor * g[k]);
-        const Number<F> measurement = decay ? gradient + weight_decay * p[k] : gradient;
-        const S stored_measurement = rounded<S>(measurement.value);
-        if (begins) {
-            h[k].value = exact(stored_measurement);
-            v[k].value = exact(rounded<S>((initial_variance * measurement).value));
-        }
-        const Number<F> noise = process_noise * measurement;
-        const Number<F> product = (keep * v[k] + noise) + mix * h[k];
-        const P parameter = rounded<P>((p[k] - rate * (product + noise)).value);
-        vs[i] = rounded<S>(product.value);
-        hs[i] = stored_measurement;
-        parameters[i] = parameter;
-        write_copy(tensor, i, parameter);
+        const Stepped<P, S> next = stepped<P, S>(coefficients, scaling, g[k], p[k], h[k], v[k]);
+        vs[i] = next.v;
+        hs[i] = next.h;
+        parameters[i] = next.parameter;
+        write_copy(tensor, i, next.parameter);
     }
 }
 

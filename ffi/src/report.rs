@@ -21,7 +21,7 @@ pub enum koala_outcome {
     Skipped = 3,
     /// Kept: the settings say frozen.
     Frozen = 4,
-    /// Kept: the gradient, the loss or a scalar is NaN or infinite.
+    /// Kept: the gradient, the loss or a scalar is NaN or infinite, or an element of parameters, v or h would be.
     NonFinite = 5,
     /// Kept: the innovation variance would not have been positive.
     Breakdown = 6,
@@ -113,7 +113,7 @@ pub struct koala_report {
     pub skipped: u64,
     /// Tensors kept because they are frozen.
     pub frozen: u64,
-    /// Tensors kept because something was NaN or infinite.
+    /// Tensors kept because something was NaN or infinite, or would be.
     pub non_finite: u64,
     /// Tensors kept because S came out as zero or less.
     pub breakdowns: u64,

@@ -33,7 +33,8 @@ pub enum koala_status {
     Setting = 9,
     /// A loss was to be made from no samples.
     NoSamples = 10,
-    /// A loss, gradient, parameter or scalar is NaN or infinite, and KOALA_ON_NON_FINITE_ERROR is set.
+    /// A loss, gradient, parameter or scalar is NaN or infinite, or a parameter, v or h would be, and
+    /// KOALA_ON_NON_FINITE_ERROR is set.
     NonFinite = 11,
     /// An innovation variance would not be positive, and KOALA_ON_BREAKDOWN_ERROR is set.
     Breakdown = 12,

@@ -8,8 +8,9 @@
 //! ```
 
 use super::{Update, rounded, splat, stepped};
-use crate::element::Real;
+use crate::element::{ElementType, Real};
 use crate::error::Error;
+use crate::reach::Reach;
 use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
 use crate::settings::{Settings, below_one};
 use crate::update::{Rule, Streams};
@@ -99,6 +100,19 @@ pub struct Average {
     rate: f64,
     root: f64,
     epsilon: f64,
+}
+
+impl Average {
+    pub(super) fn reach(&self, gradient_squared: f64, state: ElementType) -> Reach {
+        let Average { one_minus_beta2, shrink, rate, epsilon, .. } = *self;
+        // Where the square is lost, the gradient's element was below √(smallest/(1 − β₂)), and is divided by ε alone.
+        let lost = state.smallest().sqrt() / epsilon;
+        let step_squared = (rate * rate) * ((1.0 + lost) * (1.0 + lost)) / one_minus_beta2;
+        match shrink.abs() <= 1.0 {
+            true => Reach { state_squared: gradient_squared.max(gradient_squared * gradient_squared), step_squared },
+            false => Reach::UNKNOWN,
+        }
+    }
 }
 
 impl<F: Real> Rule<F> for Average {

@@ -21,6 +21,7 @@ use super::koala_v::{breakdown, effective_loss};
 use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
+use crate::reach::Reach;
 use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_for_input, not_below_zero};
 use crate::settings::{Settings, at_least_zero, finite};
 use crate::update::{Rule, Streams};
@@ -134,6 +135,14 @@ pub struct Correct {
     velocity_rate: f64,
     kept: f64,
     learned: f64,
+}
+
+impl Correct {
+    pub(super) fn reach(&self, measurement_squared: f64) -> Reach {
+        let Correct { rate, velocity_rate, .. } = *self;
+        let state_squared = (velocity_rate * velocity_rate) * measurement_squared;
+        Reach { state_squared, step_squared: (rate * rate) * measurement_squared }
+    }
 }
 
 impl<F: Real> Rule<F> for Correct {

@@ -16,9 +16,10 @@ pub use sgd::Sgd;
 
 pub(crate) use koala_m::Predict;
 
-use crate::element::Real;
+use crate::element::{ElementType, Real};
 use crate::error::Error;
 use crate::kernel::Step;
+use crate::reach::Reach;
 use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, first_non_finite, kept};
 use crate::vector::Vector;
 
@@ -179,6 +180,21 @@ pub(crate) fn plan<F: Real>(step: &Step, dots: Dots, scalars: Scalars) -> Plan {
         Method::KoalaM(koala_m) => koala_m.plan::<F>(settings, *measurement, dots, scalars),
         Method::AdamW(adamw) => adamw.plan::<F>(settings, *measurement, dots, scalars),
         Method::Sgd(sgd) => sgd.plan::<F>(settings, *measurement, dots, scalars),
+    }
+}
+
+/// How far an update can take the elements of a tensor whose state is of that type, given the scalars before it.
+pub(crate) fn reach(step: &Step, state: ElementType, dots: Dots, before: Scalars, update: &Update) -> Reach {
+    let settings = &step.settings;
+    // ‖g‖ ≤ ‖H‖ + wd·‖θ‖, where g·g was not taken.
+    let decayed = (settings.weight_decay * settings.weight_decay) * dots.t;
+    let gradient_squared = dots.gradient_squared.unwrap_or(2.0 * (dots.c + decayed));
+    match update {
+        Update::KoalaPlusPlus(coefficients) => recursion::reach(settings, dots, before, coefficients),
+        Update::Descend(descend) => descend.reach(gradient_squared),
+        Update::Momentum(momentum) => momentum.reach(gradient_squared),
+        Update::KoalaM(correct) => correct.reach(dots.c),
+        Update::AdamW(average) => average.reach(gradient_squared, state),
     }
 }
 

@@ -12,6 +12,7 @@
 use super::{Update, rounded, splat, stepped};
 use crate::element::Real;
 use crate::error::Error;
+use crate::reach::Reach;
 use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
 use crate::settings::{Settings, below_one};
 use crate::update::{Rule, Streams};
@@ -81,6 +82,21 @@ impl<F: Real> Rule<F> for Descend {
     }
 }
 
+impl Descend {
+    pub(super) fn reach(&self, gradient_squared: f64) -> Reach {
+        let Descend { weight_decay, rate } = *self;
+        match decays_gently(weight_decay, rate) {
+            true => Reach { state_squared: 0.0, step_squared: (rate * rate) * gradient_squared },
+            false => Reach::UNKNOWN,
+        }
+    }
+}
+
+/// Whether the weight decay of a parameter stays below an eighth of the largest number, if the parameter is below a 1024th.
+fn decays_gently(weight_decay: f64, rate: f64) -> bool {
+    weight_decay * rate.max(1.0) <= 128.0
+}
+
 /// A step with momentum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Momentum {
@@ -88,6 +104,19 @@ pub struct Momentum {
     rate: f64,
     momentum: f64,
     nesterov: bool,
+}
+
+impl Momentum {
+    pub(super) fn reach(&self, gradient_squared: f64) -> Reach {
+        let Momentum { weight_decay, rate, momentum, .. } = *self;
+        let left = 1.0 - momentum;
+        if !decays_gently(weight_decay / left, rate) {
+            return Reach::UNKNOWN;
+        }
+        let velocity_squared = gradient_squared / (left * left);
+        // With Nesterov's, the gradient is added once more.
+        Reach { state_squared: velocity_squared, step_squared: (4.0 * (rate * rate)) * velocity_squared }
+    }
 }
 
 impl<F: Real> Rule<F> for Momentum {

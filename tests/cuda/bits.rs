@@ -208,6 +208,31 @@ fn not_finite_keeps_all_tensors() {
     assert!(withheld[0] == 23 && withheld[1] == 0 && withheld[2] == 23 && withheld[3] == 0, "{withheld:?}");
 }
 
+/// Steps that would make an element infinite in its type, on the first step and later: in some tensors, while others come
+/// near.
+#[test]
+fn what_would_overflow_is_kept() {
+    let grown: fn(usize, usize, &mut [f64]) = |step, tensor, gradient| {
+        let factor = 4.0_f64.powi(((step + tensor) % 7) as i32);
+        gradient.iter_mut().for_each(|x| *x *= factor);
+    };
+    // From step to step at another end of the tensor: the covariance there has not been learned yet.
+    let elsewhere: fn(usize, usize, &mut [f64]) = |step, _, gradient| {
+        let middle = gradient.len() / 2;
+        gradient.fill(0.0);
+        gradient[if step % 2 == 0 { 0 } else { middle }] = 4.0_f64.powi(step as i32).min(6e4);
+    };
+    for (change, variance, steps) in [(grown, 1e4, 4), (grown, 1e38, 4), (elsewhere, 2.0, 12)] {
+        let wide = Settings { initial_variance: variance, process_noise: variance, ..Settings::default() };
+        let settings = vec![wide, Settings { weight_decay: 0.01, ..wide }];
+        let Some(trace) = agrees(&Model { steps, change, ..Model::new(shapes(3000), settings) }) else { return };
+        let sum = |count: fn(&koala_optim::Report) -> usize| -> usize {
+            trace.reports.iter().map(|(report, _)| count(report)).sum()
+        };
+        assert!(sum(|report| report.non_finite) > 0 && sum(|report| report.stepped) > 0, "variance {variance}");
+    }
+}
+
 /// An innovation variance that is not positive: gradients that turn back and forth, of changing length.
 #[test]
 fn breakdown_restarts_or_keeps_a_tensor() {

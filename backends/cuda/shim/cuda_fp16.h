@@ -42,6 +42,7 @@ inline unsigned __float_as_uint(float a) { return same_bits<unsigned>(a); }
 inline float __uint_as_float(unsigned a) { return same_bits<float>(a); }
 inline double __longlong_as_double(long long a) { return same_bits<double>(a); }
 using std::fabs;
+using std::fmin;
 
 inline unsigned atomicAdd(unsigned *place, unsigned value) { return __atomic_fetch_add(place, value, __ATOMIC_SEQ_CST); }
 
