@@ -7,7 +7,7 @@ use crate::backends::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::backends::{avx2::Avx2, avx512::Avx512};
 use crate::element::Real;
-use crate::error::Error;
+use crate::error::{Error, owned};
 use crate::vector::{InstructionSet, Operation};
 
 /// The environment variable that forces a backend: `KOALA_BACKEND=avx2`, say.
@@ -88,9 +88,16 @@ impl Backend {
     /// assert!(error.to_string().contains("abacus") && error.to_string().contains("scalar"));
     /// ```
     pub fn by_name(name: &str) -> Result<Self, Error> {
-        let present = || Self::present().iter().map(Backend::name).collect();
+        let present = || {
+            let (statuses, mut names) = (Self::statuses(), Vec::new());
+            // An error is not to end the process where there is no memory.
+            if names.try_reserve_exact(statuses.len()).is_ok() {
+                names.extend(statuses.iter().filter_map(|status| status.backend.map(|_| status.name)));
+            }
+            names
+        };
         match Self::statuses().iter().find(|status| status.name == name) {
-            None => Err(Error::UnknownBackend { name: name.into(), present: present() }),
+            None => Err(Error::UnknownBackend { name: owned(name), present: present() }),
             Some(BackendStatus { backend: Some(backend), .. }) => Ok(*backend),
             Some(status) => Err(Error::AbsentBackend {
                 name: status.name,

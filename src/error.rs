@@ -1,6 +1,8 @@
 //! What can be wrong with a call. Every error names the tensor and the numbers; after any of them, nothing of the
 //! parameters, the state or the noise has changed.
 
+use std::fmt::Write;
+
 use crate::element::ElementType;
 
 /// Why a call did nothing.
@@ -82,8 +84,8 @@ pub enum Error {
         /// The mean of the squared losses.
         second_moment: f64,
     },
-    /// A tensor's gradient, parameters or scalars are not finite, and [`OnNonFinite::Error`](crate::OnNonFinite) is
-    /// set.
+    /// A tensor's gradient, parameters or scalars are not finite, or its new parameters or state would not be, and
+    /// [`OnNonFinite::Error`](crate::OnNonFinite) is set.
     NonFinite {
         /// The tensor's name; empty where the call takes a single tensor.
         tensor: String,
@@ -103,11 +105,12 @@ pub enum Error {
     Halves,
     /// KOALA-M was to step before [`Optimizer::predict`](crate::Optimizer::predict) was called for that step.
     NotPredicted,
-    /// There is not enough memory for a tensor's state.
+    /// There is not enough memory for a tensor, or for a group.
     Memory {
-        /// The tensor's name; empty where the call takes a single tensor.
+        /// The tensor's name; empty where the call takes a single tensor, for a group, and where there is no memory for the
+        /// name either.
         tensor: String,
-        /// Its number of elements.
+        /// Its number of elements; 0 for a group.
         elements: usize,
     },
     /// No backend has that name.
@@ -143,7 +146,7 @@ impl Error {
             | Error::Type { tensor, .. }
             | Error::NonFinite { tensor, .. }
             | Error::Breakdown { tensor, .. }
-            | Error::Memory { tensor, .. } => *tensor = name.into(),
+            | Error::Memory { tensor, .. } => *tensor = owned(name),
             _ => {}
         }
         self
@@ -152,7 +155,12 @@ impl Error {
     /// The same error with the tensor's place in a list for its name.
     #[cold]
     pub(crate) fn of_place(self, place: usize) -> Self {
-        self.of_tensor(&place.to_string())
+        let mut name = String::new();
+        // As in `owned`; no number has more digits.
+        if name.try_reserve_exact(20).is_ok() {
+            let _ = write!(name, "{place}");
+        }
+        self.of_tensor(&name)
     }
 }
 
@@ -167,12 +175,33 @@ pub(crate) fn check_lengths<const N: usize>(buffers: [(&'static str, usize, usiz
     buffers.into_iter().find(|(_, found, expected)| found != expected).map_or(Ok(()), |buffer| Err(wrong(buffer)))
 }
 
+/// A text to keep; nothing where there is no memory for it: an error is not to end the process.
+pub(crate) fn owned(text: &str) -> String {
+    let mut owned = String::new();
+    if owned.try_reserve_exact(text.len()).is_ok() {
+        owned.push_str(text);
+    }
+    owned
+}
+
 /// `tensor "name"`, or `the tensor` where it has none.
 struct Named<'a>(&'a str);
 
 impl std::fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.0.is_empty() { f.write_str("the tensor") } else { write!(f, "tensor {:?}", self.0) }
+    }
+}
+
+/// Names, with commas between them.
+struct Listed<'a>(&'a [&'static str]);
+
+impl std::fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (place, name) in self.0.iter().enumerate() {
+            write!(f, "{}{name}", if place == 0 { "" } else { ", " })?;
+        }
+        Ok(())
     }
 }
 
@@ -219,14 +248,15 @@ impl std::fmt::Display for Error {
             Error::NotPredicted => {
                 f.write_str("KOALA-M has to predict before each step, and before its gradient is taken")
             }
+            Error::Memory { elements: 0, .. } => f.write_str("not enough memory"),
             Error::Memory { tensor, elements } => {
                 write!(f, "{}: not enough memory for the state of {elements} elements", Named(tensor))
             }
             Error::UnknownBackend { name, present } => {
-                write!(f, "there is no backend {name:?}; present are {}", present.join(", "))
+                write!(f, "there is no backend {name:?}; present are {}", Listed(present))
             }
             Error::AbsentBackend { name, reason, present } => {
-                write!(f, "the backend {name:?} cannot run here: {reason}; present are {}", present.join(", "))
+                write!(f, "the backend {name:?} cannot run here: {reason}; present are {}", Listed(present))
             }
             Error::Threads { count, reason } => write!(f, "cannot use {count} threads: {reason}"),
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::backend::Backend;
 use crate::element::ElementType;
-use crate::error::{Error, check_lengths};
+use crate::error::{Error, check_lengths, owned};
 use crate::kernel::{Measurement, Scalars, Step, TensorReport};
 use crate::methods::Method;
 use crate::report::{Config, Report};
@@ -110,7 +110,7 @@ impl Optimizer {
     /// A new group.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a number out of range.
+    /// [`Error::Setting`] for a number out of range, [`Error::Memory`] if there is none for it.
     ///
     /// ```
     /// # use koala_optim::{Config, Optimizer, Settings};
@@ -120,8 +120,11 @@ impl Optimizer {
     /// ```
     pub fn add_group(&mut self, settings: Settings) -> Result<GroupId, Error> {
         settings.validate()?;
+        // So that a step does not allocate.
+        let steps = (self.groups.len() + 1).saturating_sub(self.group_steps.len());
+        let room = self.groups.try_reserve(1).and_then(|()| self.group_steps.try_reserve(steps));
+        room.map_err(|_| Error::Memory { tensor: String::new(), elements: 0 })?;
         self.groups.push(settings);
-        self.group_steps.reserve(self.groups.len());
         Ok(GroupId(self.groups.len() - 1))
     }
 
@@ -235,17 +238,29 @@ impl Optimizer {
         group: GroupId,
     ) -> Result<(), Error> {
         if self.by_name.contains_key(name) {
-            return Err(Error::DuplicateTensor { tensor: name.into() });
+            return Err(Error::DuplicateTensor { tensor: owned(name) });
         }
         self.settings(group)?;
         let state =
             TensorState::with_types(&self.method, length, parameters, state).map_err(|error| error.of_tensor(name))?;
-        self.by_name.insert(name.into(), self.entries.len());
-        let (name, group) = (name.into(), group.0);
+        let [known, name] = self
+            .make_room(name)
+            .ok_or_else(|| Error::Memory { tensor: String::new(), elements: length }.of_tensor(name))?;
+        self.by_name.insert(known, self.entries.len());
+        let group = group.0;
         self.entries.push(Entry { name, is_nameless: false, group, shape: None, given_in_call: 0, state });
-        // So that a step with details does not allocate.
-        self.details.reserve(self.entries.len() - self.details.len());
         Ok(())
+    }
+
+    /// All the memory that one more tensor of that name needs, its state apart: its name twice, and room in the lists. `None`
+    /// where there is none for it.
+    fn make_room(&mut self, name: &str) -> Option<[Box<str>; 2]> {
+        let copied = || Some(owned(name).into_boxed_str()).filter(|copy| copy.len() == name.len());
+        self.by_name.try_reserve(1).ok()?;
+        self.entries.try_reserve(1).ok()?;
+        // So that a step with details does not allocate.
+        self.details.try_reserve(self.entries.len() + 1 - self.details.len()).ok()?;
+        Some([copied()?, copied()?])
     }
 
     /// Tells the shape of a tensor. No step reads it: a checkpoint keeps it, and is not loaded into a tensor of another
@@ -266,7 +281,7 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn set_shape(&mut self, name: &str, shape: &[usize]) -> Result<(), Error> {
-        let index = *self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
+        let index = *self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: owned(name) })?;
         let entry = &mut self.entries[index];
         let (found, expected) = (count_elements(shape).unwrap_or(usize::MAX), entry.state.len());
         check_lengths([("shape", found, expected)]).map_err(|error| error.of_tensor(name))?;
@@ -409,10 +424,10 @@ impl Optimizer {
         for (position, tensor) in tensors.iter_mut().enumerate() {
             let same_place = self.entries.get(position).is_some_and(|entry| *entry.name == *tensor.name);
             let index = if same_place { Some(position) } else { self.by_name.get(tensor.name).copied() };
-            let Some(index) = index else { return Err(Error::UnknownTensor { tensor: tensor.name.into() }) };
+            let Some(index) = index else { return Err(Error::UnknownTensor { tensor: owned(tensor.name) }) };
             let entry = &mut self.entries[index];
             if entry.given_in_call == self.calls {
-                return Err(Error::DuplicateTensor { tensor: tensor.name.into() });
+                return Err(Error::DuplicateTensor { tensor: owned(tensor.name) });
             }
             entry.given_in_call = self.calls;
             tensor.check(&entry.state, predicts).map_err(|error| error.of_tensor(tensor.name))?;
@@ -477,7 +492,7 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn restart(&mut self, name: &str) -> Result<(), Error> {
-        let index = self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
+        let index = self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: owned(name) })?;
         self.entries[*index].state.restart();
         Ok(())
     }

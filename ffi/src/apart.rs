@@ -1,5 +1,6 @@
 //! Whether the buffers of a step lie apart: none that is written may overlap another one.
 
+use crate::failure::{Failure, no_memory};
 use crate::pointers::{Range, overlaps};
 
 /// One buffer of a step.
@@ -22,8 +23,9 @@ pub(crate) struct Sorted(Vec<Occupied>);
 
 impl Sorted {
     /// Makes room, so that a step of that many tensors with so many buffers each does not allocate.
-    pub fn reserve(&mut self, tensors: usize, buffers: usize) {
-        self.0.reserve((buffers * tensors).saturating_sub(self.0.len()));
+    pub fn make_room(&mut self, tensors: usize, buffers: usize) -> Result<(), Failure> {
+        let more = (buffers * tensors).saturating_sub(self.0.len());
+        self.0.try_reserve(more).map_err(|_| no_memory("a tensor"))
     }
 
     /// The first two that overlap, if there are any. `ranges` gives those of a tensor, empty where there is no buffer.

@@ -6,10 +6,11 @@ use std::sync::OnceLock;
 
 use koala_optim::{Backend, BackendStatus};
 
+use crate::call::check_apart;
 use crate::failure::Failure;
 use crate::growing::{Growing, Output, size_up_to};
 use crate::guard::guarded;
-use crate::pointers::{check, known, text};
+use crate::pointers::{check, known, range_of, range_of_text, text};
 use crate::status::koala_status;
 use crate::values::{FromC, number_of};
 
@@ -167,7 +168,9 @@ pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mu
     guarded(|| {
         check(backend, "backend")?;
         // SAFETY: the caller's promise.
-        let found = match unsafe { text(name, "name") }? {
+        let name = unsafe { text(name, "name") }?;
+        check_apart(&[("backend", range_of(backend, 1))], &[("name", range_of_text(name))])?;
+        let found = match name {
             "fastest" => koala_backend::Fastest,
             name => number(Backend::by_name(name)?),
         };
@@ -178,7 +181,7 @@ pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mu
 }
 
 /// The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else in
-/// this library looks at the environment.
+/// this library looks at the environment. Allocates.
 ///
 /// Returns what koala_backend_by_name does.
 #[unsafe(no_mangle)]

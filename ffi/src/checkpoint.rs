@@ -8,11 +8,11 @@ use std::path::Path;
 use koala_optim::checkpoint::Loading;
 
 use crate::call::check_apart;
-use crate::failure::{Failure, copy_text};
+use crate::failure::{Failure, check_text, copy_text};
 use crate::growing::{Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, koala_optimizer};
-use crate::pointers::{bytes_at, check_array, check_optional, known};
+use crate::pointers::{bytes_at, known};
 use crate::status::koala_status;
 use crate::values::FromC;
 
@@ -164,8 +164,7 @@ pub unsafe extern "C" fn koala_optimizer_differences(
     length: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        check_array(buffer, capacity, "buffer")?;
-        check_optional(length, "length")?;
+        check_text(buffer, capacity, length)?;
         // SAFETY: the caller's promise.
         unsafe {
             let inner = koala_optimizer::shared(optimizer)?;

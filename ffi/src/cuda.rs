@@ -10,14 +10,16 @@ use crate::apart::Sorted;
 use crate::call::check_apart;
 use crate::cuda_numbers::Numbers;
 use crate::cuda_step::BUFFERS;
-use crate::failure::{Failure, fail};
+use crate::failure::{Failure, fail, no_memory};
 use crate::growing::{Growing, copy_or_default, look, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Guarded, Handle};
 use crate::method::method_of;
 use crate::numbers::{Groups, Names};
 use crate::optimizer::koala_config;
-use crate::pointers::{Range, bytes_at, check, check_optional, end_of, flag, known, range_of, text, too_long};
+use crate::pointers::{
+    Range, bytes_at, check, check_optional, end_of, flag, known, range_of, range_of_text, text, too_long,
+};
 use crate::settings::{from_c, koala_element_type, koala_settings, koala_state_type, noise_rule, policy};
 use crate::status::koala_status;
 use crate::tensor::koala_scalars;
@@ -94,8 +96,11 @@ pub unsafe extern "C" fn koala_cuda_create(
 ) -> koala_status {
     guarded(|| {
         check(optimizer, "optimizer")?;
+        let place = config;
         // SAFETY: the caller's promise.
-        let config = unsafe { copy_or_default(config) }?;
+        let config = unsafe { copy_or_default(place) }?;
+        let read = [("config", bytes_at(place, config.size)), ("method", range_of(config.method, 1))];
+        check_apart(&[("optimizer", range_of(optimizer, 1))], &read)?;
         // SAFETY: the caller's promise.
         check_method(&config, unsafe { method_of(config.method) }?)?;
         let scaling = Scaling { factor: config.gradient_factor, limit: config.gradient_limit };
@@ -118,8 +123,7 @@ pub unsafe extern "C" fn koala_cuda_create(
             sorted: Default::default(),
         };
         // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { koala_cuda::give(inner, optimizer) };
-        Ok(())
+        unsafe { koala_cuda::give(inner, optimizer) }
     })
 }
 
@@ -154,7 +158,9 @@ pub unsafe extern "C" fn koala_cuda_add_group(
     guarded(|| {
         check(group, "group")?;
         // SAFETY: the caller's promise.
-        let settings = from_c(&unsafe { copy_or_default(settings) }?)?;
+        let given = unsafe { copy_or_default(settings) }?;
+        check_apart(&[("group", range_of(group, 1))], &[("settings", bytes_at(settings, given.size))])?;
+        let settings = from_c(&given)?;
         let add = |OnDevice { optimizer, groups, .. }: &mut OnDevice| groups.add(|| optimizer.add_group(settings));
         // SAFETY: the caller's promise.
         let number = unsafe { koala_cuda::changed(optimizer, add) }?;
@@ -240,14 +246,22 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
         // SAFETY: the caller's promise.
         let name = unsafe { text(name, "name") }?;
         let (element_type, state_type): (ElementType, StateType) = (known(r#type)?.into(), known(state_type)?.into());
-        let state = match state.is_null() {
+        let place = state;
+        let state = match place.is_null() {
             true => None,
             // SAFETY: the caller's promise.
-            false => Some(unsafe { look(state) }?),
+            false => Some(unsafe { look(place) }?),
         };
+        let read = [("name", range_of_text(name)), ("state", bytes_at(place, state.map_or(0, |state| state.size)))];
+        check_apart(&[("number", range_of(number, 1))], &read)?;
         let size = state_type.beside(element_type).size();
         let add = |inner: &mut OnDevice| {
-            let group = inner.groups.get(group)?;
+            let (group, tensors) = (inner.groups.get(group)?, inner.names.len() + 1);
+            let copy = inner.names.make_room(name)?;
+            inner.states.try_reserve(1).map_err(|_| no_memory("a tensor"))?;
+            // So that a step does not allocate.
+            inner.given.try_reserve(tensors).map_err(|_| no_memory("a tensor"))?;
+            inner.sorted.make_room(tensors, BUFFERS.len())?;
             let mut ranges = [(0, 0); 3];
             match state {
                 None => inner.optimizer.add_tensor(name, length, element_type, state_type, group)?,
@@ -264,12 +278,8 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
                     inner.optimizer.add_tensor_with_state(name, length, element_type, state_type, group, buffers)?;
                 }
             }
-            let number = inner.names.add(name);
             inner.states.push(ranges);
-            // So that a step does not allocate.
-            inner.given.reserve(inner.names.len());
-            inner.sorted.reserve(inner.names.len(), BUFFERS.len());
-            Ok(number)
+            Ok(inner.names.add(copy))
         };
         // SAFETY: the caller's promise.
         let added = unsafe { koala_cuda::changed(optimizer, add) }?;

@@ -1,9 +1,11 @@
 //! Failures: their status, and the text that is kept of the last one on each thread.
 
 use std::cell::RefCell;
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 use std::fmt::Write;
 
+use crate::call::check_apart;
+use crate::pointers::{check_array, check_optional, end_of, overlaps, range_of};
 use crate::status::koala_status;
 use crate::values::COutput;
 
@@ -11,28 +13,39 @@ use crate::values::COutput;
 /// `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
 ///
 /// `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
-/// too long is cut. `length`, unless NULL, receives the length of the whole text without NUL: at most 512, but where it
-/// lists all that a checkpoint has otherwise.
+/// too long is cut. `length`, unless NULL, receives the length of the whole text without NUL: at most 512, but for what
+/// is wrong with a checkpoint, since that names a path, or lists all that differs.
 ///
 /// If this call itself does not succeed, the text stays the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_last_error(buffer: *mut c_char, capacity: usize, length: *mut usize) -> koala_status {
+    if buffer.is_null() && capacity > 0 {
+        return koala_status::NullPointer;
+    }
     if !length.is_aligned() {
         return koala_status::Misaligned;
     }
+    let Some(end) = end_of(buffer.addr(), capacity, 1) else { return koala_status::Length };
+    if overlaps((buffer.addr(), end), range_of(length, 1)) {
+        return koala_status::Overlap;
+    }
     // SAFETY: the caller's promise for both.
-    let copy = |text: &[u8]| unsafe { copy_text(text, buffer, capacity, length) };
-    with_last(|last| copy(last.as_bytes())).unwrap_or_else(|| copy(b""))
+    with_text(|text| unsafe { copy_text(text, buffer, capacity, length) });
+    koala_status::Ok
+}
+
+/// Whether there is a place for a text, and one for its length, which may be NULL.
+pub(crate) fn check_text(buffer: *mut c_char, capacity: usize, length: *mut usize) -> Result<(), Failure> {
+    check_array(buffer, capacity, "buffer")?;
+    check_optional(length, "length")?;
+    check_apart(&[("buffer", range_of(buffer, capacity)), ("length", range_of(length, 1))], &[])
 }
 
 /// Copies a text and a NUL to C.
 ///
 /// # Safety
 /// `buffer` has room for `capacity` bytes; `length` is NULL or may be written.
-pub(crate) unsafe fn copy_text(text: &[u8], buffer: *mut c_char, capacity: usize, length: *mut usize) -> koala_status {
-    if buffer.is_null() && capacity > 0 {
-        return koala_status::NullPointer;
-    }
+pub(crate) unsafe fn copy_text(text: &[u8], buffer: *mut c_char, capacity: usize, length: *mut usize) {
     if capacity > 0 {
         let mut end = text.len().min(capacity - 1);
         // Not in the middle of a character.
@@ -47,7 +60,6 @@ pub(crate) unsafe fn copy_text(text: &[u8], buffer: *mut c_char, capacity: usize
     }
     // SAFETY: the caller's promise.
     unsafe { length.write_where_wanted(text.len()) };
-    koala_status::Ok
 }
 
 /// That a call failed; its text is with the thread. Made by [`fail`] only.
@@ -57,30 +69,41 @@ pub(crate) struct Failure(pub koala_status);
 /// Keeps the text for [`koala_last_error`].
 #[cold]
 pub(crate) fn fail(status: koala_status, text: std::fmt::Arguments<'_>) -> Failure {
-    with_last(|last| {
-        *last = Text::EMPTY;
-        // A text that is too long is cut, which is no error.
-        let _ = last.write_fmt(text);
-    });
+    keep(Text::of(text));
     Failure(status)
 }
 
-/// The same with a text of any length: for calls that say that they allocate.
+/// That there is none for something.
+#[cold]
+pub(crate) fn no_memory(what: &str) -> Failure {
+    fail(koala_status::Memory, format_args!("not enough memory for {what}"))
+}
+
+/// A failure with a text of any length: for calls that say that they allocate.
 #[cold]
 fn fail_at_length(status: koala_status, text: String) -> Failure {
-    with_last(|last| last.long = text);
+    keep(Text { is_long: true, ..Text::of(format_args!("{text}")) });
+    // Where the thread is ending, the cut text is left.
+    let _ = LONG.try_with(|long| long.replace(text));
     Failure(status)
+}
+
+fn keep(text: Text) {
+    LAST_ERROR.with_borrow_mut(|last| {
+        if last.is_long {
+            let _ = LONG.try_with(RefCell::take);
+        }
+        *last = text;
+    });
 }
 
 /// Begins the text of the failure that was just made with another.
 #[cold]
 pub(crate) fn prefix(prefix: std::fmt::Arguments<'_>) {
-    with_last(|last| {
-        let before = std::mem::replace(last, Text::EMPTY);
-        // A text that is too long is cut, which is no error.
-        let _ = last.write_fmt(prefix);
-        let text = std::str::from_utf8(before.as_bytes()).unwrap_or_default();
-        let _ = last.write_str(text.strip_prefix("the tensor: ").unwrap_or(text));
+    LAST_ERROR.with_borrow_mut(|last| {
+        let text = std::str::from_utf8(last.as_bytes()).unwrap_or_default();
+        let text = text.strip_prefix("the tensor: ").unwrap_or(text);
+        *last = Text::of(format_args!("{prefix}{text}"));
     });
 }
 
@@ -152,33 +175,58 @@ impl From<koala_optim::checkpoint::Error> for Failure {
     }
 }
 
-/// A text in memory of the thread's own, so that a failure allocates nothing; or a long one, if it is not empty.
-struct Text {
-    bytes: [u8; 512],
+/// The longest text that is kept without allocating.
+const LONGEST: usize = 512;
+
+/// A text in memory of its own, so that to make it allocates nothing. It is cut where it is too long.
+pub(crate) struct Text {
+    /// With a NUL behind the longest one.
+    bytes: [u8; LONGEST + 1],
     length: usize,
-    long: String,
+    /// Whether this is but the beginning, and the whole text is in `LONG`.
+    is_long: bool,
 }
 
 thread_local! {
     static LAST_ERROR: RefCell<Text> = const { RefCell::new(Text::EMPTY) };
+    /// By itself: the system allocates to note that a thread has something to free at its end, which it does where this
+    /// is used first.
+    static LONG: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// `None` if the thread is ending and its texts are gone, as for a destructor that calls this library then.
-fn with_last<T>(work: impl FnOnce(&mut Text) -> T) -> Option<T> {
-    LAST_ERROR.try_with(|last| work(&mut last.borrow_mut())).ok()
+/// Calls `work` with the whole text of the last failure.
+fn with_text(work: impl Fn(&[u8])) {
+    LAST_ERROR.with_borrow(|last| {
+        let long = last.is_long.then(|| LONG.try_with(|long| work(long.borrow().as_bytes())).ok());
+        if long.flatten().is_none() {
+            work(last.as_bytes());
+        }
+    });
 }
 
 impl Text {
-    const EMPTY: Text = Text { bytes: [0; 512], length: 0, long: String::new() };
+    const EMPTY: Text = Text { bytes: [0; LONGEST + 1], length: 0, is_long: false };
+
+    pub fn of(text: std::fmt::Arguments<'_>) -> Self {
+        let mut made = Text::EMPTY;
+        // A text that is too long is cut, which is no error.
+        let _ = made.write_fmt(text);
+        made
+    }
 
     fn as_bytes(&self) -> &[u8] {
-        if self.long.is_empty() { &self.bytes[..self.length] } else { self.long.as_bytes() }
+        &self.bytes[..self.length]
+    }
+
+    /// With a NUL at its end, for C.
+    pub fn as_c(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 }
 
 impl Write for Text {
     fn write_str(&mut self, part: &str) -> std::fmt::Result {
-        let mut end = part.len().min(self.bytes.len() - self.length);
+        let mut end = part.len().min(LONGEST - self.length);
         while !part.is_char_boundary(end) {
             end -= 1;
         }

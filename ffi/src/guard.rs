@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
+use std::sync::{Once, OnceLock};
 
 use crate::failure::{Failure, fail};
 use crate::status::koala_status;
@@ -54,11 +54,13 @@ fn text_of(panic: &dyn Any) -> &str {
 #[inline(always)]
 fn keep_panics_silent() {
     static ONCE: Once = Once::new();
+    // Not in the hook itself, which then has nothing to allocate memory for.
+    static BEFORE: OnceLock<Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>> = OnceLock::new();
     ONCE.call_once(|| {
-        let before = take_hook();
-        set_hook(Box::new(move |panic| {
+        BEFORE.get_or_init(take_hook);
+        set_hook(Box::new(|panic| {
             if !OURS.get() {
-                return before(panic);
+                return BEFORE.get().map_or((), |before| before(panic));
             }
             let place = panic.location().map_or(("no place", 0), |place| (place.file(), place.line()));
             let text = text_of(panic.payload());

@@ -46,13 +46,16 @@ impl From<koala_dots> for kernel::Dots {
     }
 }
 
-/// Adds the dots of a part of a tensor to those of others: member by member.
+/// Adds the dots of a part of a tensor to those of others: member by member. `sum` and `part` may be the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_dots_add(sum: *mut koala_dots, part: *const koala_dots) -> koala_status {
     guarded(|| {
         check(sum, "sum")?;
         check(part, "part")?;
-        // SAFETY: not NULL, aligned, and the caller's promise. They may be the same.
+        if sum.cast_const() != part {
+            check_apart(&[("sum", range_of(sum, 1))], &[("part", range_of(part, 1))])?;
+        }
+        // SAFETY: not NULL, aligned, and the caller's promise.
         unsafe {
             let (one, other) = (*sum, *part);
             sum.write(koala_dots {

@@ -6,7 +6,7 @@ use koala_optim::{Optimizer, Tensor};
 
 use crate::apart::Sorted;
 use crate::backends::koala_backend;
-use crate::failure::{Failure, fail};
+use crate::failure::{Failure, fail, no_memory};
 use crate::numbers::{Groups, Names};
 use crate::pointers::check;
 use crate::status::koala_status;
@@ -92,9 +92,14 @@ pub(crate) trait Handle: Sized {
     ///
     /// # Safety
     /// `place` may be written.
-    unsafe fn give(inner: Self::Inner, place: *mut *mut Self) {
+    unsafe fn give(inner: Self::Inner, place: *mut *mut Self) -> Result<(), Failure> {
+        // A slice of one, whose memory is a box's: a box itself can only be made where there is memory.
+        let mut one = Vec::new();
+        one.try_reserve_exact(1).map_err(|_| no_memory("an optimizer"))?;
+        one.push(Self::new(inner));
         // SAFETY: the caller's promise.
-        unsafe { place.write(Box::into_raw(Box::new(Self::new(inner)))) };
+        unsafe { place.write(Box::into_raw(one.into_boxed_slice()).cast()) };
+        Ok(())
     }
 
     /// # Safety

@@ -2,7 +2,7 @@
 
 use koala_optim::{Error, GroupId};
 
-use crate::failure::{Failure, fail};
+use crate::failure::{Failure, fail, no_memory};
 use crate::status::koala_status;
 
 /// The groups.
@@ -22,6 +22,7 @@ impl Groups {
     {
         let number = u32::try_from(self.0.len())
             .map_err(|_| fail(koala_status::UnknownGroup, format_args!("there are 2^32 groups already")))?;
+        self.0.try_reserve(1).map_err(|_| no_memory("a group"))?;
         self.0.push(make()?);
         Ok(number)
     }
@@ -57,9 +58,18 @@ impl Names {
         self.0.iter().position(|known| **known == *name)
     }
 
+    /// A copy of a name to add, and room for it, so that nothing is left to fail.
+    pub fn make_room(&mut self, name: &str) -> Result<Box<str>, Failure> {
+        let mut copy = String::new();
+        let room = copy.try_reserve_exact(name.len()).and_then(|()| self.0.try_reserve(1));
+        room.map_err(|_| no_memory("a name"))?;
+        copy.push_str(name);
+        Ok(copy.into_boxed_str())
+    }
+
     /// The number of a tensor that was added by that name.
-    pub fn add(&mut self, name: &str) -> usize {
-        self.0.push(name.into());
+    pub fn add(&mut self, name: Box<str>) -> usize {
+        self.0.push(name);
         self.len() - 1
     }
 }

@@ -4,17 +4,17 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::kernel::Scalars;
-use koala_optim::{Config, Error, Optimizer, Scaling, TensorState, Threads};
+use koala_optim::{Config, Optimizer, Scaling, TensorState, Threads};
 
 use crate::apart::BUFFERS;
 use crate::backends::{chosen, koala_backend, number};
 use crate::call::check_apart;
-use crate::failure::{Failure, copy_text, fail};
+use crate::failure::{Failure, check_text, copy_text, fail, no_memory};
 use crate::growing::{Growing, Output, copy_or_default, initialize, look, size_up_to};
 use crate::guard::{guarded, mark_thread};
 use crate::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::method::{koala_method, method_of};
-use crate::pointers::{check, check_array, flag, known, range_of, text};
+use crate::pointers::{bytes_at, check, check_array, check_optional, flag, known, range_of, range_of_text, text};
 use crate::settings::{
     from_c, koala_element_type, koala_noise, koala_on_breakdown, koala_on_non_finite, koala_settings, koala_state_type,
     noise_rule, policy, to_c,
@@ -98,6 +98,7 @@ pub unsafe extern "C" fn koala_config_init(config: *mut koala_config, size: usiz
 }
 
 /// Makes an optimizer without tensors. `config` may be NULL, for the defaults. `*optimizer` is the caller's to destroy.
+/// Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_create(
     config: *const koala_config,
@@ -105,8 +106,11 @@ pub unsafe extern "C" fn koala_optimizer_create(
 ) -> koala_status {
     guarded(|| {
         check(optimizer, "optimizer")?;
+        let place = config;
         // SAFETY: the caller's promise.
-        let config = unsafe { copy_or_default(config) }?;
+        let config = unsafe { copy_or_default(place) }?;
+        let read = [("config", bytes_at(place, config.size)), ("method", range_of(config.method, 1))];
+        check_apart(&[("optimizer", range_of(optimizer, 1))], &read)?;
         let backend = chosen(config.backend)?;
         let noise = noise_rule(config.noise, config.noise_decay, config.initial_noise)?;
         let policy = policy(config.on_non_finite, config.on_breakdown)?;
@@ -129,8 +133,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
             sorted: Default::default(),
         };
         // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { koala_optimizer::give(inner, optimizer) };
-        Ok(())
+        unsafe { koala_optimizer::give(inner, optimizer) }
     })
 }
 
@@ -142,7 +145,7 @@ pub unsafe extern "C" fn koala_optimizer_destroy(optimizer: *mut koala_optimizer
 }
 
 /// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
-/// 0 on, in the order in which they are made.
+/// 0 on, in the order in which they are made. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_add_group(
     optimizer: *mut koala_optimizer,
@@ -152,7 +155,9 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
     guarded(|| {
         check(group, "group")?;
         // SAFETY: the caller's promise.
-        let settings = from_c(&unsafe { copy_or_default(settings) }?)?;
+        let given = unsafe { copy_or_default(settings) }?;
+        check_apart(&[("group", range_of(group, 1))], &[("settings", bytes_at(settings, given.size))])?;
+        let settings = from_c(&given)?;
         let add = |Inner { optimizer, groups, .. }: &mut Inner| groups.add(|| optimizer.add_group(settings));
         // SAFETY: the caller's promise.
         let number = unsafe { koala_optimizer::changed(optimizer, add) }?;
@@ -165,7 +170,7 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
 impl Inner {
     fn state(&self, tensor: usize) -> Result<&TensorState, Failure> {
         let name = self.names.get(tensor)?;
-        Ok(self.optimizer.state(name).ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?)
+        self.optimizer.state(name).ok_or_else(|| unknown_tensor(name))
     }
 }
 
@@ -230,7 +235,7 @@ pub unsafe extern "C" fn koala_optimizer_set_scaling(
 }
 
 /// Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
-/// joined.
+/// joined. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
     guarded(|| {
@@ -242,7 +247,7 @@ pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optim
 
 /// Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
 /// Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
-/// may be added at any time.
+/// may be added at any time. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_add_tensor(
     optimizer: *mut koala_optimizer,
@@ -254,18 +259,19 @@ pub unsafe extern "C" fn koala_optimizer_add_tensor(
     number: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        crate::pointers::check_optional(number, "number")?;
+        check_optional(number, "number")?;
         // SAFETY: the caller's promise.
         let name = unsafe { text(name, "name") }?;
+        check_apart(&[("number", range_of(number, 1))], &[("name", range_of_text(name))])?;
         let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
         let add = |inner: &mut Inner| {
-            let group = inner.groups.get(group)?;
-            inner.optimizer.add_tensor(name, length, element_type, state_type, group)?;
-            let number = inner.names.add(name);
+            let (group, tensors) = (inner.groups.get(group)?, inner.names.len() + 1);
+            let copy = inner.names.make_room(name)?;
             // So that a step does not allocate.
-            inner.given.reserve(inner.names.len());
-            inner.sorted.reserve(inner.names.len(), BUFFERS.len());
-            Ok(number)
+            inner.given.try_reserve(tensors).map_err(|_| no_memory("a tensor"))?;
+            inner.sorted.make_room(tensors, BUFFERS.len())?;
+            inner.optimizer.add_tensor(name, length, element_type, state_type, group)?;
+            Ok(inner.names.add(copy))
         };
         // SAFETY: the caller's promise.
         let added = unsafe { koala_optimizer::changed(optimizer, add) }?;
@@ -291,6 +297,11 @@ pub unsafe extern "C" fn koala_optimizer_tensor_count(
     })
 }
 
+#[cold]
+fn unknown_tensor(name: &str) -> Failure {
+    fail(koala_status::UnknownTensor, format_args!("tensor {name:?} was never added to this optimizer"))
+}
+
 /// The number of the tensor of that name.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_find_tensor(
@@ -302,8 +313,9 @@ pub unsafe extern "C" fn koala_optimizer_find_tensor(
         check(number, "number")?;
         // SAFETY: the caller's promise.
         let (inner, name) = unsafe { (koala_optimizer::shared(optimizer)?, text(name, "name")?) };
+        check_apart(&[("number", range_of(number, 1))], &[("name", range_of_text(name))])?;
         let place = inner.names.position(name);
-        let place = place.ok_or_else(|| Error::UnknownTensor { tensor: name.into() })?;
+        let place = place.ok_or_else(|| unknown_tensor(name))?;
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { number.write(place) };
         Ok(())
@@ -320,8 +332,7 @@ pub unsafe extern "C" fn koala_optimizer_tensor_name(
     length: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        check_array(buffer, capacity, "buffer")?;
-        crate::pointers::check_optional(length, "length")?;
+        check_text(buffer, capacity, length)?;
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
         let name = inner.names.get(tensor)?.as_bytes();
@@ -390,10 +401,7 @@ pub unsafe extern "C" fn koala_optimizer_state(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_restart(optimizer: *mut koala_optimizer, tensor: usize) -> koala_status {
     guarded(|| {
-        let restart = |inner: &mut Inner| {
-            let name = inner.names.get(tensor)?.to_owned();
-            Ok(inner.optimizer.restart(&name)?)
-        };
+        let restart = |Inner { optimizer, names, .. }: &mut Inner| Ok(optimizer.restart(names.get(tensor)?)?);
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, restart) }
     })
@@ -443,9 +451,10 @@ pub unsafe extern "C" fn koala_optimizer_backend(
     })
 }
 
-/// Hears of a tensor that a step restarted or kept because of trouble: a text of one line, valid during the call, and the
-/// context that was given with the function. It is called by the thread that called koala_optimizer_step, after all
-/// tensors have stepped. It must not call that optimizer, and must return: no exception, no longjmp.
+/// Hears of a tensor that a step restarted or kept because of trouble: a text of one line, of at most 512 bytes, valid
+/// during the call, and the context that was given with the function. It is called by the thread that called
+/// koala_optimizer_step, after all tensors have stepped. It must not call that optimizer, and must return: no exception,
+/// no longjmp.
 pub type koala_log = Option<extern "C" fn(context: *mut c_void, text: *const c_char)>;
 
 /// Has `function` called for every tensor whose filter restarts, or which is kept because something is not finite or

@@ -1,13 +1,13 @@
 //! Level 3 for C: a step of an optimizer, from C's list of tensors.
 
-use std::ffi::{CString, c_void};
+use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
 use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 
 use crate::apart::{BUFFERS, Occupied};
 use crate::call::{Named, check_apart};
-use crate::failure::{Failure, fail, prefix};
+use crate::failure::{Failure, Text, fail, prefix};
 use crate::growing::{Array, Growing, Output, size_up_to};
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, Log, koala_optimizer};
@@ -39,7 +39,7 @@ pub struct koala_parameters {
     pub parameters: *mut c_void,
     /// g = ∂L/∂θ of the minibatch's mean loss: read. koala_optimizer_predict does not look at it.
     pub gradient: *const c_void,
-    /// Written with the new parameters, rounded, if the tensor steps.
+    /// Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
     pub copy: *mut c_void,
 }
 
@@ -50,8 +50,8 @@ unsafe impl Growing for koala_parameters {
 }
 
 /// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
-/// they were added, finding them is cheapest. Allocates nothing but the texts for a log, and uses no thread but the calling
-/// one unless the optimizer was made with more.
+/// they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the optimizer
+/// was made with more.
 ///
 /// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
 ///
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn koala_optimizer_step(
         check_apart(&others, &[("loss", range_of(loss, 1)), ("tensors", list.range())])?;
         let step = |inner: &mut Inner| {
             // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
-            unsafe { inner.take(list, &others, false) }?;
+            unsafe { inner.take(list, &others, ("loss", range_of(loss, 1)), false) }?;
             let stepped = inner.optimizer.step(measured.into(), &mut inner.given);
             if stepped.is_ok() && !reports.is_null() {
                 for (place, tensor) in inner.given.iter().enumerate() {
@@ -112,10 +112,8 @@ fn tell(log: Log, tensor: &Tensor<'_>) {
         Outcome::Breakdown => "kept as it is: the innovation variance would not have been positive",
         _ => return,
     };
-    // A name comes from a C string, so it has no NUL.
-    if let Ok(text) = CString::new(format!("tensor {:?}: {what}", tensor.name())) {
-        (log.function)(log.context, text.as_ptr());
-    }
+    let text = Text::of(format_args!("tensor {:?}: {what}", tensor.name()));
+    (log.function)(log.context, text.as_c().as_ptr());
 }
 
 impl koala_parameters {
@@ -148,7 +146,8 @@ impl koala_parameters {
 }
 
 impl Inner {
-    /// Looks at C's list, and makes the library's of it, in `given`: without gradients, for a prediction.
+    /// Looks at C's list, and makes the library's of it, in `given`: without gradients, for a prediction. `others` are
+    /// written besides, `read` is read.
     ///
     /// # Safety
     /// `given` is emptied before the call ends, and nobody else uses the tensors' buffers until then.
@@ -156,6 +155,7 @@ impl Inner {
         &mut self,
         list: Array<koala_parameters>,
         others: &[Named],
+        read: Named,
         predicts: bool,
     ) -> Result<(), Failure> {
         self.given.clear();
@@ -166,7 +166,7 @@ impl Inner {
             let name = self.names.get(tensor.tensor)?;
             tensor.check(predicts).inspect_err(|_| prefix(format_args!("tensor {name:?}: ")))?;
         }
-        self.check_apart(list, others, predicts)?;
+        self.check_apart(list, others, read, predicts)?;
         for place in 0..list.count {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
@@ -189,7 +189,13 @@ impl Inner {
     }
 
     /// Whether what is written overlaps nothing else; all tensors have been looked at by themselves.
-    fn check_apart(&mut self, list: Array<koala_parameters>, others: &[Named], predicts: bool) -> Result<(), Failure> {
+    fn check_apart(
+        &mut self,
+        list: Array<koala_parameters>,
+        others: &[Named],
+        read: Named,
+        predicts: bool,
+    ) -> Result<(), Failure> {
         // SAFETY: within the list, here and below.
         let tensor = |place| unsafe { list.get(place) };
         let ranges = |place| tensor(place).map_or([(0, 0); BUFFERS.len()], |tensor| tensor.ranges(predicts));
@@ -201,16 +207,11 @@ impl Inner {
             let text = format_args!("{left} of tensor {left_name:?} and {right} of tensor {right_name:?} overlap");
             return Err(fail(koala_status::Overlap, text));
         }
-        for (other, range) in others {
-            if let Some(one) = self.sorted.overlapping(*range) {
-                let (name, buffer) = (name_of(&one)?, BUFFERS[one.buffer]);
-                return Err(fail(
-                    koala_status::Overlap,
-                    format_args!("{other} and {buffer} of tensor {name:?} overlap"),
-                ));
-            }
-        }
-        Ok(())
+        let over_written = others.iter().find_map(|(other, range)| Some((*other, self.sorted.overlapping(*range)?)));
+        let over_read = || Some((read.0, self.sorted.writing(read.1)?));
+        let Some((other, one)) = over_written.or_else(over_read) else { return Ok(()) };
+        let (name, buffer) = (name_of(&one)?, BUFFERS[one.buffer]);
+        Err(fail(koala_status::Overlap, format_args!("{other} and {buffer} of tensor {name:?} overlap")))
     }
 }
 

@@ -118,6 +118,11 @@ pub(crate) fn range_of<T>(pointer: *const T, count: usize) -> Range {
     if pointer.is_null() { (0, 0) } else { bytes_at(pointer, count * size_of::<T>()) }
 }
 
+/// Where a text and its NUL are.
+pub(crate) fn range_of_text(text: &str) -> Range {
+    bytes_at(text.as_ptr(), text.len() + 1)
+}
+
 /// Whether two ranges have a byte in common.
 #[inline(always)]
 pub(crate) fn overlaps(left: Range, right: Range) -> bool {

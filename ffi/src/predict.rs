@@ -3,7 +3,7 @@
 
 use koala_optim::Method;
 
-use crate::call::{Call, check_apart};
+use crate::call::{Call, NOTHING, check_apart};
 use crate::growing::Array;
 use crate::guard::guarded;
 use crate::handle::{Handle, Inner, koala_optimizer};
@@ -39,7 +39,7 @@ pub unsafe extern "C" fn koala_predict_tensors(
         let outputs = [("distance_squared", range_of(distance_squared, 1)), ("parameters", range_of(parameters, 1))];
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, used, tensors, count, &outputs) }?;
-        check_apart(&outputs, &call.read(step, list.range(), crate::call::NOTHING))?;
+        check_apart(&outputs, &call.read(step, list.range(), NOTHING))?;
         let (mut distance, mut counted) = (0.0, 0);
         list.in_parts(&call.steps()?, |_, tensors, _| {
             for stepped in tensors {
@@ -76,7 +76,7 @@ pub unsafe extern "C" fn koala_optimizer_predict(
         let list = unsafe { Array::new(tensors, count, "tensors") }?;
         let predict = |inner: &mut Inner| {
             // SAFETY: emptied below, whatever comes of the prediction; and the caller's promise.
-            unsafe { inner.take(list, &[], true) }?;
+            unsafe { inner.take(list, &[], NOTHING, true) }?;
             let predicted = inner.optimizer.predict(&mut inner.given);
             inner.given.clear();
             Ok(predicted?)

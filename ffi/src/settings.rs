@@ -7,10 +7,11 @@ use koala_optim::{
     Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType, Variant, bf16, f16,
 };
 
+use crate::call::check_apart;
 use crate::failure::{Failure, fail};
 use crate::growing::{Growing, initialize, size_up_to};
 use crate::guard::guarded;
-use crate::pointers::{check, check_array, flag, known};
+use crate::pointers::{Range, check, check_array, flag, known, range_of};
 use crate::status::koala_status;
 use crate::values::FromC;
 
@@ -107,7 +108,12 @@ impl FromC for koala_variant {
 }
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
-/// unchecked.
+/// unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as the types
+/// have it (16-bit floats end at 65504): what scalars do not rule out is tried on copies first, which takes a pass more.
+/// Scalars rule it out as long as parameters, and velocities of KOALA-M, are no farther from zero than half of the largest
+/// number, and v of KOALA++ is a product of h and a covariance of at most initial_variance plus process_noise for each
+/// step. Nobody looks in the halves of steps, in a prediction of KOALA-M, and at a `copy`: there, and beyond those bounds,
+/// what is too large becomes infinite.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum koala_on_non_finite {
@@ -288,9 +294,10 @@ pub unsafe extern "C" fn koala_loss_from_samples(
 ) -> koala_status {
     /// # Safety
     /// `losses` is NULL or points to `count` elements.
-    unsafe fn averaged<T: Element>(losses: *const c_void, count: usize) -> Result<Loss, Failure> {
+    unsafe fn averaged<T: Element>(losses: *const c_void, count: usize, loss: Range) -> Result<Loss, Failure> {
         let losses = losses.cast::<T>();
         check_array(losses, count, "losses")?;
+        check_apart(&[("loss", loss)], &[("losses", range_of(losses, count))])?;
         match count {
             0 => Ok(Loss::from_samples::<T>(&[])?),
             // SAFETY: not NULL, aligned, no more than memory can hold, and the caller's promise.
@@ -299,15 +306,16 @@ pub unsafe extern "C" fn koala_loss_from_samples(
     }
     guarded(|| {
         check(loss, "loss")?;
+        let written = range_of(loss, 1);
         let found = match known(r#type)? {
             // SAFETY: the caller's promise.
-            koala_element_type::F32 => unsafe { averaged::<f32>(losses, count) },
+            koala_element_type::F32 => unsafe { averaged::<f32>(losses, count, written) },
             // SAFETY: the caller's promise.
-            koala_element_type::F64 => unsafe { averaged::<f64>(losses, count) },
+            koala_element_type::F64 => unsafe { averaged::<f64>(losses, count, written) },
             // SAFETY: the caller's promise.
-            koala_element_type::Bf16 => unsafe { averaged::<bf16>(losses, count) },
+            koala_element_type::Bf16 => unsafe { averaged::<bf16>(losses, count, written) },
             // SAFETY: the caller's promise.
-            koala_element_type::F16 => unsafe { averaged::<f16>(losses, count) },
+            koala_element_type::F16 => unsafe { averaged::<f16>(losses, count, written) },
         }?;
         // SAFETY: not NULL, aligned, and the caller's to write.
         unsafe { loss.write(koala_loss { mean: found.mean, second_moment: found.second_moment }) };
@@ -325,6 +333,7 @@ pub unsafe extern "C" fn koala_noise_update(decay: f64, loss: *const koala_loss,
     guarded(|| {
         check(loss, "loss")?;
         check(noise, "noise")?;
+        check_apart(&[("noise", range_of(noise, 1))], &[("loss", range_of(loss, 1))])?;
         // SAFETY: not NULL, aligned, and the caller's promise.
         let (loss, current) = unsafe { (Loss::from(*loss), *noise) };
         if !(loss.second_moment >= 0.0 && loss.second_moment.is_finite()) {

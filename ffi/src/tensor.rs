@@ -96,7 +96,7 @@ pub struct koala_tensor {
     pub v: *mut c_void,
     /// h, the measurement row of the step before: likewise.
     pub h: *mut c_void,
-    /// Written with the new parameters, rounded, if the tensor steps.
+    /// Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
     pub copy: *mut c_void,
     /// Read and written; not NULL.
     pub scalars: *mut koala_scalars,

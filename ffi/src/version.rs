@@ -38,10 +38,9 @@ pub extern "C" fn koala_check_version(header: u32) -> koala_status {
         if same_series && theirs <= ours {
             return Ok(());
         }
-        let text = |(major, minor, patch)| format!("{major}.{minor}.{patch}");
-        Err(fail(
-            koala_status::Version,
-            format_args!("the header is of version {}, and the library of {}", text(theirs), text(ours)),
-        ))
+        let ((major, minor, patch), (our_major, our_minor, our_patch)) = (theirs, ours);
+        let library = format_args!("the library of {our_major}.{our_minor}.{our_patch}");
+        let text = format_args!("the header is of version {major}.{minor}.{patch}, and {library}");
+        Err(fail(koala_status::Version, text))
     })
 }

@@ -54,6 +54,15 @@ fn misuse_together() {
 }
 
 #[test]
+fn promises_of_memory_and_of_the_environment() {
+    if ["KOALA_TEST_FLAGS", "KOALA_TEST_RUNNER"].iter().any(|name| std::env::var_os(name).is_some()) {
+        println!("skipped: what watches over memory has an allocator of its own");
+        return;
+    }
+    run(&compile("c/tests/promises.c", &["-pthread"]), &[], &[]);
+}
+
+#[test]
 fn misuse_policies() {
     run(&compile("c/tests/misuse_policies.c", &[]), &[], &[]);
 }
@@ -137,8 +146,22 @@ fn what_is_no_buffer_does_not_compile() {
     let (gaps, orders) = ("one after another", "row-major and another column-major");
     // What the compiler says; the words are its own where a type has no elements at all.
     let refused = [
-        "deque", "list", "vector<bool", gaps, gaps, "float [3]", orders, orders, orders, orders, unknown_order,
-        unknown_order, unknown_order, "data", "Reverse", "parameters are written",
+        "deque",
+        "list",
+        "vector<bool",
+        gaps,
+        gaps,
+        "float [3]",
+        orders,
+        orders,
+        orders,
+        orders,
+        unknown_order,
+        unknown_order,
+        unknown_order,
+        "data",
+        "Reverse",
+        "parameters are written",
     ];
     let compiler = std::env::var("CXX").unwrap_or("c++".into());
     for (standard, cases) in [("c++17", 0..=refused.len()), ("c++20", 0..=5)] {

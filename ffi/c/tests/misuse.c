@@ -198,7 +198,7 @@ static const char *const others[] = {"koala_version", "koala_status_string", "ko
 
 static void try_others(void) {
   char text[64] = "untouched", whole[512];
-  size_t numbers[2] = {0, 0}, length = 0;
+  size_t numbers[2] = {0, 0}, places[4], length = 0;
   expect(koala_version() == KOALA_VERSION, "koala_version is not the header's");
   for (int i = 0; i <= KOALA_STATUS_MISMATCH; i++) {
     expect(strcmp(koala_status_string(i), "an unknown status") != 0, "a status has no text");
@@ -215,6 +215,14 @@ static void try_others(void) {
   expect(koala_last_error(text, 4, (size_t *)(void *)((char *)numbers + 1)) == KOALA_STATUS_MISALIGNED &&
              numbers[0] == 0 && strcmp(text, "untouched") == 0,
          "koala_last_error writes a length to an odd address");
+  memset(places, 0x5A, sizeof places);
+  for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    expect(koala_last_error((char *)places, sizeof places, &places[i]) == KOALA_STATUS_OVERLAP,
+           "koala_last_error writes a length into its text");
+  }
+  for (size_t i = 0; i < sizeof places; i++) {
+    expect(((char *)places)[i] == 0x5A, "koala_last_error has written to what overlaps");
+  }
   koala_check_version(0);
   expect(koala_last_error(NULL, 0, numbers) == KOALA_STATUS_OK && numbers[0] == length, "NULL takes no bytes");
   expect(koala_last_error(text, 4, NULL) == KOALA_STATUS_OK && memcmp(text, whole, 3) == 0 && text[3] == 0 &&

@@ -58,6 +58,15 @@ static koala_parameters apart[] = {TENSOR(.length = LENGTH)};
 static koala_cuda_state misaligned_state = {.size = sizeof misaligned_state};
 static koala_cuda_state overlapping_state = {.size = sizeof overlapping_state};
 static char *on_device;
+/* Read, and to be written too. */
+static koala_config config_both = {.size = sizeof config_both, .gradient_factor = 1, .gradient_limit = INFINITY,
+                                   .clip_norm = INFINITY, .noise_decay = 0.9};
+static koala_settings settings_both = {.size = sizeof settings_both, .initial_variance = 0.1};
+static koala_cuda_state state_both = {.size = sizeof state_both};
+static union {
+  char text[8];
+  size_t number;
+} name_both = {"a"};
 
 static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1); }
 
@@ -74,6 +83,10 @@ static koala_cuda *odd(void) { return (koala_cuda *)(void *)((char *)&arena + 1)
   ROW(0, koala_cuda_create, (&of_adamw, 0, 0, &arena.created), SETTING, "not by adamw")                               \
   ROW(0, koala_cuda_create, (&clipping, 0, 0, &arena.created), SETTING, "by the norm 2")                              \
   ROW(0, koala_cuda_create, (&vanishing, 0, 0, &arena.created), SETTING, "factor")                                    \
+  ROW(0, koala_cuda_create, (&config_both, 0, 0, (void *)&config_both), OVERLAP, "optimizer and config")              \
+  ROW(0, koala_cuda_add_group, (WITH, &settings_both, (void *)&settings_both), OVERLAP, "group and settings")         \
+  ROW(0, koala_cuda_add_tensor, (WITH, name_both.text, 5, F32, SAME, 0, NULL, &name_both.number), OVERLAP, "and name")\
+  ROW(0, koala_cuda_add_tensor, (WITH, "a", 5, F32, SAME, 0, &state_both, (void *)&state_both), OVERLAP, "and state") \
   ROW(0, koala_cuda_destroy, (odd()), MISALIGNED, "optimizer is at")                                                  \
   ROW(0, koala_cuda_add_group, (NULL, NULL, &arena.group), NULL_POINTER, "optimizer is NULL")                         \
   ROW(0, koala_cuda_add_group, (WITH, NULL, NULL), NULL_POINTER, "group is NULL")                                     \

@@ -133,9 +133,56 @@ static void try_results_over_arguments(const struct function *function, int vari
   }
 }
 
+/* A result whose first bytes would be written over the first ones of an argument. */
+static void try_result_over(const struct function *function, int variant, size_t place, const void *first) {
+  size_t address = (size_t)first / 8 * 8;
+  memcpy((unsigned char *)&arena.in + place, &address, sizeof address);
+  attempt(function, variant, KOALA_STATUS_OVERLAP, "overlap", "", "a result over an argument");
+}
+
+/* Every number, name or pointer that a call gives, over everything else of it. */
+static void try_every_result_over_every_argument(const struct function *function, int variant) {
+  const struct {
+    unsigned argument;
+    size_t place;
+  } results[] = {{NUMBER, offsetof(struct given, number)},
+                 {LENGTH, offsetof(struct given, number)},
+                 {GROUP_NUMBER, offsetof(struct given, group_number)},
+                 {CREATED, offsetof(struct given, created)},
+                 {CHOSEN, offsetof(struct given, chosen)},
+                 {NOISE, offsetof(struct given, noise)},
+                 {DISTANCE, offsetof(struct given, distance)},
+                 {LOSS, offsetof(struct given, loss)}};
+  const struct {
+    unsigned argument;
+    void *first;
+  } others[] = {{STEP, arena.step.at},      {GROUPS, arena.groups.at},     {TENSORS, arena.tensors.at},
+                {NAME, arena.name},         {TEXT, arena.text},            {CONFIG, arena.config.at},
+                {CONFIG, arena.method.at},  {SETTINGS, arena.settings.at}, {LOSSES, arena.losses},
+                {LOSS, arena.loss.at},      {NUMBER, arena.number},        {DISTANCE, &arena.distance}};
+  unsigned arguments = function->needed | function->optional;
+  for (int i = 0; i < 8; i++) {
+    if (!(results[i].argument & arguments)) continue;
+    if (results[i].argument == LOSS && !(arguments & LOSSES)) continue; /* It is read. */
+    for (int j = 0; j < 12; j++) {
+      if (!(others[j].argument & arguments) || results[i].argument == others[j].argument) continue;
+      begin(function, variant);
+      arena.config.at->method = arena.method.at;
+      try_result_over(function, variant, results[i].place, others[j].first);
+    }
+    if (!(arguments & TENSORS)) continue;
+    for (int member = 0; member < OF_TENSORS; member++) {
+      if (predicts(function) && member == GRADIENT) continue;
+      begin(function, variant);
+      try_result_over(function, variant, results[i].place, *pointer_to(function, LAST, member));
+    }
+  }
+}
+
 static void try_overlaps(int variant) {
   for (int i = 0; i < FUNCTIONS_HERE; i++) {
     const struct function *function = &functions[i];
+    try_every_result_over_every_argument(function, variant);
     if (!(function->needed & (TENSOR | TENSORS | PARAMETERS))) continue;
     try_buffers_of_one(function, variant, 0);
     if (!(function->needed & TENSOR)) try_buffers_of_one(function, variant, LAST);
@@ -153,6 +200,19 @@ static void try_overlaps(int variant) {
     __VA_ARGS__;                                                       \
     attempt(function, variant, status, word, where, #__VA_ARGS__);     \
   } while (0)
+
+/* Buffers over the loss, which only the gradient may lie over; and dots that are added to others. */
+static void try_loss_and_dots(int variant) {
+  const char *step = "koala_optimizer_step", *add = "koala_dots_add";
+  koala_parameters *given = &arena.parameters.at[LAST];
+  void *loss = arena.loss.at;
+  TRY(step, variant, KOALA_STATUS_OVERLAP, "loss and parameters", "third", given->parameters = loss);
+  TRY(step, variant, KOALA_STATUS_OVERLAP, "loss and copy", "third", given->copy = (char *)loss + 8);
+  TRY(step, variant, KOALA_STATUS_OK, "", "", given->gradient = loss);
+  TRY(add, variant, KOALA_STATUS_OK, "", "", arena.in.part = arena.in.dots);
+  TRY(add, variant, KOALA_STATUS_OVERLAP, "sum and part", "",
+      arena.in.part = (koala_dots *)(void *)((char *)arena.in.dots + 8));
+}
 
 static void try_lists(int variant) {
   const char *step = "koala_optimizer_step";
@@ -226,6 +286,7 @@ int main(void) {
   for (int variant = 0; variant < VARIANTS; variant++) {
     make_optimizer(variant, NULL);
     try_overlaps(variant);
+    try_loss_and_dots(variant);
     try_lists(variant);
     try_nothing(variant);
   }
