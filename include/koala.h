@@ -13,20 +13,23 @@
  *   - It returns a koala_status (but those that return a constant text or number). Results go through pointers. If the
  *     status is not KOALA_STATUS_OK, nothing that a pointer leads to has been written, and nothing of an optimizer has
  *     changed; koala_last_error has a text that names what is wrong. (KOALA_STATUS_PANIC is the exception.)
- *   - No pointer may be NULL unless it says so; pointers are aligned for their type; a buffer or report that is written
- *     overlaps nothing else of the call. All this is looked at. What cannot be looked at is the caller's promise: that a
- *     pointer leads to as many elements as the length says, that no buffer lies over the structs that tell of it, and
- *     that nobody else writes, or reads what is written, before the call returns.
+ *   - No pointer may be NULL unless it says so; pointers are aligned for their type; what is written overlaps nothing
+ *     else of the call. All this is looked at, but for what a function says. The rest is the caller's promise: that a
+ *     pointer leads to as many elements as the length says, and a handle to what made it; that no buffer lies over the
+ *     structs that tell of it, of its tensor, or of the step; and that nobody else writes, or reads what is written,
+ *     before the call returns.
  *   - A struct that begins with `size` may become longer in later versions: set it to its sizeof, and begin with the
  *     struct's init function where it has one, else with zeros. New members are at the end, and zero is what was before.
- *   - No thread is started, nothing is allocated, printed, or called back unless it says so. No signal handler, no
- *     environment variable, no global state but the last error of each thread.
+ *   - No thread is started, nothing is allocated, printed, or called back unless it says so; only a call that does not
+ *     succeed may allocate a few words for its text. (The system may allocate at a thread's first call, if this library
+ *     was loaded while the program ran.) No signal handler, no environment variable, no global state but the last error
+ *     of each thread, and a hook of Rust's by which no panic in here prints.
+ *   - Where there is not enough memory, the status is KOALA_STATUS_MEMORY, and nothing has changed. Rust ends the process
+ *     instead, with a line on standard error, only if there is none to start threads, to save or load a checkpoint, or for
+ *     what koala_cuda keeps on the host.
  *   - Functions may be called by any thread at any time; what a pointer to const leads to may be shared between them, what
  *     another pointer leads to may not. The processor's floating-point state must be the default one (round to nearest,
  *     denormals kept).
- *   - After fork(), the child may go on with what there was before, if no thread was in a call then: an optimizer
- *     starts threads of its own there when it needs them, and returns KOALA_STATUS_THREADS if it can't have them. Only
- *     koala_cuda can't go on: CUDA does not.
  *   - Text is UTF-8. Lengths are numbers of elements, sizes are bytes.
  */
 
@@ -113,7 +116,8 @@ enum koala_status
    */
   KOALA_STATUS_NO_SAMPLES = 10,
   /**
-   * A loss, gradient, parameter or scalar is NaN or infinite, and KOALA_ON_NON_FINITE_ERROR is set.
+   * A loss, gradient, parameter or scalar is NaN or infinite, or a parameter, v or h would be, and
+   * KOALA_ON_NON_FINITE_ERROR is set.
    */
   KOALA_STATUS_NON_FINITE = 11,
   /**
@@ -349,7 +353,14 @@ typedef int32_t koala_method_kind;
 
 /**
  * What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
- * unchecked.
+ * unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as its
+ * type has it (binary16 ends at 65504): what the scalars do not rule out is tried on copies first, a pass more.
+ *
+ * What the scalars say nothing about is taken to be: parameters, and velocities of KOALA-M, at most half of the largest
+ * number (a 1024th, with a weight decay of SGD); v of KOALA++ at most h times a variance of initial_variance plus
+ * process_noise for each step; SGD's momentum at most the gradient's norm over 1 − momentum; AdamW's mean at most its
+ * mean of squares' root over √(1 − beta2). Beyond that, in steps in halves, and in a `copy`, what is too large becomes
+ * infinite.
  */
 enum koala_on_non_finite
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -499,7 +510,7 @@ enum koala_outcome
    */
   KOALA_OUTCOME_FROZEN = 4,
   /**
-   * Kept: the gradient, the loss or a scalar is NaN or infinite.
+   * Kept: the gradient, the loss or a scalar is NaN or infinite, or an element of parameters, v or h would be.
    */
   KOALA_OUTCOME_NON_FINITE = 5,
   /**
@@ -883,7 +894,7 @@ typedef struct koala_tensor {
    */
   void *h;
   /**
-   * Written with the new parameters, rounded, if the tensor steps.
+   * Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
    */
   void *copy;
   /**
@@ -993,7 +1004,7 @@ typedef struct koala_report {
    */
   uint64_t frozen;
   /**
-   * Tensors kept because something was NaN or infinite.
+   * Tensors kept because something was NaN or infinite, or would be.
    */
   uint64_t non_finite;
   /**
@@ -1043,7 +1054,7 @@ typedef struct koala_parameters {
    */
   const void *gradient;
   /**
-   * Written with the new parameters, rounded, if the tensor steps.
+   * Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
    */
   void *copy;
 } koala_parameters;
@@ -1127,9 +1138,7 @@ typedef struct koala_config {
    */
   koala_on_breakdown on_breakdown;
   /**
-   * How many threads a step uses, at most 4096 (255 where pointers have 32 bits); 0 is as many as there are
-   * processors that this process may use. Default 1: the calling one, and none is started. No bit of the results
-   * depends on it.
+   * How many threads a step uses. Default 1: the calling one, and none is started. No bit of the results depends on it.
    */
   uint32_t threads;
   /**
@@ -1139,9 +1148,10 @@ typedef struct koala_config {
 } koala_config;
 
 /**
- * Hears of a tensor that a step restarted or kept because of trouble: a text of one line, valid during the call, and the
- * context that was given with the function. It is called by the thread that called koala_optimizer_step, after all
- * tensors have stepped. It must not call that optimizer, and must return: no exception, no longjmp.
+ * Hears of a tensor that a step restarted or kept because of trouble: a text of one line, of at most 512 bytes, valid
+ * during the call, and the context that was given with the function. It is called by the thread that called
+ * koala_optimizer_step, after all tensors have stepped. It must not call that optimizer, and must return: no exception,
+ * no longjmp.
  */
 typedef void (*koala_log)(void *context, const char *text);
 
@@ -1240,8 +1250,8 @@ const char *koala_status_string(koala_status status);
  * `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
  *
  * `buffer` receives at most `capacity` bytes, the last of them NUL, and may be NULL if `capacity` is 0. A text that is
- * too long is cut. `length`, unless NULL, receives the length of the whole text without NUL: at most 512, but where it
- * lists all that a checkpoint has otherwise.
+ * too long is cut. `length`, unless NULL, receives the length of the whole text without NUL: at most 512, but for what
+ * is wrong with a checkpoint, since that names a path, or lists all that differs.
  *
  * If this call itself does not succeed, the text stays the same.
  */
@@ -1276,7 +1286,7 @@ koala_status koala_backend_by_name(const char *name,
 
 /**
  * The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else in
- * this library looks at the environment.
+ * this library looks at the environment. Allocates.
  *
  * Returns what koala_backend_by_name does.
  */
@@ -1388,7 +1398,7 @@ koala_status koala_optimizer_predict(struct koala_optimizer *optimizer,
                                      size_t count);
 
 /**
- * Adds the dots of a part of a tensor to those of others: member by member.
+ * Adds the dots of a part of a tensor to those of others: member by member. `sum` and `part` may be the same.
  */
 koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *part);
 
@@ -1444,6 +1454,7 @@ koala_status koala_config_init(struct koala_config *config, size_t size);
 
 /**
  * Makes an optimizer without tensors. `config` may be NULL, for the defaults. `*optimizer` is the caller's to destroy.
+ * Allocates.
  */
 koala_status koala_optimizer_create(const struct koala_config *config, struct koala_optimizer **optimizer);
 
@@ -1454,7 +1465,7 @@ koala_status koala_optimizer_destroy(struct koala_optimizer *optimizer);
 
 /**
  * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
- * 0 on, in the order in which they are made.
+ * 0 on, in the order in which they are made. Allocates.
  */
 koala_status koala_optimizer_add_group(struct koala_optimizer *optimizer,
                                        const struct koala_settings *settings,
@@ -1488,15 +1499,14 @@ koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer,
                                          double limit);
 
 /**
- * Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
- * joined.
+ * Changes how many threads a step uses, from the next one on. Those that there were are joined. Allocates.
  */
 koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
 
 /**
  * Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
  * Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
- * may be added at any time.
+ * may be added at any time. Allocates.
  */
 koala_status koala_optimizer_add_tensor(struct koala_optimizer *optimizer,
                                         const char *name,
@@ -1575,8 +1585,8 @@ koala_status koala_optimizer_set_log(struct koala_optimizer *optimizer, koala_lo
 
 /**
  * Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
- * they were added, finding them is cheapest. Allocates nothing but the texts for a log, and uses no thread but the calling
- * one unless the optimizer was made with more.
+ * they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the optimizer
+ * was made with more.
  *
  * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
  *

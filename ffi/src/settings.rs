@@ -108,12 +108,14 @@ impl FromC for koala_variant {
 }
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
-/// unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as the types
-/// have it (16-bit floats end at 65504): what scalars do not rule out is tried on copies first, which takes a pass more.
-/// Scalars rule it out as long as parameters, and velocities of KOALA-M, are no farther from zero than half of the largest
-/// number, and v of KOALA++ is a product of h and a covariance of at most initial_variance plus process_noise for each
-/// step. Nobody looks in the halves of steps, in a prediction of KOALA-M, and at a `copy`: there, and beyond those bounds,
-/// what is too large becomes infinite.
+/// unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as its
+/// type has it (binary16 ends at 65504): what the scalars do not rule out is tried on copies first, a pass more.
+///
+/// What the scalars say nothing about is taken to be: parameters, and velocities of KOALA-M, at most half of the largest
+/// number (a 1024th, with a weight decay of SGD); v of KOALA++ at most h times a variance of initial_variance plus
+/// process_noise for each step; SGD's momentum at most the gradient's norm over 1 − momentum; AdamW's mean at most its
+/// mean of squares' root over √(1 − beta2). Beyond that, in steps in halves, and in a `copy`, what is too large becomes
+/// infinite.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum koala_on_non_finite {
