@@ -342,10 +342,15 @@ impl Checked {
 #[inline(always)]
 pub(crate) fn check_buffer(pointer: *const c_void, length: usize, size: usize, name: &str) -> Result<(), Failure> {
     let address = pointer.addr();
-    if address != 0 && address & (size - 1) == 0 && end_of(address, length, size).is_some() {
+    if address != 0 && address & (alignment(size) - 1) == 0 && end_of(address, length, size).is_some() {
         return Ok(());
     }
     Err(trouble_of(address, length, size, name))
+}
+
+/// That of elements of so many bytes, which for a double is 4 bytes on 32-bit x86.
+const fn alignment(size: usize) -> usize {
+    if size < align_of::<f64>() { size } else { align_of::<f64>() }
 }
 
 #[cold]
@@ -353,8 +358,8 @@ fn trouble_of(address: usize, length: usize, size: usize, name: &str) -> Failure
     if address == 0 {
         return null(name);
     }
-    if address & (size - 1) != 0 {
-        return misaligned(address, size, name);
+    if address & (alignment(size) - 1) != 0 {
+        return misaligned(address, alignment(size), name);
     }
     too_long(length, name)
 }
