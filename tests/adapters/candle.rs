@@ -244,7 +244,7 @@ fn what_has_only_a_place_for_a_name_is_neither_saved_nor_loaded() -> Result<()> 
     let mut of_map = Koala::of_map(&map, Config::default())?;
     let losses = map.all_vars()[0].sqr()?;
     of_map.backward_step(&losses)?;
-    of_map.optimizer().save(&named)?;
+    of_map.optimizer().save(&named).unwrap();
     for loading in [Loading::Exact, Loading::WhatFits] {
         let error = of_list.optimizer_mut().load(&named, loading).unwrap_err();
         assert!(matches!(error, Error::Nameless { .. }), "{error}");
