@@ -1607,7 +1607,11 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
  *
  * The file is written under another name beside its own, synchronized to the disk, and then renamed: if this process
  * is killed, or the power fails, the path leads to the old file or to the new one, each whole, and never to a part; a
- * file `.NAME.*.tmp` may be left. It is one of safetensors, which Python and others read, and ends with a checksum.
+ * file `.koala-*.tmp` may be left, which the next call with this path removes. Links are followed, and a file's
+ * permissions kept; what is no regular file, such as a device or a FIFO, is not written to. The file is one of
+ * safetensors, which Python and others read, and ends with a checksum.
+ *
+ * The path is bytes as the system takes them, in any encoding, ended by NUL; on Windows, UTF-8.
  *
  * Returns KOALA_STATUS_FILE if it cannot be written; then the path leads to what it led to before, unless all that
  * failed was to synchronize the folder after the renaming.
@@ -1624,10 +1628,10 @@ koala_status koala_optimizer_save(const struct koala_optimizer *optimizer, const
  * unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
  * many bytes as the file has.
  *
- * Returns KOALA_STATUS_FILE if the file cannot be read; KOALA_STATUS_DAMAGED if it is no checkpoint, was cut short,
- * or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote it in another format; and
- * KOALA_STATUS_MISMATCH under KOALA_LOADING_EXACT, with a text of koala_last_error that lists every tensor which is
- * missing, extra, or of another length, type or group, however many they are.
+ * Returns KOALA_STATUS_FILE if the file cannot be read, or is no regular file; KOALA_STATUS_DAMAGED if it is no
+ * checkpoint, was cut short, or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote
+ * it in another format; and KOALA_STATUS_MISMATCH under KOALA_LOADING_EXACT, with a text of koala_last_error that
+ * lists every tensor which is missing, extra, or of another length, type or group, however many they are.
  */
 koala_status koala_optimizer_load(struct koala_optimizer *optimizer,
                                   const char *path,
