@@ -285,8 +285,7 @@ fn what_is_there_twice() {
     }
 }
 
-/// A header as long as any may be, of tensors without elements: about as much memory as a few such headers, and no more
-/// time than reading them takes.
+/// A long header, of tensors without elements: it takes the memory of a few such headers, and not of many.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_forged_header_is_not_worth_its_length() {
@@ -299,7 +298,7 @@ fn a_forged_header_is_not_worth_its_length() {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
         println!("{} MiB, {:?}", peak >> 10, start.elapsed());
-        assert!(peak >> 10 < 600, "{} MiB", peak >> 10);
+        assert!(peak >> 10 < 250, "{} MiB", peak >> 10);
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -307,7 +306,7 @@ fn a_forged_header_is_not_worth_its_length() {
     let mut header = String::from(r#"{"__metadata__":{"koala-checkpoint":"1","optimizer":"{}"}"#);
     for number in 0.. {
         header += &format!(r#","{number:x}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}"#);
-        if header.len() > 90_000_000 {
+        if header.len() > 30_000_000 {
             break;
         }
     }
