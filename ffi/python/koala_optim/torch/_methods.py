@@ -17,6 +17,7 @@ from .._methods import METHODS, KoalaM, KoalaV, Method
 from .._settings import OUTCOMES, OnNonFinite, Settings
 from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._places import Place, check_gradient, has_kernel, in_order_of, layout_of, places_of
+from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
 from ._state import entries_of
@@ -58,6 +59,8 @@ class Koala(Resumable):
             "unchecked": as "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice,
             and write what is not finite in it to its place.
         backend: See `koala_optim.backends`.
+        process_group: The processes that L and m are averaged over, likewise. AdamW and SGD wait for no other process
+            in a step without a loss. With one they do, so that they agree on whether it is finite.
 
     Raises:
         TypeError, ValueError: An argument is not as said, or a parameter is not dense or not on the CPU.
@@ -84,7 +87,9 @@ class Koala(Resumable):
         gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
         backend: str = "fastest",
+        process_group: ProcessGroupOrFalse = None,
     ) -> None:
+        self._ranks = Ranks(process_group)
         if not isinstance(method, Method):
             expected = ", ".join(known.__name__ for known in METHODS.values())
             raise TypeError(f"method is {method!r}, expected one of {expected}")
@@ -142,18 +147,15 @@ class Koala(Resumable):
         loss = given_loss(closure, loss)
         returned = None if closure is None else loss
         method = self.method
-        if loss is None and isinstance(method, _MEASURES):
-            raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        factor = self._factor()
+        if loss is None and not isinstance(method, _MEASURES):
+            (mean, moment), found_inf = measure(0.0, second_moment), self._scaler()[1]
+        else:
+            (mean, moment), found_inf = self._agree(lambda: self._measure(loss, second_moment))
+        factor = self._factor(found_inf)
         if factor is None:
             return returned
-        if isinstance(method, KoalaM):
-            if not self.param_groups[0]["predicted"]:
-                text = "KOALA-M has to predict before each step, and before its gradients"
-                raise ArgumentError(lib.KOALA_STATUS_NOT_PREDICTED, text)
-        else:
+        if not isinstance(method, KoalaM):
             method = method.predicted()
-        mean, moment = measure(0.0 if loss is None else loss, second_moment)
         noise = next_noise(self.param_groups[0]["noise_decay"], self.noise, (mean, moment))
         if noise is None and self._configuration["on_non_finite"] == "error":
             raise loss_error((mean, moment))
@@ -180,6 +182,15 @@ class Koala(Resumable):
             self._share(method=_to_dict(method.corrected(report.gain)), measurement_noise=noise)
         increment_version([place.parameter for place in stepped])
         return returned
+
+    def _measure(self, loss: Number | None, second_moment: Number | None) -> tuple[float, float]:
+        """Looks at all that may be wrong in this process alone."""
+        if loss is None:
+            raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
+        if isinstance(self.method, KoalaM) and not self.param_groups[0]["predicted"]:
+            text = "KOALA-M has to predict before each step, and before its gradients"
+            raise ArgumentError(lib.KOALA_STATUS_NOT_PREDICTED, text)
+        return measure(loss, second_moment)
 
     def report(self) -> Report:
         """What the last step did."""

@@ -16,9 +16,10 @@ from torch.optim.optimizer import ParamsT
 from .._library import check, ffi, lib
 from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
 from ._cuda import CudaTable, measure_on_cuda, new_tables
-from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
+from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._operations import Operations
 from ._places import Place, has_kernel, places_of
+from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
 from ._state import STATE_DTYPES, VECTORS
@@ -104,6 +105,12 @@ class KoalaPlusPlus(Resumable):
     between. It is of no use any more once `load_state_dict()` or `add_param_group()` was called, the optimizer is gone,
     or a parameter has moved. None of this has run on a GPU yet.
 
+    Where torch.distributed is initialized, each process gives the loss of its own minibatch, and L and m are averaged
+    over the processes, each of which counts the same, as `DistributedDataParallel` averages gradients: replicas stay
+    equal to the bit. So all processes take each step together. What is not finite in one of them counts so in all, and
+    an error in one's loss is an error in all. The first step compares the parameters too, and warns if they are not the
+    same. A backend on the GPU, such as NCCL, averages there, and nothing waits.
+
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     are divided by the scale as they are loaded, and stay as they are. On an NVIDIA GPU the kernels ask the scaler,
     nothing waits, and a step in which something was infinite counts all parameters as not finite.
@@ -137,6 +144,9 @@ class KoalaPlusPlus(Resumable):
             in one thread's parameters (memory that overlaps, say) does not keep the others from their step.
         fallback: For parameters that libkoala has no kernel for: "torch", the same mathematics in
             operations of PyTorch, announced by one warning; or "error".
+        process_group: The processes that L and m are averaged over. None: all of them; or a
+            `torch.distributed.ProcessGroup`, of those with other minibatches for the same parameters; or False, to
+            average nothing, where `step` is given what is averaged already.
 
     Raises:
         TypeError, ValueError: An argument is not as said; a parameter is sparse, complex, divided over processes, or
@@ -167,7 +177,9 @@ class KoalaPlusPlus(Resumable):
         backend: str = "fastest",
         threads: int = 1,
         fallback: Literal["torch", "error"] = "torch",
+        process_group: ProcessGroupOrFalse = None,
     ) -> None:
+        self._ranks = Ranks(process_group)
         if fallback not in ("torch", "error"):
             raise ValueError(f"fallback is {fallback!r}, expected 'torch' or 'error'")
         if threads < 1:
@@ -210,7 +222,11 @@ class KoalaPlusPlus(Resumable):
         Args:
             closure: Computes the gradients of the mean loss, and returns what `loss` may be.
             loss: The mean loss L, as a number or a tensor of one; or a tensor of one dimension with the losses of the
-                samples, whose mean the gradients must be of.
+                samples. The gradients must be of that mean: where they are accumulated over several minibatches, it is
+                the mean over all of these, or the losses of all of their samples. What a framework hands over is not
+                always that. With Lightning's `accumulate_grad_batches=n`, the closure returns one nth of the loss of
+                the last minibatch: optimize manually there. What `training_step` of Hugging Face's `Trainer` returns is
+                a minibatch's share of the mean, divided already: the sum of what it returned for each of them is L.
             second_moment: m, the mean of the squared losses of the samples, in squared units of the loss. Without it, m
                 is taken from the losses, or is L² if only L is known.
 
@@ -221,29 +237,27 @@ class KoalaPlusPlus(Resumable):
             TypeError: There is neither closure nor loss; a gradient is sparse, or of another type than its parameter.
             ValueError: A shape has changed since the first step; a number is out of its range.
             NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
+            RuntimeError: Another process could not measure its loss.
             DeviceError: A GPU or its driver does not do as it should: a part of the step may have run. Or the step
                 cannot be captured in a CUDA graph, and nothing has been written.
         """
         loss = given_loss(closure, loss)
         returned = None if closure is None else loss
-        if loss is None:
-            raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        steppers = self._current_steppers()
+        measurement, found_inf = self._agree(lambda: self._measure(loss, second_moment))
         tables = self._tables_on_cuda()
         if tables:
-            measurement = measure_on_cuda(loss, second_moment)
             # What one of them refuses is refused before any parameter is written.
             _kept = [table.look() for table in tables]
             if len(tables) > 1:
                 for table in tables:
                     table.prepare()
             for table in tables:
-                table.put(measurement, *self._scaler())
+                table.put(measurement, self._scaler()[0], found_inf)
             return returned
-        factor = self._factor()
+        factor = self._factor(found_inf)
         if factor is None:
             return returned
-        mean, moment = measure(loss, second_moment)
+        mean, moment = measurement
         before = self.noise
         noise = next_noise(self.param_groups[0]["noise_decay"], before, (mean, moment))
         if noise is None:
@@ -251,10 +265,17 @@ class KoalaPlusPlus(Resumable):
                 raise loss_error((mean, moment))
             mean = math.nan
         # Not `all`: each one is to step.
-        goes_on = [stepper.step(mean, before if noise is None else noise, factor) for stepper in steppers]
+        goes_on = [stepper.step(mean, before if noise is None else noise, factor) for stepper in self._steppers]
         if noise is not None and all(goes_on):
             self._share(measurement_noise=noise)
         return returned
+
+    def _measure(self, loss: Number | None, second_moment: Number | None) -> Measurement:
+        """Looks at all that may be wrong in this process alone."""
+        if loss is None:
+            raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
+        self._current_steppers()
+        return (measure_on_cuda if self._tables_on_cuda() else measure)(loss, second_moment)
 
     def write_changes(self) -> None:
         """Puts settings that have changed on the current stream, before a step is captured in a CUDA graph, and before

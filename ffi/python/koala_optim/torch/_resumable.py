@@ -3,15 +3,16 @@ run goes on. All of a state dict is looked at before any of it is taken over."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .._settings import check_scaling
-from ._loss import check_noise
+from ._loss import Measurement, check_noise
 from ._places import Place, places_of
+from ._ranks import Agreed, Ranks
 from ._state import check_state, entries_of
 
 
@@ -27,6 +28,8 @@ class Resumable(torch.optim.Optimizer):
     _shared: ClassVar[tuple[str, ...]] = ("measurement_noise", "noise_decay", "gradient_factor", "gradient_limit")
     # What is in no group: copies have it, state dicts do not.
     _configuration: Any
+    # Which processes step together: copies have it too.
+    _ranks: Ranks
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters, which may have settings of its own, as the class says.
@@ -83,7 +86,7 @@ class Resumable(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._read_noise()
-        return {**super().__getstate__(), "_configuration": self._configuration}
+        return {**super().__getstate__(), "_configuration": self._configuration, "_ranks": self._ranks}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Also called by load_state_dict(), which has no configuration.
@@ -113,9 +116,13 @@ class Resumable(torch.optim.Optimizer):
         """What a GradScaler has said of this step: the scale of the loss, and whether something was infinite."""
         return getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
 
-    def _factor(self) -> float | None:
+    def _agree(self, measure: Callable[[], Measurement]) -> Agreed:
+        """What `measure` returns, averaged over the ranks, and what their scalers found: see `Ranks.agree`."""
+        return self._ranks.agree(measure, lambda: places_of(self.param_groups), self._scaler()[1])
+
+    def _factor(self, found_inf: Tensor | None) -> float | None:
         """What gradients are to be multiplied by; None: a GradScaler found that they are not finite."""
-        scale, found_inf = self._scaler()
+        scale, _ = self._scaler()
         if found_inf is not None and found_inf.item():
             return None
         factor = float(self.param_groups[0]["gradient_factor"])

@@ -1,0 +1,303 @@
+"""Processes that step together: their replicas stay equal to the bit, and are what one process has on the whole batch.
+
+Two real processes, each with its own half of every batch and its own loss, as under DistributedDataParallel.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("numpy")
+if not torch.distributed.is_available():
+    pytest.skip("PyTorch is built without processes", allow_module_level=True)
+
+from torch_models import digits, perceptron  # noqa: E402
+from torch_processes import Processes  # noqa: E402
+
+from koala_optim import NonFiniteError  # noqa: E402
+from koala_optim.torch import new_optimizer  # noqa: E402
+from koala_optim.torch._ranks import Ranks, _mean, fingerprint  # noqa: E402
+
+FAMILY = ["koala++", "koala-v", "koala-m"]
+METHODS = [*FAMILY, "adamw", "sgd"]
+RATES = {"adamw": 1e-3, "sgd": 0.1}
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Processes]:
+    with Processes(2) as processes:
+        yield processes
+
+
+def batch(step: int, rows: slice) -> tuple[Any, Any]:
+    images, labels = digits()
+    chosen = torch.randint(len(images), (SIZE,), generator=torch.Generator().manual_seed(step))[rows]
+    return images[chosen], labels[chosen]
+
+
+def train(model: Any, optimizer: Any, rows: slice, given: str = "samples", steps: int = 8) -> list[Any]:
+    """Trains on those rows of each batch, and returns the parameters, all named."""
+    for step in range(steps):
+        optimizer.predict()
+        optimizer.zero_grad()
+        images, labels = batch(step, rows)
+
+        def losses(images: Any = images, labels: Any = labels) -> Any:
+            found = torch.nn.functional.cross_entropy(model(images), labels, reduction="none")
+            found.mean().backward()
+            return found
+
+        if given == "samples":
+            optimizer.step(loss=losses())
+        elif given == "mean":
+            optimizer.step(loss=losses().mean())
+        elif given == "closure":
+            optimizer.step(losses)
+        elif given == "numbers":
+            found = losses().detach().double()
+            optimizer.step(loss=found.mean().item(), second_moment=found.square().mean().item())
+        else:
+            losses()
+            optimizer.step()
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def half(rank: int) -> slice:
+    return slice(rank * SIZE // 2, (rank + 1) * SIZE // 2)
+
+
+def optimizer_of(model: Any, method: str, **options: Any) -> Any:
+    return new_optimizer(model.named_parameters(), method, lr=RATES.get(method, 0.3), weight_decay=0.01, **options)
+
+
+def replica(rank: int, method: str, given: str, options: dict[str, Any]) -> tuple[list[Any], float]:
+    """What one of the processes has in the end."""
+    model = torch.nn.parallel.DistributedDataParallel(perceptron())
+    optimizer = optimizer_of(model, method, **options)
+    return train(model, optimizer, half(rank), given), optimizer.noise
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    return all(torch.equal(left, right) for left, right in zip(one, other))
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [("samples", {}), ("samples", {"noise": 0.5}), ("numbers", {"noise_decay": 0.3}), ("closure", {})],
+    ids=["samples", "fixed noise", "numbers", "closure"],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_replicas_are_equal_and_as_one_process(
+    two: Processes, method: str, given: str, options: dict[str, Any]
+) -> None:
+    (first, noise), (second, other_noise) = two.run(replica, method, given, options)
+    assert same(first, second) and noise == other_noise
+    model = perceptron()
+    optimizer = optimizer_of(model, method, **options)
+    whole = train(model, optimizer, slice(None), given)
+    for one, other in zip(first, whole):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)
+    assert math.isclose(noise, optimizer.noise, rel_tol=1e-6)
+
+
+def test_one_loss_for_the_whole_batch(two: Processes) -> None:
+    # Where each rank's m is the square of its own mean, m is not that of the whole batch. The replicas are equal.
+    for method in FAMILY:
+        (first, _), (second, _) = two.run(replica, method, "mean", {})
+        assert same(first, second)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_averaging_they_drift(two: Processes, method: str) -> None:
+    (first, _), (second, _) = two.run(replica, method, "samples", {"process_group": False})
+    assert same(first, second) == (method not in FAMILY)
+
+
+def in_groups(rank: int) -> list[list[Any]]:
+    whole = torch.distributed.new_group([0, 1])
+    alone = [torch.distributed.new_group([number]) for number in range(2)][rank]
+    found = []
+    for group in (whole, alone):
+        model = torch.nn.parallel.DistributedDataParallel(perceptron())
+        # A copy has the group too.
+        found.append(train(model, copy_of(model, optimizer_of(model, "koala++", process_group=group)), half(rank)))
+    return found
+
+
+def copy_of(model: Any, optimizer: Any) -> Any:
+    """A copy of the optimizer which steps the same model."""
+    memo = {id(parameter): parameter for parameter in model.parameters()}
+    return copy.deepcopy(optimizer, memo)
+
+
+def test_process_groups(two: Processes) -> None:
+    (first, alone), (second, other) = two.run(in_groups)
+    assert same(first, second) and not same(alone, other)
+    assert same(first, two.run(replica, "koala++", "samples", {})[0][0])
+
+
+def unusual(rank: int, method: str, what: str) -> Any:
+    """A step that goes wrong on rank 1 alone; then one that does not. Returns what was raised, and the parameters."""
+    torch.manual_seed(0)
+    parameter = torch.nn.Parameter(torch.randn(5))
+    optimizer = optimizer_of(torch.nn.ParameterList([parameter]), method, on_non_finite="error")
+    before, raised = parameter.detach().clone(), ""
+    here: dict[str, Any] = {"loss": torch.tensor([0.5, 1.5])}
+    wrong: dict[str, dict[str, Any]] = {
+        "nan": {"loss": math.nan},
+        "infinite": {"loss": torch.tensor([1.0, math.inf])},
+        "shape": {"loss": torch.ones(2, 2)},
+        "no samples": {"loss": torch.ones(0)},
+        "none": {},
+        "found_inf": here,
+    }
+    optimizer.predict()
+    parameter.grad = torch.linspace(-1, 1, 5)
+    if what == "found_inf":
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(float(rank))
+    try:
+        optimizer.step(**(wrong[what] if rank == 1 else here))
+    except (NonFiniteError, RuntimeError, TypeError, ValueError) as error:
+        raised = f"{type(error).__name__}: {error}"
+    assert torch.equal(parameter, before) and optimizer.noise == 1
+    if what == "found_inf":
+        del optimizer.grad_scale, optimizer.found_inf
+    optimizer.step(loss=torch.tensor([0.5, 1.5]))
+    assert not torch.equal(parameter, before)
+    return raised, parameter.detach(), optimizer.noise
+
+
+@pytest.mark.parametrize("what", ["nan", "infinite"])
+@pytest.mark.parametrize("method", METHODS)
+def test_not_finite_on_one_is_not_finite_on_all(two: Processes, method: str, what: str) -> None:
+    (first, one, noise), (second, other, other_noise) = two.run(unusual, method, what)
+    assert first == second and first.startswith("NonFiniteError: the loss is not finite")
+    assert torch.equal(one, other) and noise == other_noise
+
+
+@pytest.mark.parametrize("what", ["shape", "no samples", "none"])
+@pytest.mark.parametrize("method", FAMILY)
+def test_an_error_on_one_is_one_on_all(two: Processes, method: str, what: str) -> None:
+    (first, one, noise), (second, other, other_noise) = two.run(unusual, method, what)
+    assert first.startswith("RuntimeError: rank 1 could not take this step")
+    assert second.startswith("TypeError" if what == "none" else "ValueError")
+    assert torch.equal(one, other) and noise == other_noise
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_scaler_found_on_one_holds_for_all(two: Processes, method: str) -> None:
+    (first, one, noise), (second, other, other_noise) = two.run(unusual, method, "found_inf")
+    assert (first, second) == ("", "")
+    assert torch.equal(one, other) and noise == other_noise
+
+
+def step_on_one(rank: int, method: str) -> float:
+    """Without a loss, no rank waits for another."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = optimizer_of(model, method)
+    if rank == 0:
+        model(torch.ones(4, 3)).sum().backward()
+        optimizer.step()
+    return float(optimizer.report().stepped)
+
+
+@pytest.mark.parametrize("method", ["adamw", "sgd"])
+def test_no_loss_is_no_wait(two: Processes, method: str) -> None:
+    assert two.run(step_on_one, method) == [2, 0]
+
+
+def compared(rank: int, what: str) -> list[str]:
+    """What is warned of in two steps, in which rank 1 has another model."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 2))
+    with torch.no_grad():
+        if rank == 1 and what == "bit":
+            model[0].bias.view(torch.int32)[3] ^= 1
+        elif rank == 1 and what == "sign of zero":
+            model[1].bias[2] = -0.0
+        elif rank == 1 and what == "shape":
+            model[1].bias = torch.nn.Parameter(torch.zeros(5))
+            model[1].running_mean, model[1].running_var, model[1].affine = torch.zeros(4), torch.ones(4), False
+        elif rank == 1 and what == "memory":
+            model[0].weight.data = model[0].weight.data.t().contiguous().t()
+    names = [pair for pair in model.named_parameters() if rank == 0 or what != "count" or pair[0] != "0.bias"]
+    optimizer = new_optimizer(names, "koala++")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            for parameter in model.parameters():
+                parameter.grad = torch.ones_like(parameter)
+            optimizer.step(loss=0.5)
+    return [str(warning.message) for warning in caught]
+
+
+@pytest.mark.parametrize(
+    ("what", "beginning"),
+    [
+        ("nothing", None),
+        ("memory", None),
+        ("bit", 'parameter "0.bias", of shape (4,), has other numbers on rank 1 than on rank 0'),
+        ("sign of zero", 'parameter "1.bias"'),
+        ("shape", 'parameter "1.bias"'),
+        ("count", "the ranks have different numbers of parameters (6, 5)"),
+    ],
+)
+def test_parameters_are_compared_once(two: Processes, what: str, beginning: str | None) -> None:
+    found = two.run(compared, what)
+    assert [len(warned) for warned in found] == ([0, 0] if beginning is None else [1, 1])
+    for warned in found if beginning else ():
+        assert warned[0].startswith(beginning)
+
+
+def test_one_process_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(torch.distributed, "all_gather", fail)
+    model = torch.nn.Linear(3, 2)
+    optimizer = new_optimizer(model.parameters(), "koala++")
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step(loss=0.5)
+    assert Ranks(None).agree(lambda: (0.5, 0.25), fail, None) == ((0.5, 0.25), None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
+def test_the_mean_is_one_in_every_process(count: int) -> None:
+    torch.manual_seed(count)
+    rows = torch.randn(count, 2, dtype=torch.float64) * torch.logspace(-8, 8, count, dtype=torch.float64)[:, None]
+    assert torch.allclose(_mean(rows), rows.mean(0), rtol=1e-14)
+    rows[count // 2, 0] = math.nan
+    assert _mean(rows).isnan().tolist() == [True, False]
+
+
+def test_what_is_no_process_group_is_refused() -> None:
+    for wrong in (True, "gloo", 0.5):
+        with pytest.raises(TypeError, match="process_group is"):
+            new_optimizer([torch.nn.Parameter(torch.ones(2))], "koala++", process_group=wrong)
+    optimizer = new_optimizer([torch.nn.Parameter(torch.ones(2))], "koala++", process_group=False)
+    assert pickle.loads(pickle.dumps(optimizer))._ranks._given is False
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_fingerprints(dtype: Any) -> None:
+    torch.manual_seed(0)
+    tensor = torch.randn(300, 400).to(dtype)
+    found = fingerprint(tensor)
+    assert found == fingerprint(tensor.t().contiguous().t())
+    assert found != fingerprint(tensor.reshape(400, 300))
+    others = [tensor.clone() for _ in range(3)]
+    others[0][299, 399] += 1
+    others[1][0, 0], others[1][299, 1] = tensor[299, 1], tensor[0, 0]
+    others[2][17] *= -1
+    assert all(found != fingerprint(other) for other in others)
+    few = torch.tensor([1, -3, -5, 7]).to(dtype)
+    assert fingerprint(few) != fingerprint(-few)
