@@ -146,3 +146,55 @@ def test_a_scaled_gradient_of_half_precision_is_not_rounded() -> None:
     one.grad = torch.full_like(one, 2.0**-20)
     optimizer.step()
     assert one.tolist() == [-(2.0**-20)] * 2
+
+
+def raise_in_a_hook(optimizer: Any, trained: list[Any]) -> Any:
+    def hook(*_: Any) -> None:
+        raise RuntimeError("a hook")
+
+    return optimizer.register_step_pre_hook(hook).remove
+
+
+def lose_the_loss(optimizer: Any, trained: list[Any]) -> Any:
+    options = {"loss": torch.ones(1, 1)}
+    handle = optimizer.register_step_pre_hook(lambda optimizer, args, _: (args, options))
+    return handle.remove
+
+
+def misshape(optimizer: Any, trained: list[Any]) -> Any:
+    kept = trained[0].data
+    trained[0].data = torch.zeros(3)
+    return lambda: setattr(trained[0], "data", kept)
+
+
+@pytest.mark.parametrize("unscaled_before", [False, True])
+@pytest.mark.parametrize("fail", [raise_in_a_hook, lose_the_loss, misshape])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_that_raises_leaves_no_scale_behind(method: str, fail: Any, unscaled_before: bool) -> None:
+    scaled, plain = parameters(), parameters()
+    optimizer, other = new_optimizer(scaled, method, lr=0.1), new_optimizer(plain, method, lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    for number in range(3):
+        optimizer.predict()
+        for one, gradient in zip(scaled, gradients(number)):
+            one.grad = gradient * scaler.get_scale()
+        scaler.scale(torch.zeros(()))
+        if unscaled_before:
+            scaler.unscale_(optimizer)
+        mend = fail(optimizer, scaled)
+        with pytest.raises((RuntimeError, TypeError, ValueError)):
+            scaler.step(optimizer, loss=0.5)
+        mend()
+        assert not hasattr(optimizer, "grad_scale") and not hasattr(optimizer, "found_inf")
+        scaler.step(optimizer, loss=0.5)
+        scaler.update()
+    assert same([one.detach() for one in scaled], run(other, plain, steps=3))
+
+
+def test_a_scale_of_the_callers_own_outlasts_a_step_that_raises() -> None:
+    trained = parameters()
+    optimizer = KoalaPlusPlus(trained)
+    optimizer.grad_scale = torch.tensor(8.0)
+    with pytest.raises(TypeError, match="needs the loss"):
+        optimizer.step()
+    assert optimizer.grad_scale == 8

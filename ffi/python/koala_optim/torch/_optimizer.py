@@ -333,7 +333,7 @@ class KoalaPlusPlus(Resumable):
             if configuration.fallback == "error":
                 raise TypeError(f"{others[0]} is on {device}, where libkoala has no kernel{why_not}")
             stepped = f"{len(others)} parameters are stepped by operations of PyTorch"
-            warnings.warn(f"libkoala has no kernel for {device}{why_not}: {stepped}", stacklevel=5)
+            warnings.warn(f"libkoala has no kernel for {device}{why_not}: {stepped}", stacklevel=7)
         if others and configuration.is_atomic:
             # Only one of them can tell whether all are well.
             others, kernel = places, [False] * len(places)

@@ -189,7 +189,7 @@ def _compare(group: Any, places: Sequence[Place], device: torch.device) -> None:
     warnings.warn(
         f"{what}: replicas that begin apart stay apart. Give all of them the same parameters, as "
         "DistributedDataParallel does; if they are not meant to be the same, give the process_group of those that are",
-        stacklevel=5,
+        stacklevel=8,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._settings import check_scaling
+from ._around import patch
 from ._loss import Measurement, check_noise
 from ._places import Place, places_of
 from ._ranks import Agreed, Ranks
@@ -92,6 +93,11 @@ class Resumable(torch.optim.Optimizer):
         # Also called by load_state_dict(), which has no configuration.
         super().__setstate__(state)
         self._reset()
+
+    def _patch_step_function(self) -> None:
+        # PyTorch calls this for each new optimizer, and wraps the step of a class in its hooks.
+        super()._patch_step_function()
+        patch(type(self))
 
     def _check_group(self, group: dict[str, Any]) -> None:
         """Looks at the entries of a group that a class has beside those of all, and has all of."""
