@@ -1,8 +1,11 @@
-"""What is around a step: it is left out by torch.compile, and what a GradScaler set for it goes if it raises."""
+"""What is around a step: it is left out by torch.compile, what a GradScaler set for it goes if it raises, and its
+warnings are of the line that called it."""
 
 from __future__ import annotations
 
 import functools
+import sys
+import warnings
 from typing import Any, Callable
 
 import torch
@@ -23,6 +26,14 @@ def patch(kind: type[torch.optim.Optimizer]) -> None:
         method = getattr(kind, name, None)
         if method is not None and not hasattr(method, "_torchdynamo_disable"):
             setattr(kind, name, leave_out(method))
+
+
+def warn(text: str) -> None:
+    """Warns as of the innermost line of the program that is neither PyTorch's nor this package's."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("koala_optim.", "torch.")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 def _forgetting(step: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch.optim.optimizer import ParamsT
 
 from .._library import check, ffi, lib
 from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
+from ._around import warn
 from ._cuda import CudaTable, measure_on_cuda, new_tables
 from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._operations import Operations
@@ -333,7 +333,7 @@ class KoalaPlusPlus(Resumable):
             if configuration.fallback == "error":
                 raise TypeError(f"{others[0]} is on {device}, where libkoala has no kernel{why_not}")
             stepped = f"{len(others)} parameters are stepped by operations of PyTorch"
-            warnings.warn(f"libkoala has no kernel for {device}{why_not}: {stepped}", stacklevel=7)
+            warn(f"libkoala has no kernel for {device}{why_not}: {stepped}")
         if others and configuration.is_atomic:
             # Only one of them can tell whether all are well.
             others, kernel = places, [False] * len(places)

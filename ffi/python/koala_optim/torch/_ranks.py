@@ -5,7 +5,6 @@ that replicas stay equal to the bit; and their parameters are compared once, bef
 from __future__ import annotations
 
 import math
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
 import torch
 from torch import Tensor
 
+from ._around import warn
 from ._loss import Measurement
 from ._places import Place
 
@@ -186,10 +186,9 @@ def _compare(group: Any, places: Sequence[Place], device: torch.device) -> None:
         rank = torch.distributed.get_global_rank(group, int(differs[:, index].nonzero()[0]))
         first = torch.distributed.get_global_rank(group, 0)
         what = f"{places[index]} has other numbers on rank {rank} than on rank {first}"
-    warnings.warn(
+    warn(
         f"{what}: replicas that begin apart stay apart. Give all of them the same parameters, as "
-        "DistributedDataParallel does; if they are not meant to be the same, give the process_group of those that are",
-        stacklevel=8,
+        "DistributedDataParallel does; if they are not meant to be the same, give the process_group of those that are"
     )
 
 
