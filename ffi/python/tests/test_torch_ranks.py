@@ -270,6 +270,30 @@ def test_one_process_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Ranks(None).agree(lambda: (0.5, 0.25), fail, None) == ((0.5, 0.25), None)  # type: ignore[arg-type]
 
 
+def of_a_tensor(rank: int) -> list[Any]:
+    """Averages measurements that are tensors, as those on a GPU are, of which the last one fails."""
+
+    def measured() -> Any:
+        return torch.tensor([1.0 + rank, 3.0 - rank], dtype=torch.float64)
+
+    def fails() -> Any:
+        if rank == 1:
+            raise ValueError
+        return measured()
+
+    ranks = Ranks(None)
+    found_inf = torch.tensor(float(rank))
+    agreed = ranks.agree(measured, lambda: [], found_inf)
+    with pytest.raises((ValueError, RuntimeError)):
+        ranks.agree(fails, lambda: [], None)
+    return [*agreed, found_inf]
+
+
+def test_a_measurement_that_is_a_tensor(two: Processes) -> None:
+    for rank, (measurement, found_inf, own) in enumerate(two.run(of_a_tensor)):
+        assert (measurement.tolist(), found_inf, own) == ([1.5, 2.5], 1, rank)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
 def test_the_mean_is_one_in_every_process(count: int) -> None:
     torch.manual_seed(count)
@@ -284,7 +308,7 @@ def test_what_is_no_process_group_is_refused() -> None:
         with pytest.raises(TypeError, match="process_group is"):
             new_optimizer([torch.nn.Parameter(torch.ones(2))], "koala++", process_group=wrong)
     optimizer = new_optimizer([torch.nn.Parameter(torch.ones(2))], "koala++", process_group=False)
-    assert pickle.loads(pickle.dumps(optimizer))._ranks._given is False
+    assert pickle.loads(pickle.dumps(optimizer))._ranks._group is False
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])

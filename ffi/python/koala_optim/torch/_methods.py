@@ -16,7 +16,7 @@ from .._library import ArgumentError, KoalaError, lib, renamed
 from .._methods import METHODS, KoalaM, KoalaV, Method
 from .._settings import OUTCOMES, OnNonFinite, Settings
 from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
-from ._places import Place, check_gradient, has_kernel, in_order_of, layout_of, places_of
+from ._places import Place, check_gradient, check_whole, has_kernel, in_order_of, layout_of, lend_gradients, places_of
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
@@ -40,7 +40,8 @@ class Koala(Resumable):
     KOALA-M has to predict, which moves the parameters, before the gradients of each step are taken: `predict()`. AdamW
     and SGD need no loss. Parameters are dense, and on the CPU; a step has the same bits on every machine. Needs NumPy.
 
-    `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars".
+    `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars". Of
+    DTensors, "h" and "v" are DTensors which are divided in the same way, as torch.distributed.checkpoint needs them.
     What all parameters share is in each group: the method's numbers as "method", whether it has "predicted" since the
     last step, R as "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit".
 
@@ -61,6 +62,9 @@ class Koala(Resumable):
         backend: See `koala_optim.backends`.
         process_group: The processes that L and m are averaged over, likewise. AdamW and SGD wait for no other process
             in a step without a loss. With one they do, so that they agree on whether it is finite.
+        per_shard: What to do with parameters of which each process has a part, likewise. AdamW and SGD step parts as
+            they step whole tensors, without it: DTensors, and what FullyShardedDataParallel and DeepSpeed make of
+            parameters. The numbers that KOALA-V and KOALA-M share among tensors are each process's own then.
 
     Raises:
         TypeError, ValueError: An argument is not as said, or a parameter is not dense or not on the CPU.
@@ -88,8 +92,9 @@ class Koala(Resumable):
         on_non_finite: OnNonFinite = "keep_tensor",
         backend: str = "fastest",
         process_group: ProcessGroupOrFalse = None,
+        per_shard: bool = False,
     ) -> None:
-        self._ranks = Ranks(process_group)
+        self._ranks = Ranks(process_group, per_shard)
         if not isinstance(method, Method):
             expected = ", ".join(known.__name__ for known in METHODS.values())
             raise TypeError(f"method is {method!r}, expected one of {expected}")
@@ -162,7 +167,8 @@ class Koala(Resumable):
         # A loss that is not finite keeps every parameter.
         measured = (math.nan, self.noise) if noise is None else (mean, noise)
 
-        stepped = [place for place in places_of(self.param_groups) if place.parameter.grad is not None]
+        places = lend_gradients(places_of(self.param_groups))
+        stepped = [place for place in places if place.parameter.grad is not None]
         tensors = [self._lent(place, _gradient(place)) for place in stepped]
         try:
             report = kernel.step_many(
@@ -190,6 +196,7 @@ class Koala(Resumable):
         if isinstance(self.method, KoalaM) and not self.param_groups[0]["predicted"]:
             text = "KOALA-M has to predict before each step, and before its gradients"
             raise ArgumentError(lib.KOALA_STATUS_NOT_PREDICTED, text)
+        self._check_given()
         return measure(loss, second_moment)
 
     def report(self) -> Report:
@@ -203,7 +210,11 @@ class Koala(Resumable):
         if given.name != own.name or given.vectors != own.vectors:
             raise ValueError(f"the state dict is of {given}, and this optimizer of {own}")
 
+    def _steps_parts(self) -> bool:
+        return self._ranks.per_shard or not isinstance(self.method, _MEASURES)
+
     def _check_place(self, place: Place) -> None:
+        check_whole(place, self._steps_parts())
         if not has_kernel(place):
             raise TypeError(f"{place} is on {place.parameter.device}, where libkoala has only KOALA++")
         if layout_of(place.parameter) != "dense":
@@ -220,7 +231,7 @@ class Koala(Resumable):
         # It may have been moved or given another layout.
         self._check_place(place)
         parameter, group = place.parameter, self.param_groups[place.group]
-        entries = entries_of(place, self.state, None, self._vectors())
+        entries = entries_of(place, self.state, None, self._vectors(), self._ranks.per_shard)
         v, h = (_flat(entries[name]) if name in entries else None for name in ("v", "h"))
         settings = Settings(float(group["lr"]), group["weight_decay"])
         return kernel.Tensor(_flat(parameter), _flat(gradient), v, h, entries["scalars"], settings=settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Literal
@@ -18,11 +18,11 @@ from ._around import warn
 from ._cuda import CudaTable, measure_on_cuda, new_tables
 from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._operations import Operations
-from ._places import Place, has_kernel, places_of
+from ._places import Place, check_whole, has_kernel, lend_gradients, places_of
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
-from ._state import STATE_DTYPES, VECTORS
+from ._state import STATE_DTYPES, VECTORS, entries_of
 from ._table import Table
 
 # The entries of a group beside its parameters and what all groups share.
@@ -111,6 +111,10 @@ class KoalaPlusPlus(Resumable):
     an error in one's loss is an error in all. The first step compares the parameters too, and warns if they are not the
     same. A backend on the GPU, such as NCCL, averages there, and nothing waits.
 
+    The step needs whole tensors. The parts that FullyShardedDataParallel, `fully_shard` and DeepSpeed's ZeRO make of
+    them are an error, but for `per_shard=True`; a DTensor that is `Replicate()` is whole. A part that is taken out of a
+    DTensor before it is given cannot be told from any other tensor.
+
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     are divided by the scale as they are loaded, and stay as they are. On an NVIDIA GPU the kernels ask the scaler,
     nothing waits, and a step in which something was infinite counts all parameters as not finite.
@@ -147,10 +151,13 @@ class KoalaPlusPlus(Resumable):
         process_group: The processes that L and m are averaged over. None: all of them; or a
             `torch.distributed.ProcessGroup`, of those with other minibatches for the same parameters; or False, to
             average nothing, where `step` is given what is averaged already.
+        per_shard: What to do with parameters of which each process has a part: False, an error; True, each process
+            steps its part as a tensor of its own, which is not the step of the whole tensor, and depends on how many
+            processes there are.
 
     Raises:
-        TypeError, ValueError: An argument is not as said; a parameter is sparse, complex, divided over processes, or
-            has elements that share their memory.
+        TypeError, ValueError: An argument is not as said; a parameter is sparse, complex, a part of one that is
+            divided over processes, or has elements that share their memory.
         BackendError: This processor lacks the backend.
     """
 
@@ -178,8 +185,9 @@ class KoalaPlusPlus(Resumable):
         threads: int = 1,
         fallback: Literal["torch", "error"] = "torch",
         process_group: ProcessGroupOrFalse = None,
+        per_shard: bool = False,
     ) -> None:
-        self._ranks = Ranks(process_group)
+        self._ranks = Ranks(process_group, per_shard)
         if fallback not in ("torch", "error"):
             raise ValueError(f"fallback is {fallback!r}, expected 'torch' or 'error'")
         if threads < 1:
@@ -274,7 +282,9 @@ class KoalaPlusPlus(Resumable):
         """Looks at all that may be wrong in this process alone."""
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
+        self._check_given()
         self._current_steppers()
+        self._lend_pieces()
         return (measure_on_cuda if self._tables_on_cuda() else measure)(loss, second_moment)
 
     def write_changes(self) -> None:
@@ -297,6 +307,7 @@ class KoalaPlusPlus(Resumable):
             raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {expected}")
 
     def _check_place(self, place: Place) -> None:
+        check_whole(place, self._steps_parts())
         has_kernel(place)
 
     def _vectors(self) -> Sequence[str]:
@@ -310,6 +321,9 @@ class KoalaPlusPlus(Resumable):
     def _reset(self) -> None:
         # The next step looks at the parameters anew.
         self._steppers: Sequence[Table | Operations] = []
+        # If there are DTensors: all parameters, and the state of those with a gradient, of DTensors' what is here.
+        self._lent: list[Place] = []
+        self._lent_state: dict[Tensor, Any] = {}
         self._count = -1
 
     def _current_steppers(self) -> Sequence[Table | Operations]:
@@ -323,10 +337,16 @@ class KoalaPlusPlus(Resumable):
     def _new_steppers(self) -> Sequence[Table | Operations]:
         configuration = self._configuration
         places = places_of(self.param_groups)
+        for place in places:
+            self._check_place(place)
+        states: MutableMapping[Any, Any] = self.state
+        if any(place.owner is not place.parameter for place in places):
+            self._lent, states = places, self._lent_state
+            places = [place._replace(owner=place.parameter) for place in places]
         kernel = [has_kernel(place) and configuration.backend != "torch" for place in places]
         others = [place for place, has in zip(places, kernel) if not has]
         if others and configuration.backend != "torch":
-            tables, why_not = new_tables(places, self.param_groups, self.state, configuration, self.noise)
+            tables, why_not = new_tables(places, self.param_groups, states, configuration, self.noise)
             if tables:
                 return tables
             device = others[0].parameter.device
@@ -343,10 +363,19 @@ class KoalaPlusPlus(Resumable):
             own = [place for place, has in zip(places, kernel) if has]
             threads = 1 if configuration.is_atomic else configuration.threads
             executor = _executor(threads)
-            steppers.append(Table(own, self.param_groups, self.state, step, threads, executor))
+            steppers.append(Table(own, self.param_groups, states, step, threads, executor))
         if others:
-            steppers.append(Operations(others, self.param_groups, self.state, step))
+            steppers.append(Operations(others, self.param_groups, states, step))
         return steppers
+
+    def _lend_pieces(self) -> None:
+        """Has steppers see what of DTensors, their gradients and their state is in this process."""
+        self._lent_state.clear()
+        for place in lend_gradients(self._lent):
+            if place.parameter.grad is not None:
+                dtype = self.param_groups[place.group]["state_dtype"]
+                entries = entries_of(place, self.state, dtype, self._vectors(), self._ranks.per_shard)
+                self._lent_state[place.parameter] = entries
 
     def _tables_on_cuda(self) -> list[CudaTable]:
         """Those there are; if there are some, there are no other steppers."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._settings import ELEMENT_TYPES
+from ._divided import how_divided, is_dtensor, lend_gradient, piece_of
 
 # What libkoala reads, by dtype.
 TYPES: dict[torch.dtype, int] = {
@@ -17,6 +18,14 @@ TYPES: dict[torch.dtype, int] = {
     torch.float16: ELEMENT_TYPES["float16"],
 }
 
+# Why a part of a tensor is refused, and what to do.
+NEEDS_WHOLE = (
+    "the step needs dot products of whole tensors. Keep parameters whole, as DistributedDataParallel does; or take "
+    "AdamW or SGD, which need none of that; or give per_shard=True, by which each process steps its part as a tensor "
+    "of its own, which is not the step of the whole tensor. Or add up dot products yourself, between "
+    "koala_optim.numpy.dots and apply, the two halves of the step"
+)
+
 
 class Place(NamedTuple):
     """A parameter and where the optimizer has it.
@@ -25,14 +34,16 @@ class Place(NamedTuple):
         parameter: θ, of any shape.
         group: The number of its group.
         name: `parameter "conv.weight"`, or the two numbers if it came without a name.
+        owner: What the group has: the parameter; or a DTensor, and the parameter is what of it is in this process.
     """
 
     parameter: Tensor
     group: int
     name: str
+    owner: Tensor
 
     def __str__(self) -> str:
-        return f"{self.name}, of shape {tuple(self.parameter.shape)},"
+        return f"{self.name}, of shape {tuple(self.owner.shape)},"
 
 
 def places_of(groups: list[dict[str, Any]]) -> list[Place]:
@@ -42,8 +53,28 @@ def places_of(groups: list[dict[str, Any]]) -> list[Place]:
         names = group.get("param_names")
         for index, parameter in enumerate(group["params"]):
             name = f'parameter "{names[index]}"' if names else f"parameter {index} of group {number}"
-            places.append(Place(parameter, number, name))
+            piece = piece_of(parameter) if is_dtensor(parameter) else parameter
+            places.append(Place(piece, number, name, parameter))
     return places
+
+
+def lend_gradients(places: list[Place]) -> list[Place]:
+    """Gives pieces of DTensors their gradients. Returns the places."""
+    for place in places:
+        if place.owner is not place.parameter:
+            lend_gradient(place.owner)
+    return places
+
+
+def check_whole(place: Place, steps_parts: bool) -> None:
+    """Looks at whether a parameter is whole, which it need not be if parts are stepped.
+
+    Raises:
+        TypeError: It is not.
+    """
+    how = how_divided(place.owner)
+    if how is not None and not (steps_parts and "Partial(" not in how):
+        raise TypeError(f"{place} is {how}, but {NEEDS_WHOLE}")
 
 
 def has_kernel(place: Place) -> bool:
@@ -53,11 +84,6 @@ def has_kernel(place: Place) -> bool:
         TypeError: Neither can.
     """
     parameter = place.parameter
-    if type(parameter).__name__ == "DTensor" or type(parameter.data).__name__ == "DTensor":
-        raise TypeError(
-            f"{place} is divided over processes (a DTensor), but the step needs dot products of whole tensors: "
-            "koala_optim.numpy.dots and apply are its two halves, between which those of the parts are added up"
-        )
     if parameter.layout != torch.strided:
         raise TypeError(f"{place} is of layout {parameter.layout}, expected a dense tensor")
     if parameter.dtype not in TYPES:
@@ -111,6 +137,8 @@ def check_gradient(place: Place, gradient: Tensor) -> None:
         TypeError, ValueError: It does not go with the parameter.
     """
     parameter = place.parameter
+    if is_dtensor(gradient):
+        raise TypeError(f"{place} has a DTensor as its gradient, but is none: give the optimizer the DTensor itself")
     if gradient.layout != torch.strided:
         raise TypeError(f"{place} has a gradient of layout {gradient.layout}, expected a dense one")
     if gradient.dtype != parameter.dtype:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._around import warn
+from ._divided import are_flattened, how_divided
 from ._loss import Measurement
 from ._places import Place
 
@@ -49,12 +50,13 @@ class Ranks:
     Args:
         process_group: None: the default group, once torch.distributed is initialized with more than one process; a
             process group; or False: none.
+        per_shard: Whether a part of a tensor is stepped as a tensor of its own.
 
     Raises:
         TypeError: It is something else.
     """
 
-    def __init__(self, process_group: ProcessGroupOrFalse) -> None:
+    def __init__(self, process_group: ProcessGroupOrFalse, per_shard: bool = False) -> None:
         distributed: Any = torch.distributed
         if process_group is not None and process_group is not False:
             known = (distributed.ProcessGroup,) if distributed.is_available() else ()
@@ -62,16 +64,34 @@ class Ranks:
             outside = distributed.is_available() and process_group is distributed.GroupMember.NON_GROUP_MEMBER
             if not (isinstance(process_group, known) or outside):
                 raise TypeError(f"process_group is {process_group!r}, expected a process group, None or False")
-        self._given: Any = process_group
+        self._group: Any = process_group
+        self.per_shard = per_shard
+        # What groups were given, until the first step.
+        self._given: list[list[Tensor]] | None = []
+        # Whether they had flat pieces of it in its place by then.
+        self.flattened = False
         self._compared = False
 
     def __deepcopy__(self, memo: Any) -> Ranks:
-        return Ranks(self._given)
+        ranks: Ranks = Ranks.__new__(Ranks)
+        ranks.__dict__.update(self.__dict__, _given=None, _compared=False)
+        return ranks
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._given is not None and self._given is not False:
+        if self._group is not None and self._group is not False:
             raise TypeError("an optimizer with a process_group of its own cannot be pickled; its state_dict() can be")
-        return {"_given": self._given, "_compared": False}
+        return {**self.__dict__, "_given": None, "_compared": False}
+
+    def give(self, parameters: Sequence[Tensor]) -> None:
+        """Says what a new group has."""
+        if self._given is not None:
+            self._given.append([*parameters])
+
+    def look_at(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Before the first step, looks at whether groups have what they were given."""
+        if self._given is not None:
+            self.flattened = any(are_flattened(given, group["params"]) for given, group in zip(self._given, groups))
+            self._given = None
 
     def agree(
         self, measure: Callable[[], Measurement], places: Callable[[], Sequence[Place]], found_inf: Tensor | None
@@ -88,7 +108,7 @@ class Ranks:
         Raises:
             RuntimeError: `measure` raised on another rank.
         """
-        group = self._group()
+        group = self._current_group()
         if group is None:
             return Agreed(measure(), found_inf)
         failed, mine = None, places()
@@ -106,7 +126,8 @@ class Ranks:
         if waits and rows[:, 0].any():
             raise _elsewhere(group, rows[:, 0])
         if not self._compared:
-            _compare(group, mine, device)
+            # Parts are not the same, and need not be.
+            _compare(group, [place for place in mine if not (self.flattened or how_divided(place.owner))], device)
             self._compared = True
         mean = _mean(rows[:, 2:])
         return Agreed(
@@ -114,12 +135,12 @@ class Ranks:
             None if found_inf is None else rows[:, 1].amax(),
         )
 
-    def _group(self) -> Any:
+    def _current_group(self) -> Any:
         """The process group, if there is more than this process in it."""
         distributed: Any = torch.distributed
-        if self._given is False or not (distributed.is_available() and distributed.is_initialized()):
+        if self._group is False or not (distributed.is_available() and distributed.is_initialized()):
             return None
-        group = distributed.group.WORLD if self._given is None else self._given
+        group = distributed.group.WORLD if self._group is None else self._group
         return group if distributed.get_world_size(group) > 1 else None
 
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .._settings import check_scaling
 from ._around import patch
+from ._divided import local
 from ._loss import Measurement, check_noise
-from ._places import Place, places_of
+from ._places import NEEDS_WHOLE, Place, check_whole, places_of
 from ._ranks import Agreed, Ranks
 from ._state import check_state, entries_of
 
@@ -51,6 +52,7 @@ class Resumable(torch.optim.Optimizer):
         except Exception:
             self.param_groups.pop()
             raise
+        self._ranks.give(group["params"])
         self._reset()
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,6 +124,23 @@ class Resumable(torch.optim.Optimizer):
         """What a GradScaler has said of this step: the scale of the loss, and whether something was infinite."""
         return getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
 
+    def _steps_parts(self) -> bool:
+        """Whether a part of a tensor is stepped as a whole one is."""
+        return self._ranks.per_shard
+
+    def _check_given(self) -> None:
+        """Looks at whether the parameters are those that were given, or flat pieces of them.
+
+        Raises:
+            TypeError: They are pieces, which are not to be stepped.
+        """
+        self._ranks.look_at(self.param_groups)
+        if self._ranks.flattened and not self._steps_parts():
+            for place in places_of(self.param_groups):
+                check_whole(place, steps_parts=False)
+            text = "a group has flat pieces in the place of its parameters"
+            raise TypeError(f"{text}, as DeepSpeed's ZeRO and BF16_Optimizer put them there, but {NEEDS_WHOLE}")
+
     def _agree(self, measure: Callable[[], Measurement]) -> Agreed:
         """What `measure` returns, averaged over the ranks, and what their scalers found: see `Ranks.agree`."""
         return self._ranks.agree(measure, lambda: places_of(self.param_groups), self._scaler()[1])
@@ -164,14 +183,16 @@ class Resumable(torch.optim.Optimizer):
         for identifier, place in zip(identifiers, places):
             entries = given["state"].get(identifier)
             if entries:
+                if place.owner is not place.parameter:
+                    entries = {name: local(entry) for name, entry in entries.items()}
                 check_state(place, entries, self._vectors())
 
     def _restore(self, given: dict[str, Any]) -> None:
         for identifier, place in zip(_identifiers(given), places_of(self.param_groups)):
             entries = given["state"].get(identifier)
             if entries:
-                self.state[place.parameter] = {name: tensor.clone() for name, tensor in entries.items()}
-                entries_of(place, self.state, None, self._vectors())
+                self.state[place.owner] = {name: tensor.clone() for name, tensor in entries.items()}
+                entries_of(place, self.state, None, self._vectors(), self._ranks.per_shard)
         self._reset()
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ._divided import like_owner, local
 from ._places import Place, empty_like, in_order_of
 
 # The vectors of KOALA++.
@@ -41,9 +42,11 @@ def entries_of(
     states: MutableMapping[Any, Any],
     state_dtype: torch.dtype | None,
     vectors: Sequence[str] = VECTORS,
+    per_shard: bool = False,
 ) -> MutableMapping[str, Tensor]:
     """The entries of a parameter in the optimizer's `state`, on the parameter's device and in the order of its memory:
-    those vectors, and the scalars. They are made, of zeros, if there are none.
+    those vectors, and the scalars. They are made, of zeros, if there are none. Those of a DTensor are DTensors, of
+    which this is what is in this process: see `like_owner`.
 
     Raises:
         TypeError, ValueError: There are some that do not go with the parameter.
@@ -51,7 +54,9 @@ def entries_of(
     parameter = place.parameter
     # Metal has no float64.
     wide = torch.float32 if parameter.device.type == "mps" else torch.float64
-    entries: MutableMapping[str, Tensor] = states[parameter]
+    kept: MutableMapping[str, Tensor] = states[place.owner]
+    is_piece = place.owner is not parameter
+    entries = {name: local(entry) for name, entry in kept.items()} if is_piece else kept
     if not entries:
         for name in vectors:
             entries[name] = empty_like(parameter, state_dtype or parameter.dtype).zero_()
@@ -61,6 +66,9 @@ def entries_of(
         for name in vectors:
             entries[name] = in_order_of(parameter, entries[name].to(parameter.device))
         entries["scalars"] = entries["scalars"].to(parameter.device, wide).contiguous()
+    if is_piece:
+        moved = {name: entry for name, entry in entries.items() if name not in kept or entry is not local(kept[name])}
+        kept.update(like_owner(place.owner, moved, per_shard))
     return entries
 
 
