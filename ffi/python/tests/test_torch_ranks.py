@@ -267,7 +267,7 @@ def test_one_process_pays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = new_optimizer(model.parameters(), "koala++")
     model(torch.ones(4, 3)).sum().backward()
     optimizer.step(loss=0.5)
-    assert Ranks(None).agree(lambda: (0.5, 0.25), fail, None) == ((0.5, 0.25), None)  # type: ignore[arg-type]
+    assert Ranks(None).agree(lambda: (0.5, 0.25), [], None) == ((0.5, 0.25), None)
 
 
 def of_a_tensor(rank: int) -> list[Any]:
@@ -283,9 +283,9 @@ def of_a_tensor(rank: int) -> list[Any]:
 
     ranks = Ranks(None)
     found_inf = torch.tensor(float(rank))
-    agreed = ranks.agree(measured, lambda: [], found_inf)
+    agreed = ranks.agree(measured, [], found_inf)
     with pytest.raises((ValueError, RuntimeError)):
-        ranks.agree(fails, lambda: [], None)
+        ranks.agree(fails, [], None)
     return [*agreed, found_inf]
 
 

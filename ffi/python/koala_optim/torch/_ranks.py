@@ -15,7 +15,7 @@ from torch import Tensor
 from ._around import warn
 from ._divided import are_flattened, how_divided
 from ._loss import Measurement
-from ._places import Place
+from ._places import Place, places_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -30,6 +30,10 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 
 # 2⁶⁴ over the golden ratio, as a signed number: it scatters small numbers over 64 bits.
 _SCATTER = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+# What a rank that could not measure has.
+_NOTHING: Measurement = (math.nan, math.nan)
 
 
 class Agreed(NamedTuple):
@@ -94,7 +98,7 @@ class Ranks:
             self._given = None
 
     def agree(
-        self, measure: Callable[[], Measurement], places: Callable[[], Sequence[Place]], found_inf: Tensor | None
+        self, measure: Callable[[], Measurement], groups: list[dict[str, Any]], found_inf: Tensor | None
     ) -> Agreed:
         """The average of what all ranks measured: the same bits on each of them. Each rank counts the same, as it does
         where gradients are averaged. What is not finite on one rank is not finite on any.
@@ -102,7 +106,7 @@ class Ranks:
         Args:
             measure: Measures this rank's loss. If it raises, this process raises that, and the others raise too; but
                 those whose measurement is on a GPU, which they do not wait for, have a measurement that is not finite.
-            places: All parameters of the optimizer.
+            groups: The optimizer's.
             found_inf: As in `Agreed`, of this rank.
 
         Raises:
@@ -111,13 +115,12 @@ class Ranks:
         group = self._current_group()
         if group is None:
             return Agreed(measure(), found_inf)
-        failed, mine = None, places()
-        measurement: Measurement = (math.nan, math.nan)
+        failed, measurement = None, _NOTHING
         try:
             measurement = measure()
         except Exception as error:
             failed = error
-        device = _device_of(group, mine)
+        device = _device_of(group, groups)
         numbers = (failed is not None, 0.0 if found_inf is None else found_inf, *measurement)
         rows = _gather(group, torch.stack([_on(device, number) for number in numbers]))
         if failed is not None:
@@ -127,7 +130,8 @@ class Ranks:
             raise _elsewhere(group, rows[:, 0])
         if not self._compared:
             # Parts are not the same, and need not be.
-            _compare(group, [place for place in mine if not (self.flattened or how_divided(place.owner))], device)
+            whole = [place for place in places_of(groups) if not (self.flattened or how_divided(place.owner))]
+            _compare(group, whole, device)
             self._compared = True
         mean = _mean(rows[:, 2:])
         return Agreed(
@@ -144,13 +148,13 @@ class Ranks:
         return group if distributed.get_world_size(group) > 1 else None
 
 
-def _device_of(group: Any, places: Sequence[Place]) -> torch.device:
+def _device_of(group: Any, groups: list[dict[str, Any]]) -> torch.device:
     """Where the group's backend takes tensors from: where the parameters are, if it does, and on the CPU else. It is
     the same kind of device on all ranks, whatever they were given as the loss.
     """
     pairs = torch.distributed.get_backend_config(group).split(",")
     backends = dict(pair.split(":", 1) for pair in pairs)
-    here = places[0].parameter.device if places else torch.device("cpu")
+    here = next((parameter.device for one in groups for parameter in one["params"]), torch.device("cpu"))
     # gloo takes a GPU's tensors too, over the CPU, which waits for them.
     if backends.get(here.type, "gloo") != "gloo":
         return here
@@ -209,7 +213,8 @@ def _compare(group: Any, places: Sequence[Place], device: torch.device) -> None:
         what = f"{places[index]} has other numbers on rank {rank} than on rank {first}"
     warn(
         f"{what}: replicas that begin apart stay apart. Give all of them the same parameters, as "
-        "DistributedDataParallel does; if they are not meant to be the same, give the process_group of those that are"
+        "DistributedDataParallel does; where they are not meant to be the same, give the process_group of those that "
+        "are, or, if each rank steps some of the tensors, filter this warning"
     )
 
 

@@ -143,7 +143,7 @@ class Resumable(torch.optim.Optimizer):
 
     def _agree(self, measure: Callable[[], Measurement]) -> Agreed:
         """What `measure` returns, averaged over the ranks, and what their scalers found: see `Ranks.agree`."""
-        return self._ranks.agree(measure, lambda: places_of(self.param_groups), self._scaler()[1])
+        return self._ranks.agree(measure, self.param_groups, self._scaler()[1])
 
     def _factor(self, found_inf: Tensor | None) -> float | None:
         """What gradients are to be multiplied by; None: a GradScaler found that they are not finite."""
