@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import MutableMapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Literal
 
@@ -24,6 +23,7 @@ from ._report import Report, report_of
 from ._resumable import Resumable
 from ._state import STATE_DTYPES, VECTORS, entries_of
 from ._table import Table
+from ._threads import Threads
 
 # The entries of a group beside its parameters and what all groups share.
 _OWN = ("lr", "weight_decay", "initial_variance", "process_noise", "variant", "state_dtype")
@@ -362,7 +362,7 @@ class KoalaPlusPlus(Resumable):
         if any(kernel):
             own = [place for place, has in zip(places, kernel) if has]
             threads = 1 if configuration.is_atomic else configuration.threads
-            executor = _executor(threads)
+            executor = Threads(threads - 1) if threads > 1 else None
             steppers.append(Table(own, self.param_groups, states, step, threads, executor))
         if others:
             steppers.append(Operations(others, self.param_groups, states, step))
@@ -380,7 +380,3 @@ class KoalaPlusPlus(Resumable):
     def _tables_on_cuda(self) -> list[CudaTable]:
         """Those there are; if there are some, there are no other steppers."""
         return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
-
-
-def _executor(threads: int) -> Executor | None:
-    return ThreadPoolExecutor(threads - 1, "koala") if threads > 1 else None
