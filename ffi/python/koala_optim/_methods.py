@@ -147,10 +147,10 @@ class Sgd(Method):
 
     Args:
         momentum: In [0, 1), what a step keeps of it.
-        nesterov: Whether a step follows the gradient and the new momentum, as Nesterov has it.
+        nesterov: Whether a step follows the gradient and the new momentum, as Nesterov has it. It needs a momentum.
 
     Raises:
-        ValueError: The momentum is out of its range.
+        ValueError: The momentum is out of its range, or 0 with Nesterov's.
     """
 
     momentum: float = 0.9
@@ -158,6 +158,11 @@ class Sgd(Method):
 
     name = "sgd"
     _kind = lib.KOALA_METHOD_KIND_SGD
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
 
     @property
     def vectors(self) -> tuple[bool, bool]:

@@ -12,19 +12,26 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .. import numpy as kernel
-from .._library import ArgumentError, KoalaError, lib, renamed
-from .._methods import METHODS, KoalaM, KoalaV, Method
-from .._settings import OUTCOMES, OnNonFinite, Settings
+from .._library import ArgumentError, lib
+from .._methods import METHODS, AdamW, KoalaM, KoalaV, Method, Sgd
+from .._settings import OUTCOMES, OnNonFinite, Outcome, Settings
+from ._calls import Call, step_all
+from ._divided import like_owner
 from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
-from ._places import Place, check_gradient, check_whole, has_kernel, in_order_of, layout_of, lend_gradients, places_of
+from ._places import Place, check_gradient, check_whole, empty_like, has_kernel, in_order_of, lend_gradients, places_of
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
 from ._state import entries_of
-from ._table import increment_version
 
-# Those whose steps need the loss.
+# Those whose steps need the loss, and whose numbers all parameters share. The others take a group's own.
 _MEASURES = (KoalaM, KoalaV)
+
+# What all groups share with every method.
+_SHARED = ("method", "predicted", *Resumable._shared)
+
+# What a group of PyTorch's optimizers may ask for, and none of these does.
+_UNKNOWN = ("dampening", "amsgrad")
 
 _NUMBERS = {outcome: number for number, outcome in OUTCOMES.items()}
 
@@ -38,19 +45,24 @@ class Koala(Resumable):
         optimizer.step(loss=losses)
 
     KOALA-M has to predict, which moves the parameters, before the gradients of each step are taken: `predict()`. AdamW
-    and SGD need no loss. Parameters are dense, and on the CPU; a step has the same bits on every machine. Needs NumPy.
+    and SGD need no loss. Parameters are on the CPU; a step has the same bits on every machine. One whose elements lie
+    apart is copied there and back in each step, and a gradient in another order than its parameter is copied. A step
+    uses one thread. Needs NumPy.
 
     `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars". Of
     DTensors, "h" and "v" are DTensors which are divided in the same way, as torch.distributed.checkpoint needs them.
-    What all parameters share is in each group: the method's numbers as "method", whether it has "predicted" since the
-    last step, R as "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit".
+    The numbers of AdamW and SGD are in each group by PyTorch's names, may differ from group to group, and are read in
+    each step, so that schedulers change them: "betas" and "eps"; "momentum" and "nesterov"; and "maximize". What all
+    parameters share is in each group too: the numbers of KOALA-V and KOALA-M, by theirs; the name of the "method";
+    whether it has "predicted" since the last step; R as "measurement_noise", its "noise_decay", "gradient_factor" and
+    "gradient_limit".
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     stay as they are: they are divided by the scale as they are loaded.
 
     Args:
         params: Tensors, or pairs of name and tensor, or dicts with groups of either, which may have an `lr` and a
-            `weight_decay` of their own.
+            `weight_decay` of their own, and those numbers of AdamW and SGD.
         method: Which optimizer, with its numbers.
         lr: η ≥ 0. For AdamW and SGD far less than for the KOALA family, whose default is 1.
         weight_decay: wd ≥ 0; coupled, but for AdamW.
@@ -60,6 +72,8 @@ class Koala(Resumable):
             "unchecked": as "keep_tensor", but AdamW and SGD do not look at the gradient, which saves reading it twice,
             and write what is not finite in it to its place.
         backend: See `koala_optim.backends`.
+        maximize: Whether AdamW and SGD go up the gradient, which is copied for that. KOALA-V and KOALA-M, which take
+            the loss towards zero, cannot.
         process_group: The processes that L and m are averaged over, likewise. AdamW and SGD wait for no other process
             in a step without a loss. With one they do, so that they agree on whether it is finite.
         per_shard: What to do with parameters of which each process has a part, likewise. AdamW and SGD step parts as
@@ -67,15 +81,14 @@ class Koala(Resumable):
             parameters. The numbers that KOALA-V and KOALA-M share among tensors are each process's own then.
 
     Raises:
-        TypeError, ValueError: An argument is not as said, or a parameter is not dense or not on the CPU.
+        TypeError, ValueError: An argument is not as said; or a parameter is sparse, complex, not on the CPU, or has
+            elements that share their memory.
     """
 
-    _shared = ("method", "predicted", *Resumable._shared)
-    _entries = ("lr", "weight_decay", *_shared)
+    _entries = ("lr", "weight_decay", "maximize", *_SHARED)
     _configuration: dict[str, Any]
-    # Of the last step: what was done with each parameter that had a gradient, and its name.
-    _report: kernel.Report | None
-    _names: list[str]
+    # Of the last step: the name of each parameter that had a gradient, and what was done with it.
+    _outcomes: list[tuple[str, Outcome]]
 
     def __init__(
         self,
@@ -91,6 +104,7 @@ class Koala(Resumable):
         gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
         backend: str = "fastest",
+        maximize: bool = False,
         process_group: ProcessGroupOrFalse = None,
         per_shard: bool = False,
     ) -> None:
@@ -102,19 +116,22 @@ class Koala(Resumable):
         self._configuration = {"on_non_finite": on_non_finite, "backend": backend}
         kernel.step_many([], loss=0.0, noise=0.0, **self._configuration)
         self._reset()
+        own = {"lr": lr, "weight_decay": weight_decay, "maximize": maximize}
         shared = {
-            "method": _to_dict(method),
+            "method": method.name,
             "predicted": False,
             **noise_rule(noise, noise_decay, initial_noise),
             "gradient_factor": gradient_factor,
             "gradient_limit": gradient_limit,
         }
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, **shared})
+        super().__init__(params, {**own, **_to_group(method), **shared})
 
     @property
     def method(self) -> Method:
-        """The method, with its shared numbers as they are after the last step."""
-        return _from_dict(self.param_groups[0]["method"])
+        """The method of the first group, with its numbers as they are after the last step: of all groups, but for AdamW
+        and SGD.
+        """
+        return self._methods()[0]
 
     @property
     def noise(self) -> float:
@@ -128,11 +145,15 @@ class Koala(Resumable):
         method = self.method
         if not isinstance(method, KoalaM):
             return
-        trained = [place for place in places_of(self.param_groups) if place.parameter.requires_grad]
-        tensors = [self._lent(place, place.parameter) for place in trained]
-        predicted = kernel.predict(tensors, method, backend=self._configuration["backend"])
-        self._share(method=_to_dict(predicted), predicted=True)
-        increment_version([place.parameter for place in trained])
+        trained = [place for place in places_of(self.param_groups) if place.owner.requires_grad]
+        # The gradients are not looked at.
+        for call in self._calls(trained, self._methods(), lambda place: place.parameter.detach()):
+            method = call.predict(method, self._configuration["backend"])
+        self._share(**_to_group(method), predicted=True)
+
+    def update(self, loss: Number, second_moment: Number | None = None) -> None:
+        """A step with the gradients that are there: `step(loss=loss, second_moment=second_moment)`."""
+        self.step(loss=loss, second_moment=second_moment)
 
     @torch.no_grad()
     def step(  # type: ignore[override]
@@ -151,42 +172,44 @@ class Koala(Resumable):
         """
         loss = given_loss(closure, loss)
         returned = None if closure is None else loss
-        method = self.method
-        if loss is None and not isinstance(method, _MEASURES):
+        if loss is None and self._kind not in _MEASURES:
             (mean, moment), found_inf = measure(0.0, second_moment), self._scaler()[1]
         else:
             (mean, moment), found_inf = self._agree(lambda: self._measure(loss, second_moment))
         factor = self._factor(found_inf)
         if factor is None:
             return returned
-        if not isinstance(method, KoalaM):
-            method = method.predicted()
         noise = next_noise(self.param_groups[0]["noise_decay"], self.noise, (mean, moment))
         if noise is None and self._configuration["on_non_finite"] == "error":
             raise loss_error((mean, moment))
-        # A loss that is not finite keeps every parameter.
-        measured = (math.nan, self.noise) if noise is None else (mean, noise)
 
+        methods = self._methods()
+        if isinstance(methods[0], KoalaV):
+            methods = [methods[0].predicted()] * len(methods)
         places = lend_gradients(places_of(self.param_groups))
         stepped = [place for place in places if place.parameter.grad is not None]
-        tensors = [self._lent(place, _gradient(place)) for place in stepped]
-        try:
-            report = kernel.step_many(
-                tensors,
-                loss=measured[0],
-                noise=measured[1],
-                method=method,
-                gradient_factor=factor,
-                gradient_limit=self.param_groups[0]["gradient_limit"],
-                **self._configuration,
-            )
-        except KoalaError as error:
-            raise renamed(error, lambda number: str(stepped[number])[:-1]) from None
-        self._report, self._names = report, [place.name for place in stepped]
+        calls = self._calls(stepped, methods, self._gradient)
+        reports = step_all(
+            calls,
+            # A loss that is not finite keeps every parameter.
+            loss=math.nan if noise is None else mean,
+            noise=self.noise if noise is None else noise,
+            gradient_factor=factor,
+            gradient_limit=self.param_groups[0]["gradient_limit"],
+            **self._configuration,
+        )
+        self._outcomes = [
+            (place.name, one.outcome)
+            for call, report in zip(calls, reports)
+            for place, one in zip(call.places, report.tensors)
+        ]
         self._share(predicted=False)
-        if noise is not None and not (self._configuration["on_non_finite"] == "keep_all" and report.non_finite):
-            self._share(method=_to_dict(method.corrected(report.gain)), measurement_noise=noise)
-        increment_version([place.parameter for place in stepped])
+        withheld = self._configuration["on_non_finite"] == "keep_all" and any(report.non_finite for report in reports)
+        if noise is not None and not withheld:
+            self._share(measurement_noise=noise)
+            if self._kind in _MEASURES:
+                gain = max((report.gain for report in reports), default=0.0)
+                self._share(**_to_group(methods[0].corrected(gain)))
         return returned
 
     def _measure(self, loss: Number | None, second_moment: Number | None) -> tuple[float, float]:
@@ -201,40 +224,99 @@ class Koala(Resumable):
 
     def report(self) -> Report:
         """What the last step did."""
-        reports = self._report.tensors if self._report else []
-        return report_of(self.noise, zip(self._names, (_NUMBERS[one.outcome] for one in reports)))
+        return report_of(self.noise, ((name, _NUMBERS[outcome]) for name, outcome in self._outcomes))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `KoalaPlusPlus.state_dict`."""
+        self._begin_momentum()
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `KoalaPlusPlus.load_state_dict`. Those of versions that had the method in one entry are taken too."""
+        super().load_state_dict(_as_now(state_dict))
+
+    @property
+    def _kind(self) -> type[Method]:
+        return METHODS[self.defaults["method"]]
+
+    @property
+    def _shared(self) -> tuple[str, ...]:  # type: ignore[override]
+        numbers = _to_group(self._kind()) if self._kind in _MEASURES else ()
+        return (*numbers, *_SHARED)
+
+    def _methods(self) -> list[Method]:
+        """That of each group, with its numbers as they are now.
+
+        Raises:
+            ValueError: A number is out of its range; or it is not the same in all groups, though they share it.
+        """
+        methods = [_method_of(self._kind, group) for group in self.param_groups]
+        for number, method in enumerate(methods):
+            if self._kind in _MEASURES and method != methods[0]:
+                raise ValueError(f"group {number} has {method}, group 0 {methods[0]}, but they share these numbers")
+        return methods
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        Settings(float(group["lr"]), group["weight_decay"])
-        given, own = _from_dict(group["method"]), self.method
-        if given.name != own.name or given.vectors != own.vectors:
-            raise ValueError(f"the state dict is of {given}, and this optimizer of {own}")
+        Settings(float(group["lr"]), float(group["weight_decay"]))
+        given = METHODS.get(group["method"])
+        if given is not self._kind:
+            name = group["method"] if given is None else given.__name__
+            raise ValueError(f"the state dict is of {name}, and this optimizer of {self._kind.__name__}")
+        _method_of(self._kind, group)
 
     def _steps_parts(self) -> bool:
-        return self._ranks.per_shard or not isinstance(self.method, _MEASURES)
+        return self._ranks.per_shard or self._kind not in _MEASURES
 
     def _check_place(self, place: Place) -> None:
         check_whole(place, self._steps_parts())
         if not has_kernel(place):
             raise TypeError(f"{place} is on {place.parameter.device}, where libkoala has only KOALA++")
-        if layout_of(place.parameter) != "dense":
-            raise ValueError(f"{place} has elements that lie apart (strides {place.parameter.stride()})")
 
-    def _vectors(self) -> Sequence[str]:
-        return [name for name, kept in zip(("h", "v"), self.method.vectors) if kept]
+    def _vectors(self, group: dict[str, Any]) -> Sequence[str]:
+        return _vectors_of(_method_of(self._kind, group))
+
+    def _begin_momentum(self) -> None:
+        """Where SGD has a momentum that was 0 when the state was made, it begins at zero, as it would have then."""
+        for place in places_of(self.param_groups) if self._kind is Sgd else ():
+            entries = self.state.get(place.owner, {})
+            if "scalars" in entries and "h" not in entries and self.param_groups[place.group]["momentum"]:
+                made = {"h": empty_like(place.parameter, place.parameter.dtype).zero_()}
+                whole = place.owner is place.parameter
+                entries.update(made if whole else like_owner(place.owner, made, self._ranks.per_shard))
 
     def _reset(self) -> None:
-        self._report, self._names = None, []
+        self._outcomes = []
 
-    def _lent(self, place: Place, gradient: Tensor) -> kernel.Tensor:
-        """A parameter and its state as the kernel takes them, flat in the order of memory."""
+    def _gradient(self, place: Place) -> Tensor:
+        gradient = place.parameter.grad
+        assert gradient is not None
+        check_gradient(place, gradient)
+        gradient = gradient.detach()
+        return gradient.neg() if self.param_groups[place.group]["maximize"] else gradient.resolve_neg()
+
+    def _calls(
+        self, places: Sequence[Place], methods: Sequence[Method], gradient_of: Callable[[Place], Tensor]
+    ) -> list[Call]:
+        """Parameters with their state and gradients, divided by the methods of their groups."""
+        self._begin_momentum()
+        settings = [Settings(float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups]
+        calls: dict[Method, Call] = {}
+        for place in places:
+            method = methods[place.group]
+            call = calls.setdefault(method, Call(method, [], []))
+            call.places.append(place)
+            call.tensors.append(self._lent(place, method, settings[place.group], gradient_of(place)))
+        return [*calls.values()]
+
+    def _lent(self, place: Place, method: Method, settings: Settings, gradient: Tensor) -> kernel.Tensor:
+        """A parameter, its state and its gradient as the kernel takes them, flat in the order of memory."""
         # It may have been moved or given another layout.
         self._check_place(place)
-        parameter, group = place.parameter, self.param_groups[place.group]
-        entries = entries_of(place, self.state, None, self._vectors(), self._ranks.per_shard)
-        v, h = (_flat(entries[name]) if name in entries else None for name in ("v", "h"))
-        settings = Settings(float(group["lr"]), group["weight_decay"])
-        return kernel.Tensor(_flat(parameter), _flat(gradient), v, h, entries["scalars"], settings=settings)
+        parameter, vectors = place.parameter, _vectors_of(method)
+        entries = entries_of(place, self.state, None, vectors, self._ranks.per_shard)
+        v, h = (_flat(entries[name]) if name in vectors else None for name in ("v", "h"))
+        parameters, gradient = (in_order_of(parameter, tensor) for tensor in (parameter.detach(), gradient))
+        return kernel.Tensor(_flat(parameters), _flat(gradient), v, h, entries["scalars"], settings=settings)
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -242,23 +324,58 @@ def _flat(tensor: Tensor) -> Tensor:
     return tensor.detach().as_strided((tensor.numel(),), (1,))
 
 
-def _gradient(place: Place) -> Tensor:
-    gradient = place.parameter.grad
-    assert gradient is not None
-    check_gradient(place, gradient)
-    return in_order_of(place.parameter, gradient.detach().resolve_neg())
+def _vectors_of(method: Method) -> list[str]:
+    return [name for name, kept in zip(("h", "v"), method.vectors) if kept]
 
 
-def _to_dict(method: Method) -> dict[str, Any]:
-    """Plain values, which every way to save can save."""
-    return {"name": method.name, **asdict(method)}  # type: ignore[call-overload]
+def _to_group(method: Method) -> dict[str, Any]:
+    """The numbers of a method as the entries of a group, those of AdamW and SGD as PyTorch has them."""
+    if isinstance(method, AdamW):
+        return {"betas": (method.beta1, method.beta2), "eps": method.epsilon}
+    numbers: dict[str, Any] = asdict(method)  # type: ignore[call-overload]
+    return numbers
 
 
-def _from_dict(given: dict[str, Any]) -> Method:
+def _method_of(kind: type[Method], group: dict[str, Any]) -> Method:
+    """The method with the numbers of a group.
+
+    Raises:
+        ValueError: A number is lacking or out of its range, or the group asks for what the method does not do.
+    """
+    lacking = [name for name in _to_group(kind()) if name not in group]
+    if lacking:
+        raise ValueError(f"a group has no {', '.join(lacking)}, which are numbers of {kind.__name__}")
+    for name in _UNKNOWN:
+        if group.get(name):
+            raise ValueError(f"{name} is {group[name]}, which {kind.__name__} does not have here")
+    if kind in _MEASURES:
+        if group["maximize"]:
+            raise ValueError(f"{kind.__name__} takes the loss towards zero: it cannot maximize")
+        return kind(**{field.name: group[field.name] for field in fields(kind)})
+    if kind is Sgd:
+        return Sgd(float(group["momentum"]), bool(group["nesterov"]))
+    try:
+        beta1, beta2 = group["betas"]
+    except (TypeError, ValueError):
+        raise ValueError(f"betas are {group['betas']}, expected two numbers") from None
+    return AdamW(float(beta1), float(beta2), float(group["eps"]))
+
+
+def _as_now(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """A state dict as it is now, of one of a version that had the method in one entry."""
+    groups = state_dict.get("param_groups", [])
+    if not any(isinstance(group.get("method"), dict) for group in groups):
+        return state_dict
+    return {**state_dict, "param_groups": [_group_as_now(group) for group in groups]}
+
+
+def _group_as_now(group: dict[str, Any]) -> dict[str, Any]:
+    given = group.get("method", {})
     kind = METHODS.get(given.get("name", ""))
     if kind is None:
         raise ValueError(f"the method is {given}, expected one of {', '.join(METHODS)}")
     names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if {*given} != {"name", *names}:
         raise ValueError(f"the method is {given}, expected {', '.join(names)} of {kind.name}")
-    return kind(**{name: given[name] for name in names})
+    method = kind(**{name: given[name] for name in names})
+    return {"maximize": False, **group, **_to_group(method), "method": kind.name}

@@ -310,7 +310,7 @@ class KoalaPlusPlus(Resumable):
         check_whole(place, self._steps_parts())
         has_kernel(place)
 
-    def _vectors(self) -> Sequence[str]:
+    def _vectors(self, group: dict[str, Any]) -> Sequence[str]:
         return VECTORS
 
     def _read_noise(self) -> None:
@@ -374,7 +374,7 @@ class KoalaPlusPlus(Resumable):
         for place in lend_gradients(self._lent):
             if place.parameter.grad is not None:
                 dtype = self.param_groups[place.group]["state_dtype"]
-                entries = entries_of(place, self.state, dtype, self._vectors(), self._ranks.per_shard)
+                entries = entries_of(place, self.state, dtype, VECTORS, self._ranks.per_shard)
                 self._lent_state[place.parameter] = entries
 
     def _tables_on_cuda(self) -> list[CudaTable]:

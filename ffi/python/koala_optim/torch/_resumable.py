@@ -109,8 +109,8 @@ class Resumable(torch.optim.Optimizer):
         """Looks at whether a parameter can be stepped."""
         raise NotImplementedError
 
-    def _vectors(self) -> Sequence[str]:
-        """Those that the state of a parameter has."""
+    def _vectors(self, group: dict[str, Any]) -> Sequence[str]:
+        """Those that the state of a parameter of that group has."""
         raise NotImplementedError
 
     def _read_noise(self) -> None:
@@ -180,19 +180,21 @@ class Resumable(torch.optim.Optimizer):
         if len(identifiers) != len(places):
             text = f"it has {len(identifiers)} parameters, not {len(places)}"
             raise ValueError(f"the state dict is of another model: {text}")
-        for identifier, place in zip(identifiers, places):
+        owners = [group for group in groups for _ in group["params"]]
+        for identifier, place, group in zip(identifiers, places, owners):
             entries = given["state"].get(identifier)
             if entries:
                 if place.owner is not place.parameter:
                     entries = {name: local(entry) for name, entry in entries.items()}
-                check_state(place, entries, self._vectors())
+                check_state(place, entries, self._vectors(group))
 
     def _restore(self, given: dict[str, Any]) -> None:
         for identifier, place in zip(_identifiers(given), places_of(self.param_groups)):
             entries = given["state"].get(identifier)
             if entries:
                 self.state[place.owner] = {name: tensor.clone() for name, tensor in entries.items()}
-                entries_of(place, self.state, None, self._vectors(), self._ranks.per_shard)
+                vectors = self._vectors(self.param_groups[place.group])
+                entries_of(place, self.state, None, vectors, self._ranks.per_shard)
         self._reset()
 
 
