@@ -305,6 +305,8 @@ class KoalaPlusPlus(Resumable):
         if group["state_dtype"] not in STATE_DTYPES:
             expected = ", ".join(map(str, STATE_DTYPES))
             raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {expected}")
+        if group.get("maximize"):
+            raise ValueError("KOALA++ takes the loss towards zero: it cannot maximize")
 
     def _check_place(self, place: Place) -> None:
         check_whole(place, self._steps_parts())
