@@ -212,7 +212,6 @@ def test_a_state_dict_that_lacks_something_changes_nothing(make: Make) -> None:
         if len(saved["state"][0]) > 1:
             refused(lambda given, name=name: given["state"][0].pop(name), ValueError, "has a state of .*expected")
         refused(lambda given, name=name: given["state"][0].update({name: 0.5}), TypeError, f"has {name} of type float")
-    refused(lambda given: given["state"][0].update(other=torch.zeros(4)), ValueError, "expected")
     refused(lambda given: given["state"][0].update(scalars=torch.zeros(3)), ValueError, "scalars of shape")
     refused(lambda given: given["param_groups"][0].update(lr=-1.0), ValueError, "learning rate is -1")
     refused(lambda given: given["param_groups"][0].update(measurement_noise=-1.0), ValueError, "noise is -1")

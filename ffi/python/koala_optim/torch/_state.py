@@ -78,10 +78,11 @@ def check_state(place: Place, entries: Mapping[str, Any], vectors: Sequence[str]
     Raises:
         TypeError, ValueError: They do not.
     """
-    parameter = place.parameter
-    if set(entries) != {*vectors, "scalars"}:
-        raise ValueError(f"{place} has a state of {', '.join(entries)}, expected {', '.join((*vectors, 'scalars'))}")
-    for name, tensor in entries.items():
+    parameter, names = place.parameter, (*vectors, "scalars")
+    if not all(name in entries for name in names):
+        raise ValueError(f"{place} has a state of {', '.join(entries)}, expected {', '.join(names)}")
+    for name in names:
+        tensor = entries[name]
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{place} has {name} of type {type(tensor).__name__}, expected a tensor")
     for name in vectors:
