@@ -23,7 +23,7 @@ from torch_models import digits, perceptron  # noqa: E402
 from torch_processes import Processes  # noqa: E402
 
 from koala_optim import NonFiniteError  # noqa: E402
-from koala_optim.torch import new_optimizer  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, new_optimizer  # noqa: E402
 from koala_optim.torch._ranks import Ranks, _mean, fingerprint  # noqa: E402
 
 FAMILY = ["koala++", "koala-v", "koala-m"]
@@ -143,6 +143,38 @@ def test_process_groups(two: Processes) -> None:
     (first, alone), (second, other) = two.run(in_groups)
     assert same(first, second) and not same(alone, other)
     assert same(first, two.run(replica, "koala++", "samples", {})[0][0])
+
+
+def copied_on_one(rank: int) -> Any:
+    """Steps that rank 0 goes on with by a copy, which has compared nothing yet."""
+    model = torch.nn.parallel.DistributedDataParallel(perceptron())
+    optimizer = optimizer_of(model, "koala++")
+    train(model, optimizer, half(rank), steps=2)
+    return train(model, copy_of(model, optimizer) if rank == 0 else optimizer, half(rank), steps=2)
+
+
+def test_a_copy_on_one_rank(two: Processes) -> None:
+    first, second = two.run(copied_on_one)
+    assert same(first, second)
+
+
+def tensors_divided(rank: int) -> tuple[list[Any], list[str]]:
+    """PyTorch's own optimizer of optimizers, each of which has some of the tensors."""
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    model = torch.nn.parallel.DistributedDataParallel(perceptron())
+    optimizer: Any = ZeroRedundancyOptimizer(model.parameters(), KoalaPlusPlus, lr=0.3, weight_decay=0.01)
+    optimizer.predict = lambda: None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = train(model, optimizer, half(rank))
+    return found, [str(warning.message) for warning in caught]
+
+
+def test_each_rank_steps_some_of_the_tensors(two: Processes) -> None:
+    (first, warned), (second, _) = two.run(tensors_divided)
+    assert any("different numbers of parameters (1, 3)" in text for text in warned)
+    assert same(first, second) and same(first, two.run(replica, "koala++", "samples", {})[0][0])
 
 
 def unusual(rank: int, method: str, what: str) -> Any:

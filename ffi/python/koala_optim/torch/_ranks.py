@@ -105,7 +105,8 @@ class Ranks:
 
         Args:
             measure: Measures this rank's loss. If it raises, this process raises that, and the others raise too; but
-                those whose measurement is on a GPU, which they do not wait for, have a measurement that is not finite.
+                where measurements are on a GPU, which nothing waits for after the first step, the others have one that
+                is not finite.
             groups: The optimizer's.
             found_inf: As in `Agreed`, of this rank.
 
@@ -121,22 +122,22 @@ class Ranks:
         except Exception as error:
             failed = error
         device = _device_of(group, groups)
-        numbers = (failed is not None, 0.0 if found_inf is None else found_inf, *measurement)
+        numbers = (failed is not None, not self._compared, 0.0 if found_inf is None else found_inf, *measurement)
         rows = _gather(group, torch.stack([_on(device, number) for number in numbers]))
         if failed is not None:
             raise failed
-        waits = device.type == "cpu" or not isinstance(measurement, Tensor)
+        waits = device.type == "cpu" or not isinstance(measurement, Tensor) or not self._compared
         if waits and rows[:, 0].any():
             raise _elsewhere(group, rows[:, 0])
-        if not self._compared:
+        if waits and rows[:, 1].any():
             # Parts are not the same, and need not be.
             whole = [place for place in places_of(groups) if not (self.flattened or how_divided(place.owner))]
             _compare(group, whole, device)
             self._compared = True
-        mean = _mean(rows[:, 2:])
+        mean = _mean(rows[:, 3:])
         return Agreed(
             mean if isinstance(measurement, Tensor) else (mean[0].item(), mean[1].item()),
-            None if found_inf is None else rows[:, 1].amax(),
+            None if found_inf is None else rows[:, 2].amax(),
         )
 
     def _current_group(self) -> Any:
