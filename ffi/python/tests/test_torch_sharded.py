@@ -254,7 +254,7 @@ def local_piece(rank: int) -> str:
     try:
         parameter.grad = gradient
         optimizer.step(loss=0.5)
-    except (TypeError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         return str(error)
     return ""
 
