@@ -24,7 +24,7 @@ from torch_processes import Processes  # noqa: E402
 
 from koala_optim import NonFiniteError  # noqa: E402
 from koala_optim.torch import KoalaPlusPlus, new_optimizer  # noqa: E402
-from koala_optim.torch._ranks import Ranks, _mean, fingerprint  # noqa: E402
+from koala_optim.torch._ranks import Ranks, _device_of, _mean, fingerprint  # noqa: E402
 
 FAMILY = ["koala++", "koala-v", "koala-m"]
 METHODS = [*FAMILY, "adamw", "sgd"]
@@ -216,6 +216,30 @@ def test_not_finite_on_one_is_not_finite_on_all(two: Processes, method: str, wha
     assert torch.equal(one, other) and noise == other_noise
 
 
+def with_a_nan(rank: int, method: str, policy: str) -> tuple[list[Any], list[int], float]:
+    """Three steps, in the second of which the loss of rank 1 alone is NaN."""
+    model = torch.nn.parallel.DistributedDataParallel(perceptron())
+    optimizer = optimizer_of(model, method, on_non_finite=policy)
+    non_finite = []
+    for step in range(3):
+        optimizer.predict()
+        optimizer.zero_grad()
+        images, labels = batch(step, half(rank))
+        losses = torch.nn.functional.cross_entropy(model(images), labels, reduction="none")
+        losses.mean().backward()
+        optimizer.step(loss=losses * math.nan if rank == step == 1 else losses)
+        non_finite.append(optimizer.report().non_finite)
+    return [parameter.detach().clone() for parameter in model.parameters()], non_finite, optimizer.noise
+
+
+@pytest.mark.parametrize("policy", ["keep_tensor", "keep_all"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_nan_on_one_rank(two: Processes, method: str, policy: str) -> None:
+    (first, non_finite, noise), (second, other, other_noise) = two.run(with_a_nan, method, policy)
+    assert same(first, second) and noise == other_noise
+    assert non_finite == other == [0, 4, 0]
+
+
 @pytest.mark.parametrize("what", ["shape", "no samples", "none"])
 @pytest.mark.parametrize("method", FAMILY)
 def test_an_error_on_one_is_one_on_all(two: Processes, method: str, what: str) -> None:
@@ -324,6 +348,22 @@ def of_a_tensor(rank: int) -> list[Any]:
 def test_a_measurement_that_is_a_tensor(two: Processes) -> None:
     for rank, (measurement, found_inf, own) in enumerate(two.run(of_a_tensor)):
         assert (measurement.tolist(), found_inf, own) == ([1.5, 2.5], 1, rank)
+
+
+@pytest.mark.parametrize(
+    ("backends", "model", "expected"),
+    [
+        ("cpu:gloo,cuda:gloo", "cpu", "cpu"),
+        ("cpu:gloo,meta:gloo", "meta", "cpu"),
+        ("cpu:gloo,meta:other", "meta", "meta"),
+        ("cpu:gloo,meta:other", "cpu", "cpu"),
+        ("meta:other", "meta", "meta"),
+    ],
+)
+def test_where_ranks_exchange(monkeypatch: pytest.MonkeyPatch, backends: str, model: str, expected: str) -> None:
+    monkeypatch.setattr(torch.distributed, "get_backend_config", lambda group: backends)
+    groups: list[dict[str, Any]] = [{"params": []}, {"params": [torch.ones(2, device=model)]}]
+    assert _device_of(None, groups).type == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 13])
