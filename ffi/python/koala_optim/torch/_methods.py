@@ -172,6 +172,8 @@ class Koala(Resumable):
         """
         loss = given_loss(closure, loss)
         returned = None if closure is None else loss
+        if closure is None and loss is None and self._makes_state():
+            return None
         if loss is None and self._kind not in _MEASURES:
             (mean, moment), found_inf = measure(0.0, second_moment), self._scaler()[1]
         else:

@@ -46,10 +46,10 @@ class Place(NamedTuple):
         return f"{self.name}, of shape {tuple(self.owner.shape)},"
 
 
-def places_of(groups: list[dict[str, Any]]) -> list[Place]:
-    """Every parameter of every group, in order."""
+def places_of(groups: list[dict[str, Any]], first: int = 0) -> list[Place]:
+    """Every parameter of every group, in order; `first` is the number of the first group."""
     places = []
-    for number, group in enumerate(groups):
+    for number, group in enumerate(groups, first):
         names = group.get("param_names")
         for index, parameter in enumerate(group["params"]):
             name = f'parameter "{names[index]}"' if names else f"parameter {index} of group {number}"

@@ -3,7 +3,8 @@ run goes on. All of a state dict is looked at before any of it is taken over."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,11 +12,12 @@ from torch import Tensor
 
 from .._settings import check_scaling
 from ._around import patch
-from ._divided import local
+from ._divided import like_owner, local
 from ._loss import Measurement, check_noise
-from ._places import NEEDS_WHOLE, Place, check_whole, places_of
+from ._names import identifiers_of, in_our_order
+from ._places import NEEDS_WHOLE, Place, check_whole, lend_gradients, places_of
 from ._ranks import Agreed, Ranks
-from ._state import check_state, entries_of
+from ._state import check_scalars, check_state, entries_of, fitting_state, has_state
 
 
 class Resumable(torch.optim.Optimizer):
@@ -41,14 +43,16 @@ class Resumable(torch.optim.Optimizer):
         """
         self._read_noise()
         shared = self.param_groups[0] if self.param_groups else self.defaults
+        for name in self._shared:
+            if isinstance(param_group, dict) and param_group.get(name, shared[name]) != shared[name]:
+                raise _not_shared(name, shared[name], param_group[name])
         super().add_param_group(param_group)
         try:
             group = self.param_groups[-1]
             group.update({name: shared[name] for name in self._shared})
             self._check(group)
-            for place in places_of(self.param_groups):
-                if place.group == len(self.param_groups) - 1:
-                    self._check_place(place)
+            for place in places_of([group], len(self.param_groups) - 1):
+                self._check_place(place)
         except Exception:
             self.param_groups.pop()
             raise
@@ -63,20 +67,26 @@ class Resumable(torch.optim.Optimizer):
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over, as copies, the groups and the state of an optimizer of the same kind and the same model.
+        """Takes over, as copies, the groups and the state of an optimizer of the same kind and the same model. v and h
+        are cast to the type that the parameter's state has here. Where parameters have names on both sides, these say
+        which is which; else their order does. Entries of the state that are not this optimizer's are taken over too.
 
         Raises:
             ValueError, TypeError: They are of another optimizer or another model, and nothing has changed.
         """
-        loaded: list[dict[str, Any]] = []
+        loaded: list[tuple[Tensor, dict[str, Any]]] = []
 
-        def look(optimizer: torch.optim.Optimizer, given: dict[str, Any]) -> None:
-            self._check_state_dict(given)
-            loaded.append(given)
+        def look(optimizer: torch.optim.Optimizer, given: dict[str, Any]) -> dict[str, Any]:
+            self._check_groups(given)
+            given = in_our_order(given, self.param_groups)
+            loaded.extend(self._fitting(given))
+            # PyTorch would cast the state of parameters to their types.
+            own = {*identifiers_of(given)}
+            return {**given, "state": {key: value for key, value in given["state"].items() if key not in own}}
 
         def restore(optimizer: torch.optim.Optimizer) -> None:
-            # What has been loaded is cast to the parameters' types, which state is not of.
-            self._restore(loaded[0])
+            self.state.update(loaded)
+            self._reset()
 
         # Last, after hooks that change the dict; and first, before hooks that look at the state.
         before = self.register_load_state_dict_pre_hook(look)
@@ -150,6 +160,7 @@ class Resumable(torch.optim.Optimizer):
         scale, _ = self._scaler()
         if found_inf is not None and found_inf.item():
             return None
+        self._check_shared()
         factor = float(self.param_groups[0]["gradient_factor"])
         return factor if scale is None else factor / scale.item()
 
@@ -162,7 +173,39 @@ class Resumable(torch.optim.Optimizer):
         check_noise(group["noise_decay"], group["measurement_noise"])
         check_scaling(group["gradient_factor"], group["gradient_limit"])
 
-    def _check_state_dict(self, given: dict[str, Any]) -> None:
+    def _check_shared(self) -> None:
+        """Looks at whether the groups still share what all share.
+
+        Raises:
+            ValueError: Somebody has changed it in one of them.
+        """
+        first = self.param_groups[0]
+        for group in self.param_groups[1:]:
+            for name in self._shared:
+                if group[name] != first[name]:
+                    raise _not_shared(name, first[name], group[name])
+
+    def _makes_state(self) -> bool:
+        """Whether a step without a loss is that of torch.distributed.checkpoint, by which it has an optimizer make its
+        state: the first one, with learning rates and gradients of zero. The state is made then, and nothing else.
+        """
+        if self.state or any(float(group["lr"]) for group in self.param_groups):
+            return False
+        gradients = [(place, place.parameter.grad) for place in lend_gradients(places_of(self.param_groups))]
+        given = [(place, gradient) for place, gradient in gradients if gradient is not None]
+        if not given or any(bool(gradient.any()) for _, gradient in given):
+            return False
+        for place, _ in given:
+            vectors = self._vectors(self.param_groups[place.group])
+            entries_of(place, self.state, self._state_dtype(place), vectors, self._ranks.per_shard)
+        return True
+
+    def _state_dtype(self, place: Place, groups: list[dict[str, Any]] | None = None) -> torch.dtype | None:
+        """What the vectors of a parameter are stored in; None: as the parameter."""
+        dtype: torch.dtype | None = (groups or self.param_groups)[place.group].get("state_dtype")
+        return dtype
+
+    def _check_groups(self, given: dict[str, Any]) -> None:
         lacking = [name for name in ("state", "param_groups") if name not in given]
         if lacking:
             raise ValueError(f"that is no state dict of an optimizer: it has no {', '.join(lacking)}")
@@ -176,28 +219,46 @@ class Resumable(torch.optim.Optimizer):
             for name in self._shared:
                 if group[name] != groups[0][name]:
                     raise ValueError(f"the state dict's groups have {name} of {groups[0][name]} and {group[name]}")
-        identifiers, places = _identifiers(given), places_of(self.param_groups)
+            names = group.get("param_names")
+            if names is not None and len(names) != len(group["params"]):
+                text = f"{len(names)} names and {len(group['params'])} parameters"
+                raise ValueError(f"the state dict's group {index} has {text}")
+
+    def _fitting(self, given: dict[str, Any]) -> list[tuple[Tensor, dict[str, Any]]]:
+        """The parameters, and what their state will be, of a state dict in their order."""
+        identifiers, places = identifiers_of(given), places_of(self.param_groups)
         if len(identifiers) != len(places):
             text = f"it has {len(identifiers)} parameters, not {len(places)}"
             raise ValueError(f"the state dict is of another model: {text}")
-        owners = [group for group in groups for _ in group["params"]]
-        for identifier, place, group in zip(identifiers, places, owners):
+        groups, fitting = given["param_groups"], []
+        for identifier, place in zip(identifiers, places):
             entries = given["state"].get(identifier)
-            if entries:
-                if place.owner is not place.parameter:
-                    entries = {name: local(entry) for name, entry in entries.items()}
-                check_state(place, entries, self._vectors(group))
+            if not entries:
+                continue
+            if not isinstance(entries, Mapping):
+                raise TypeError(f"{place} has a state of type {type(entries).__name__}, expected a dict")
+            own: dict[str, Any] = {}
+            vectors, device = self._vectors(groups[place.group]), place.parameter.device
+            if has_state(entries, vectors):
+                here = {name: local(entry) for name, entry in entries.items()}
+                check_state(place, here, vectors)
+                check_scalars(place, here["scalars"])
+                own = _copies(fitting_state(place, here, self._state_dtype(place, groups), vectors), device)
+            others = _copies({name: value for name, value in entries.items() if name not in own}, device)
+            if place.owner is not place.parameter:
+                own = like_owner(place.owner, own, self._ranks.per_shard)
+            fitting.append((place.owner, {**own, **others}))
+        return fitting
 
-    def _restore(self, given: dict[str, Any]) -> None:
-        for identifier, place in zip(_identifiers(given), places_of(self.param_groups)):
-            entries = given["state"].get(identifier)
-            if entries:
-                self.state[place.owner] = {name: tensor.clone() for name, tensor in entries.items()}
-                vectors = self._vectors(self.param_groups[place.group])
-                entries_of(place, self.state, None, vectors, self._ranks.per_shard)
-        self._reset()
+
+def _copies(entries: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Copies of entries, tensors among them on that device."""
+    return {
+        name: value.detach().to(device, copy=True) if isinstance(value, Tensor) else copy.deepcopy(value)
+        for name, value in entries.items()
+    }
 
 
-def _identifiers(given: dict[str, Any]) -> list[Any]:
-    """The keys of a state dict's state, in the order of the parameters."""
-    return [identifier for group in given["param_groups"] for identifier in group["params"]]
+def _not_shared(name: str, shared: Any, other: Any) -> ValueError:
+    text = f"it is {shared} in the first, and {other} in another one; it is an argument of the optimizer"
+    return ValueError(f"{name} is shared by all groups: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from ._places import Place, empty_like, in_order_of
 
 # The vectors of KOALA++.
 VECTORS = ("v", "h")
+
+# The most steps that a float64 counts.
+_LARGEST_WHOLE = 2**53
 
 STATE_DTYPES = (None, torch.float32, torch.bfloat16)
 
@@ -44,32 +48,43 @@ def entries_of(
     vectors: Sequence[str] = VECTORS,
     per_shard: bool = False,
 ) -> MutableMapping[str, Tensor]:
-    """The entries of a parameter in the optimizer's `state`, on the parameter's device and in the order of its memory:
-    those vectors, and the scalars. They are made, of zeros, if there are none. Those of a DTensor are DTensors, of
-    which this is what is in this process: see `like_owner`.
+    """The entries of a parameter in the optimizer's `state`, on the parameter's device, in the order of its memory and
+    in the type of states: those vectors, and the scalars. They are made, of zeros, if there are none. Those of a
+    DTensor are DTensors, of which this is what is in this process: see `like_owner`. Other entries are not ours.
 
     Raises:
         TypeError, ValueError: There are some that do not go with the parameter.
     """
+    if place.owner not in states:
+        states[place.owner] = {}
+    entries: MutableMapping[str, Any] = states[place.owner]
+    here = {name: local(entry) for name, entry in entries.items()}
+    if has_state(here, vectors):
+        check_state(place, here, vectors)
+    fitting = fitting_state(place, here, state_dtype, vectors)
+    changed = {name: entry for name, entry in fitting.items() if entry is not here.get(name)}
+    entries.update(changed if place.owner is place.parameter else like_owner(place.owner, changed, per_shard))
+    return fitting
+
+
+def has_state(entries: Mapping[str, Any], vectors: Sequence[str] = VECTORS) -> bool:
+    """Whether a parameter has a state, whatever else is there."""
+    return any(name in entries for name in (*vectors, "scalars"))
+
+
+def fitting_state(
+    place: Place, entries: Mapping[str, Any], state_dtype: torch.dtype | None, vectors: Sequence[str] = VECTORS
+) -> dict[str, Tensor]:
+    """Vectors and scalars as a step of the parameter takes them: those that are there, or copies, or zeros."""
     parameter = place.parameter
+    dtype, device = state_dtype or parameter.dtype, parameter.device
     # Metal has no float64.
-    wide = torch.float32 if parameter.device.type == "mps" else torch.float64
-    kept: MutableMapping[str, Tensor] = states[place.owner]
-    is_piece = place.owner is not parameter
-    entries = {name: local(entry) for name, entry in kept.items()} if is_piece else kept
-    if not entries:
-        for name in vectors:
-            entries[name] = empty_like(parameter, state_dtype or parameter.dtype).zero_()
-        entries["scalars"] = torch.zeros(4, dtype=wide, device=parameter.device)
-    else:
-        check_state(place, entries, vectors)
-        for name in vectors:
-            entries[name] = in_order_of(parameter, entries[name].to(parameter.device))
-        entries["scalars"] = entries["scalars"].to(parameter.device, wide).contiguous()
-    if is_piece:
-        moved = {name: entry for name, entry in entries.items() if name not in kept or entry is not local(kept[name])}
-        kept.update(like_owner(place.owner, moved, per_shard))
-    return entries
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    if not has_state(entries, vectors):
+        made = {name: empty_like(parameter, dtype).zero_() for name in vectors}
+        return {**made, "scalars": torch.zeros(4, dtype=wide, device=device)}
+    fitting = {name: in_order_of(parameter, entries[name].to(device, dtype)) for name in vectors}
+    return {**fitting, "scalars": entries["scalars"].to(device, wide).contiguous()}
 
 
 def check_state(place: Place, entries: Mapping[str, Any], vectors: Sequence[str] = VECTORS) -> None:
@@ -80,18 +95,34 @@ def check_state(place: Place, entries: Mapping[str, Any], vectors: Sequence[str]
     """
     parameter, names = place.parameter, (*vectors, "scalars")
     if not all(name in entries for name in names):
-        raise ValueError(f"{place} has a state of {', '.join(entries)}, expected {', '.join(names)}")
+        raise ValueError(f"{place} has a state of {', '.join(map(str, entries))}, expected {', '.join(names)}")
     for name in names:
         tensor = entries[name]
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{place} has {name} of type {type(tensor).__name__}, expected a tensor")
+        if tensor.layout != torch.strided or not tensor.is_floating_point():
+            raise TypeError(f"{place} has {name} of {tensor.dtype} and {tensor.layout}, expected dense real numbers")
+        if tensor.is_meta and not parameter.is_meta:
+            raise TypeError(f"{place} has {name} on meta, where it has no numbers")
     for name in vectors:
-        tensor = entries[name]
-        if tensor.shape != parameter.shape:
-            raise ValueError(f"{place} has a state of another shape: {name} is of {tuple(tensor.shape)}")
-        if tensor.dtype not in (parameter.dtype, torch.float32, torch.bfloat16):
-            raise TypeError(f"{place} is of {parameter.dtype}, which {name} of {tensor.dtype} does not go with")
-    if len({entries[name].dtype for name in vectors}) > 1:
-        raise TypeError(f"{place} has v of {entries['v'].dtype}, h of {entries['h'].dtype}")
+        if entries[name].shape != parameter.shape:
+            raise ValueError(f"{place} has a state of another shape: {name} is of {tuple(entries[name].shape)}")
     if entries["scalars"].shape != (4,):
         raise ValueError(f"{place} has scalars of shape {tuple(entries['scalars'].shape)}, expected four")
+
+
+def check_scalars(place: Place, scalars: Tensor) -> None:
+    """Looks at the numbers, which waits for a device.
+
+    Raises:
+        ValueError: No step leaves such scalars.
+    """
+    values = scalars.tolist()
+    h_h, _, variance, steps = values
+    if not all(map(math.isfinite, values)) or h_h < 0 or variance < 0:
+        text = "expected finite numbers, h·h and S at least 0"
+    elif not (0 <= steps <= _LARGEST_WHOLE and steps == int(steps)):
+        text = "whose last is no number of steps: expected a whole number from 0 to 2^53"
+    else:
+        return
+    raise ValueError(f"{place} has scalars of {values}, {text}")
