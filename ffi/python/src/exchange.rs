@@ -36,7 +36,6 @@ const DIMENSIONS: usize = 8;
 
 /// Everything about a tensor but its address.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq)]
 pub struct Layout {
     device: [i32; 2],
     dimensions: i32,
@@ -71,7 +70,9 @@ pub unsafe extern "C" fn koala_record_layouts(
     layouts: *mut Layout,
     addresses: *mut u64,
 ) -> usize {
-    let record = |place: usize, layout: Layout| {
+    let record = |place: usize, view: &View| {
+        // SAFETY: the view is of an object that lives.
+        let Some(layout) = (unsafe { layout_of(view) }) else { return false };
         // SAFETY: there is room for it, by the caller's promise.
         unsafe { layouts.add(place).write(layout) };
         true
@@ -96,8 +97,8 @@ pub unsafe extern "C" fn koala_compare_layouts(
     layouts: *const Layout,
     addresses: *mut u64,
 ) -> usize {
-    // SAFETY: it was recorded, by the caller's promise.
-    let is_as_before = |place: usize, layout: Layout| layout == unsafe { *layouts.add(place) };
+    // SAFETY: it was recorded, by the caller's promise; the view is of an object that lives.
+    let is_as_before = |place: usize, view: &View| unsafe { lies_as(view, &*layouts.add(place)) };
     // SAFETY: the caller's promise.
     unsafe { walk(api, get_item, list, count, none, addresses, is_as_before) }
 }
@@ -113,7 +114,7 @@ unsafe fn walk(
     count: usize,
     none: *mut c_void,
     addresses: *mut u64,
-    mut take: impl FnMut(usize, Layout) -> bool,
+    mut take: impl FnMut(usize, &View) -> bool,
 ) -> usize {
     // SAFETY: the caller's promise; of a table of any version, the beginning is the same.
     let api = unsafe { &*api };
@@ -132,10 +133,8 @@ unsafe fn walk(
             }
             view.assume_init_ref()
         };
-        // SAFETY: the view is of an object that lives.
-        match unsafe { layout_of(view) } {
-            Some(layout) if take(place, layout) => (),
-            _ => return place,
+        if !take(place, view) {
+            return place;
         }
         // SAFETY: there is room for it.
         unsafe { addresses.add(place).write((view.data.addr() as u64).wrapping_add(view.offset)) };
@@ -168,4 +167,18 @@ unsafe fn layout_of(view: &View) -> Option<Layout> {
         }
     }
     Some(layout)
+}
+
+/// # Safety
+/// The view's arrays are there.
+unsafe fn lies_as(view: &View, layout: &Layout) -> bool {
+    let (seen, known) = ((view.code, view.bits, view.lanes), (layout.code, layout.bits, layout.lanes));
+    view.dimensions == layout.dimensions
+        && seen == known
+        && view.device == layout.device
+        && (0..view.dimensions as usize).all(|dimension| {
+            // SAFETY: arrays of that many, as in a view of which such a layout was made.
+            let lies = unsafe { (*view.extents.add(dimension), *view.strides.add(dimension)) };
+            lies == (layout.extents[dimension], layout.strides[dimension])
+        })
 }

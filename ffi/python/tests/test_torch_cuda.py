@@ -15,6 +15,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from test_torch_edits import check_edits  # noqa: E402
 from torch_models import perceptron  # noqa: E402
 
 from koala_optim._library import check, ffi, lib  # noqa: E402
@@ -135,7 +136,8 @@ def test_settings_are_written_ahead(fake: Fake) -> None:
     model, other = perceptron(), perceptron()
     far, near = optimizer_of(model), optimizer_of(other)
     train(model, far, range(1))
-    far.param_groups[0]["lr"] = 0.25
+    # In other dicts than those of the last step.
+    far.param_groups = [{**group, "lr": 0.25} for group in far.param_groups]
     before = launches(far)
     far.write_changes()
     far.write_changes()
@@ -335,6 +337,27 @@ def test_a_group_that_is_added_goes_on_with_the_noise(fake: Fake) -> None:
     gradients(model, 2)
     optimizer.step(loss=losses(2))
     assert optimizer.report().stepped == 6 and optimizer.report().first_steps == 2
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_edits_between_steps(seed: int, fake: Fake) -> None:
+    assert is_on_cuda(check_edits(seed, KoalaPlusPlus).optimizer)
+
+
+def test_a_noise_that_is_edited_is_used(fake: Fake) -> None:
+    model, other = perceptron(), perceptron()
+    far, near = optimizer_of(model), optimizer_of(other)
+    rules = [{"measurement_noise": 0.25}, {"noise_decay": 0.5}, {"noise_decay": None, "measurement_noise": 0.125}, {}]
+    for step, rule in enumerate(rules):
+        for optimizer, network in ((far, model), (near, other)):
+            fake.on = optimizer is far
+            train(network, optimizer, range(2 * step, 2 * step + 2))
+            # Which has the groups of both know R before it is edited.
+            optimizer.state_dict()
+            optimizer.param_groups[0].update(rule)
+            assert optimizer.noise == optimizer.param_groups[0]["measurement_noise"]
+    assert is_on_cuda(far)
+    assert_same(model, other, (far, near))
 
 
 def test_parameters_whose_elements_lie_apart_and_some_without_gradient(fake: Fake) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from array import array
+from collections.abc import Sequence
+from itertools import compress
 from operator import attrgetter
 from typing import Any, Callable, Optional, Protocol
 
@@ -14,6 +16,7 @@ from .._library import capsule_pointer, path
 Addresses = Optional["array[int]"]
 
 _bytes = attrgetter("nbytes")
+_type = attrgetter("dtype")
 
 
 class Layouts(Protocol):
@@ -23,6 +26,9 @@ class Layouts(Protocol):
         """Where tensors are that should lie as those did: None if one does not, or is None. The next call may write
         into the same array.
         """
+
+    def part(self, selected: Sequence[bool]) -> Layouts:
+        """Those of some of the tensors."""
 
 
 def layouts_of(tensors: list[Tensor]) -> Layouts:
@@ -38,23 +44,32 @@ class Exchanged:
     """`Layouts` in one call, by what PyTorch exports for DLPack since 2.10."""
 
     def __init__(self, tensors: list[Tensor], exchange: int) -> None:
-        self._exchange, self._count = exchange, len(tensors)
-        self._addresses = array("Q", bytes(8 * len(tensors)))
-        self._layouts = ctypes.create_string_buffer(max(1, len(tensors) * _library.koala_layout_size()))
+        self._prepare(bytes(len(tensors) * library.koala_layout_size()), len(tensors), exchange)
         # Whether there is nothing in the tensors that it cannot describe.
-        self.complete = self._call(_library.koala_record_layouts, tensors)
+        self.complete = self._call(library.koala_record_layouts, tensors)
+
+    def part(self, selected: Sequence[bool]) -> Layouts:
+        """See `Layouts.part`."""
+        size, whole = library.koala_layout_size(), self._layouts.tobytes()
+        chosen = b"".join([whole[size * place : size * (place + 1)] for place, is_in in enumerate(selected) if is_in])
+        part = Exchanged.__new__(Exchanged)
+        part._prepare(chosen, len(chosen) // size, self._exchange)
+        return part
+
+    def _prepare(self, layouts: bytes, count: int, exchange: int) -> None:
+        self._exchange, self._count = exchange, count
+        self._addresses, self._layouts = array("Q", bytes(8 * count)), array("B", layouts)
+        self._arrays = self._layouts.buffer_info()[0], self._addresses.buffer_info()[0]
 
     def addresses(self, tensors: list[Tensor]) -> Addresses:
         """See `Layouts.addresses`."""
-        return self._addresses if self._call(_library.koala_compare_layouts, tensors) else None
+        return self._addresses if self._call(library.koala_compare_layouts, tensors) else None
 
     def _call(self, function: Callable[..., int], tensors: list[Tensor]) -> bool:
         if len(tensors) != self._count:
             return False
         try:
-            found = function(
-                self._exchange, _get_item, tensors, self._count, None, self._layouts, self._addresses.buffer_info()[0]
-            )
+            found = function(self._exchange, _get_item, tensors, self._count, None, *self._arrays)
         except Exception:
             # There is one that DLPack cannot describe.
             return False
@@ -67,6 +82,12 @@ class Listed:
     def __init__(self, tensors: list[Tensor]) -> None:
         self._known = self._look(tensors)
 
+    def part(self, selected: Sequence[bool]) -> Layouts:
+        """See `Layouts.part`."""
+        part = Listed([])
+        part._known = tuple(list(compress(known, selected)) for known in self._known)
+        return part
+
     def addresses(self, tensors: list[Tensor]) -> Addresses:
         """See `Layouts.addresses`."""
         try:
@@ -78,8 +99,8 @@ class Listed:
         return None
 
     @staticmethod
-    def _look(tensors: list[Tensor]) -> tuple[list[int], list[tuple[int, ...]]]:
-        return list(map(_bytes, tensors)), list(map(Tensor.stride, tensors))
+    def _look(tensors: list[Tensor]) -> tuple[list[Any], ...]:
+        return list(map(_type, tensors)), list(map(_bytes, tensors)), list(map(Tensor.stride, tensors))
 
 
 def _exchange_api() -> int | None:
@@ -102,6 +123,6 @@ def _load() -> Any:
     return library
 
 
-_library = _load()
+library = _load()
 _exchange = _exchange_api()
 _get_item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value

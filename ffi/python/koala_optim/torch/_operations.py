@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._library import BreakdownError, NonFiniteError, lib
-from .._settings import VARIANTS, Settings, number
+from .._settings import VARIANTS, Settings, check_scaling, number
 from ._places import Place, check_gradient
 from ._state import State, state_of
 
@@ -93,9 +93,14 @@ class Operations:
         self._places, self._groups, self._states, self._step = places, groups, states, step
         self._plans: list[_Plan] = []
 
+    def take(self, groups: list[dict[str, Any]], states: MutableMapping[Any, Any]) -> None:
+        """See `Table.take`."""
+        self._groups, self._states = groups, states
+
     @torch.no_grad()
-    def step(self, loss: float, noise: float, factor: float) -> bool:
-        """See `Table.step`."""
+    def prepare_step(self, loss: float, noise: float, factor: float, alone: bool) -> Callable[[], bool]:
+        """See `Table.prepare_step`."""
+        check_scaling(factor, self._groups[0]["gradient_limit"])
         tensors = defaultdict(list)
         settings = [_settings(group) for group in self._groups]
         for place in self._places:
@@ -103,10 +108,15 @@ class Operations:
                 tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad, factor))
         plans = [self._plan(listed, settings, loss, noise) for listed in tensors.values()]
         goes_on = self._follow_policies(plans)
-        for plan in plans:
-            _carry_out(plan)
-        self._plans = plans
-        return goes_on
+
+        def finish() -> bool:
+            with torch.no_grad():
+                for plan in plans:
+                    _carry_out(plan)
+            self._plans = plans
+            return goes_on
+
+        return finish
 
     def outcomes(self) -> Iterator[tuple[str, int]]:
         """See `Table.outcomes`. Waits for the devices."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import is_, itemgetter
 from typing import Any, Callable, Literal
 
 import torch
@@ -24,6 +26,8 @@ from ._resumable import Resumable
 from ._state import STATE_DTYPES, VECTORS, entries_of
 from ._table import Table
 from ._threads import Threads
+
+_parameters = itemgetter("params")
 
 # The entries of a group beside its parameters and what all groups share.
 _OWN = ("lr", "weight_decay", "initial_variance", "process_noise", "variant", "state_dtype")
@@ -90,9 +94,11 @@ class KoalaPlusPlus(Resumable):
     (`torch.set_flush_denormal`) if bits are to be the same.
 
     `state[parameter]` has the tensors "v" and "h", of the parameter's shape, and "scalars", four float64: h·h, h·v, s
-    and the number of steps. A filter restarts if its scalars are set to zero; the tensors themselves must not be
-    replaced but by `load_state_dict`. What all parameters share is in each group: R as "measurement_noise", its
-    "noise_decay", "gradient_factor" and "gradient_limit".
+    and the number of steps. A filter restarts if its scalars are set to zero, or if the state is not there any more.
+    Between two steps, groups and state may be edited as in every optimizer of PyTorch, and tensors may be replaced by
+    others of their shape, or moved in memory. Entries of other names are left alone. What all parameters share is in
+    each group: R as "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit". Edit it in all
+    groups: a step raises an error where they differ.
 
     On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
     of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
@@ -103,7 +109,7 @@ class KoalaPlusPlus(Resumable):
     has been taken: call `write_changes()` before the capture, and before a replay if settings have changed, but for
     what is written into such an `lr`. A replay reads loss and gradients where they were, whatever steps are taken in
     between. It is of no use any more once `load_state_dict()` or `add_param_group()` was called, the optimizer is gone,
-    or a parameter has moved. None of this has run on a GPU yet.
+    a parameter or its state has moved, or groups have other parameters. None of this has run on a GPU yet.
 
     Where torch.distributed is initialized, each process gives the loss of its own minibatch, and L and m are averaged
     over the processes, each of which counts the same, as `DistributedDataParallel` averages gradients: replicas stay
@@ -144,8 +150,7 @@ class KoalaPlusPlus(Resumable):
         backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
             of PyTorch, as on other devices.
         threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same;
-            with 1, none is started. Policies that may keep all parameters use one thread. An error that libkoala finds
-            in one thread's parameters (memory that overlaps, say) does not keep the others from their step.
+            with 1, none is started. Policies that may keep all parameters use one thread.
         fallback: For parameters that libkoala has no kernel for: "torch", the same mathematics in
             operations of PyTorch, announced by one warning; or "error".
         process_group: The processes that L and m are averaged over. None: all of them; or a
@@ -157,12 +162,14 @@ class KoalaPlusPlus(Resumable):
 
     Raises:
         TypeError, ValueError: An argument is not as said; a parameter is sparse, complex, a part of one that is
-            divided over processes, or has elements that share their memory.
+            divided over processes, or has elements that share their memory; a group has another value of what all
+            groups share.
         BackendError: This processor lacks the backend.
     """
 
     _entries = (*_OWN, *Resumable._shared)
     _configuration: _Configuration
+    _told: tuple[Any, Any] | None
 
     def __init__(
         self,
@@ -206,7 +213,8 @@ class KoalaPlusPlus(Resumable):
         that the step ran on.
         """
         for table in self._tables_on_cuda():
-            return table.noise()
+            if self._told == self._noise_rule():
+                return table.noise()
         return float(self.param_groups[0]["measurement_noise"])
 
     def predict(self) -> None:
@@ -243,7 +251,10 @@ class KoalaPlusPlus(Resumable):
 
         Raises:
             TypeError: There is neither closure nor loss; a gradient is sparse, or of another type than its parameter.
-            ValueError: A shape has changed since the first step; a number is out of its range.
+                (Without a loss, torch.distributed.checkpoint has an optimizer make its state, by gradients and learning
+                rates of zero: that is what such a first step does.)
+            ValueError: A shape has changed since the first step; a number is out of its range; groups differ in what
+                all of them share; two parameters overlap in memory.
             NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
             RuntimeError: Another process could not measure its loss.
             DeviceError: A GPU or its driver does not do as it should: a part of the step may have run. Or the step
@@ -251,9 +262,12 @@ class KoalaPlusPlus(Resumable):
         """
         loss = given_loss(closure, loss)
         returned = None if closure is None else loss
+        if loss is None and closure is None and self._makes_state():
+            return None
         measurement, found_inf = self._agree(lambda: self._measure(loss, second_moment))
-        tables = self._tables_on_cuda()
+        steppers, tables = self._steppers, self._tables_on_cuda()
         if tables:
+            self._check_shared()
             # What one of them refuses is refused before any parameter is written.
             _kept = [table.look() for table in tables]
             if len(tables) > 1:
@@ -272,8 +286,11 @@ class KoalaPlusPlus(Resumable):
             if self._configuration.on_non_finite == "error":
                 raise loss_error((mean, moment))
             mean = math.nan
+        # All that one of them refuses is refused before any parameter is written.
+        measured, alone = (mean, before if noise is None else noise), len(steppers) == 1
+        finishes = [stepper.prepare_step(*measured, factor, alone) for stepper in steppers]
         # Not `all`: each one is to step.
-        goes_on = [stepper.step(mean, before if noise is None else noise, factor) for stepper in self._steppers]
+        goes_on = [finish() for finish in finishes]
         if noise is not None and all(goes_on):
             self._share(measurement_noise=noise)
         return returned
@@ -292,6 +309,8 @@ class KoalaPlusPlus(Resumable):
         it is replayed. A step that is not captured does this itself; on other devices there is nothing to do. A number
         that is written into an `lr` on the GPU is no change: it is read there.
         """
+        if self._steppers:
+            self._current_steppers()
         for table in self._tables_on_cuda():
             table.write_changes()
 
@@ -316,9 +335,10 @@ class KoalaPlusPlus(Resumable):
         return VECTORS
 
     def _read_noise(self) -> None:
-        # What a step on a GPU does not tell.
-        if self._steppers:
+        # What a step on a GPU does not tell, unless somebody has written another R into the groups since.
+        if self._tables_on_cuda() and self._told == self._noise_rule():
             self._share(measurement_noise=self.noise)
+            self._told = self._noise_rule()
 
     def _reset(self) -> None:
         # The next step looks at the parameters anew.
@@ -326,18 +346,35 @@ class KoalaPlusPlus(Resumable):
         # If there are DTensors: all parameters, and the state of those with a gradient, of DTensors' what is here.
         self._lent: list[Place] = []
         self._lent_state: dict[Tensor, Any] = {}
-        self._count = -1
+        # Of what the steppers were made: the parameters, and what groups say of how many and which state they have.
+        self._stepped: list[Tensor] = []
+        self._shape: list[tuple[int, Any]] = []
+        # R and its rule, as the groups had them when a GPU was told, or last told R.
+        self._told = None
+
+    def _noise_rule(self) -> tuple[Any, Any]:
+        group = self.param_groups[0]
+        return group["measurement_noise"], group["noise_decay"]
 
     def _current_steppers(self) -> Sequence[Table | Operations]:
-        count = sum([len(group["params"]) for group in self.param_groups])
-        if count != self._count:
+        groups = self.param_groups
+        parameters = list(chain.from_iterable(map(_parameters, groups)))
+        shape = [(len(group["params"]), group.get("state_dtype")) for group in groups]
+        is_as_before = shape == self._shape and all(map(is_, parameters, self._stepped))
+        if not is_as_before or (self._tables_on_cuda() and self._told != self._noise_rule()):
             self._read_noise()
             self._steppers = self._new_steppers()
-            self._count = count
+            self._stepped, self._shape, self._told = parameters, shape, self._noise_rule()
+        for stepper in self._steppers:
+            stepper.take(groups, self._lent_state if self._lent else self.state)
         return self._steppers
 
     def _new_steppers(self) -> Sequence[Table | Operations]:
         configuration = self._configuration
+        for index, group in enumerate(self.param_groups):
+            lacking = [name for name in self._entries if name not in group]
+            if lacking:
+                raise ValueError(f"group {index} has no {', '.join(lacking)}")
         places = places_of(self.param_groups)
         for place in places:
             self._check_place(place)

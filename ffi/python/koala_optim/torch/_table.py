@@ -1,7 +1,7 @@
 """The parameters that libkoala steps: a table of their memory, made once, and one call for a step.
 
-A step asks whether every parameter and gradient lies as before; only if one does not does it look closer. Then it
-writes where the gradients are, and calls.
+A step asks whether every parameter, gradient and entry of the state is there and lies as before; only if one does not
+does it look closer. Then it writes where the gradients are, and calls.
 """
 
 from __future__ import annotations
@@ -18,20 +18,22 @@ from torch import Tensor
 
 from .._library import check, ffi, lib
 from .._settings import STATE_TYPES, VARIANTS, number
+from ._known import KnownState
 from ._layouts import Layouts, layouts_of
 from ._places import TYPES, Place, check_gradient, empty_like, in_order_of, layout_of
-from ._state import State, state_of
+from ._state import VECTORS, State, state_of
 
 _gradient = attrgetter("grad")
 
 
 class _Row(NamedTuple):
-    """What a parameter has in the table, and what keeps it alive."""
+    """What a parameter has in the table, but for its gradient."""
 
-    struct: Any
-    state: State
-    # Where the parameter is; and what is stepped in its place, if its elements lie apart.
-    pointer: int
+    # Of what it was made: where parameter and state are, and their types and lengths.
+    key: tuple[Any, ...]
+    # The struct, as it lies in memory.
+    content: bytes
+    # What is stepped in the place of a parameter whose elements lie apart.
     work: Tensor | None
 
 
@@ -70,21 +72,24 @@ class Table:
         self._ends = [sum(map(len, parts[: index + 1])) for index in range(len(parts))]
         self._parameters = [place.parameter for place in self._places]
         self._rows: list[_Row | None] = [None] * len(self._places)
+        # Which rows say what is: not those of parameters that have not been looked at since something changed.
+        self._is_valid = [False] * len(self._places)
         self._groups, self._states, self._step, self._executor = groups, states, step, executor
         self._values: list[tuple[Any, ...]] = [()] * len(groups)
         self._settings = ffi.new("koala_settings[]", len(groups))
         for settings in self._settings:
             settings.size = ffi.sizeof("koala_settings")
         step.groups, step.group_count = self._settings, len(groups)
-        # What the last step found: which parameters have a gradient, and of those how both lie, and where the parameter
-        # is.
+        # What the rows are of: how all parameters lie, and where, and what the state has.
+        self._parameter_layouts: Layouts = layouts_of([])
+        self._pointers = array("Q")
+        self._known_state: KnownState | None = None
+        # What the last step found: which parameters have a gradient, and how that lies.
         self._present: list[bool] = []
         self._all_present = False
         self._active: list[Place] = []
         self._active_parameters: list[Tensor] = []
-        self._parameter_layouts: Layouts = layouts_of([])
         self._gradient_layouts: Layouts = layouts_of([])
-        self._pointers = array("Q")
         # Whether a gradient has to be copied in each step, and the parameters that have to be.
         self._copies = False
         self._works: list[tuple[Tensor, Tensor]] = []
@@ -93,25 +98,38 @@ class Table:
         self._words = memoryview(b"")
         self._calls: list[tuple[Any, ...]] = []
 
-    def step(self, loss: float, noise: float, factor: float) -> bool:
-        """Steps every parameter that has a gradient, multiplied by that factor.
+    def take(self, groups: list[dict[str, Any]], states: MutableMapping[Any, Any]) -> None:
+        """Goes on with these: as many groups with the same parameters in them, and the state that there is now."""
+        self._groups, self._states = groups, states
+
+    def prepare_step(self, loss: float, noise: float, factor: float, alone: bool) -> Callable[[], bool]:
+        """Looks at all that a step of every parameter that has a gradient, multiplied by that factor, would use.
+
+        Args:
+            alone: Whether nothing else is stepped, so that libkoala may look as it steps.
 
         Returns:
-            Whether the noise goes on: not if "keep_all" kept them all.
+            What takes the step, and says whether the noise goes on: not if "keep_all" kept all parameters.
 
         Raises:
             TypeError, ValueError: A parameter, gradient, state or setting is not as it has to be. Nothing has been
-                written.
-            NonFiniteError, BreakdownError: As the policies say.
+                written. What is returned raises them too.
+            NonFiniteError, BreakdownError: As the policies say, and only by what is returned.
         """
         step = self._step
         step.gradient_factor, step.gradient_limit = factor, self._groups[0]["gradient_limit"]
         step.loss, step.noise = loss, noise
-        _kept = self.look()
-        self._take_step(self._call)
-        if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
-            return True
-        return not any(call[-1].non_finite for call in self._calls)
+        kept = self.look()
+        if len(self._calls) > 1 or not alone:
+            self._have_all_looked_at()
+
+        def finish(_kept: Any = kept) -> bool:
+            self._take_step(self._call)
+            if step.on_non_finite != lib.KOALA_ON_NON_FINITE_KEEP_ALL:
+                return True
+            return not any(call[-1].non_finite for call in self._calls)
+
+        return finish
 
     def look(self) -> Any:
         """Looks at gradients and settings, and has the table say what the next step takes.
@@ -144,42 +162,72 @@ class Table:
 
     def _gradients(self) -> tuple[array[int], Any]:
         """Where the gradients are, with the table fit for them; and what has to be kept until the step is done."""
-        gradients: list[Tensor] = list(map(_gradient, self._parameters))
-        given = gradients
-        known = not self._copies
+        gradients: list[Tensor | None] = list(map(_gradient, self._parameters))
+        given: list[Any] = gradients
+        present = self._present
         if not self._all_present:
             present = [gradient is not None for gradient in gradients]
-            known = known and present == self._present
             given = list(compress(gradients, present))
-        if known:
+        rows_are_valid = self._rows_are_valid()
+        if rows_are_valid and not self._copies and present == self._present:
             addresses = self._gradient_layouts.addresses(given)
-            if addresses is not None and self._parameter_layouts.addresses(self._active_parameters) == self._pointers:
+            if addresses is not None:
                 return addresses, given
         with torch.no_grad():
-            lent = self._arrange(gradients)
+            lent = self._arrange(gradients, rows_are_valid)
         return array("Q", map(Tensor.data_ptr, lent)), lent
 
-    def _arrange(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
-        """Looks at everything, and makes the table fit."""
+    def _rows_are_valid(self) -> bool:
+        """Whether parameters and state are where they were when the rows were made."""
+        if self._known_state is None or self._parameter_layouts.addresses(self._parameters) != self._pointers:
+            return False
+        return self._known_state.is_in(self._states)
+
+    def _arrange(self, gradients: Sequence[Tensor | None], rows_are_valid: bool) -> list[Tensor]:
+        """Looks at everything that may have changed, and makes the table fit."""
         present = [gradient is not None for gradient in gradients]
         given = [gradient for gradient in gradients if gradient is not None]
-        places = list(compress(self._places, present))
         self._present = []  # Unless all goes well, the next step looks again.
         self._all_present = False
-        lent, rows = [], []
-        for index, (place, gradient) in enumerate(zip(self._places, gradients)):
-            if gradient is not None:
-                check_gradient(place, gradient)
-                rows.append(self._row(index, place))
-                lent.append(in_order_of(place.parameter, gradient.detach().resolve_neg()))
+        if not rows_are_valid:
+            self._known_state = None
+            self._is_valid = [False] * len(self._places)
+        if not all(compress(self._is_valid, present)):
+            self._known_state = None
+            self._make_rows(present)
+        rows = [row for row in compress(self._rows, present) if row is not None]
+        self._active = list(compress(self._places, present))
+        self._active_parameters = [place.parameter for place in self._active]
+        self._works = [(place.parameter, row.work) for place, row in zip(self._active, rows) if row.work is not None]
+        lent = self._lend(given, present)
         self._fill(rows, present)
-        parameters = [place.parameter for place in places]
-        self._active, self._active_parameters = places, parameters
-        self._works = [(place.parameter, row.work) for place, row in zip(places, rows) if row.work is not None]
-        self._parameter_layouts, self._gradient_layouts = layouts_of(parameters), layouts_of(given)
-        self._pointers = array("Q", [row.pointer for row in rows])
-        self._copies = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
         self._present, self._all_present = present, all(present)
+        return lent
+
+    def _make_rows(self, present: Sequence[bool]) -> None:
+        """Makes the rows of parameters that have a gradient, and remembers what all rows are of."""
+        for index, (place, has_gradient) in enumerate(zip(self._places, present)):
+            if has_gradient and not self._is_valid[index]:
+                self._rows[index] = self._row(index, place)
+                self._is_valid[index] = True
+        _check_apart(self._places, [row if valid else None for row, valid in zip(self._rows, self._is_valid)])
+        self._parameter_layouts = layouts_of(self._parameters)
+        self._pointers = array("Q", map(Tensor.data_ptr, self._parameters))
+        self._known_state = KnownState(self._states, (*VECTORS, "scalars"))
+
+    def _lend(self, given: list[Tensor], present: Sequence[bool]) -> list[Tensor]:
+        """The gradients as libkoala reads them: those that lie as their parameters do are not copied."""
+        self._gradient_layouts = self._parameter_layouts.part(present)
+        as_parameters = not self._works and self._gradient_layouts.addresses(given) is not None
+        if as_parameters and not any(map(Tensor.is_neg, given)):
+            self._copies = False
+            return given
+        lent = []
+        for place, gradient in zip(self._active, given):
+            check_gradient(place, gradient)
+            lent.append(in_order_of(place.parameter, gradient.detach().resolve_neg()))
+        self._copies = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
+        self._gradient_layouts = layouts_of(given)
         return lent
 
     def _is_here(self, parameter: Tensor) -> bool:
@@ -188,9 +236,9 @@ class Table:
     def _fill(self, rows: list[_Row], present: list[bool]) -> None:
         count = len(rows)
         self._table = ffi.new(f"{self._struct_name}[]", count)
-        for index, row in enumerate(rows):
-            self._table[index] = row.struct[0]
-        self._words = memoryview(ffi.buffer(self._table)).cast("B").cast("Q")
+        content = ffi.buffer(self._table)
+        content[:] = b"".join([row.content for row in rows])
+        self._words = memoryview(content).cast("B").cast("Q")
         self._reports = ffi.new("koala_tensor_report[]", count)
         ends = [sum(present[:end]) for end in self._ends]
         self._calls = []
@@ -202,21 +250,21 @@ class Table:
     def _row(self, index: int, place: Place) -> _Row:
         """What the table says of a parameter, but for its gradient."""
         parameter, known = place.parameter, self._rows[index]
-        state = state_of(place, self._states, self._groups[place.group]["state_dtype"])
-        if known is not None and known.pointer == parameter.data_ptr() and _same(known.state, state):
-            if known.struct.length == parameter.numel() and known.struct.type == TYPES[parameter.dtype]:
-                return known
         if not self._is_here(parameter):
             raise ValueError(f"{place} is on {parameter.device}, but was on {self._where} before")
-        work = None if layout_of(parameter) == "dense" else empty_like(parameter, parameter.dtype)
+        state = state_of(place, self._states, self._groups[place.group]["state_dtype"])
+        layout = layout_of(parameter)
+        key = (*map(Tensor.data_ptr, (parameter, *state)), parameter.numel(), parameter.dtype, state.v.dtype, layout)
+        if known is not None and known.key == key:
+            return known
+        work = None if layout == "dense" else empty_like(parameter, parameter.dtype)
         struct = ffi.new(f"{self._struct_name} *")
         struct.size = ffi.sizeof(self._struct_name)
         struct.length = parameter.numel()
         struct.type = TYPES[parameter.dtype]
         struct.parameters = address_of(parameter if work is None else work)
         self._describe_state(struct, index, state)
-        row = self._rows[index] = _Row(struct, state, parameter.data_ptr(), work)
-        return row
+        return _Row(key, bytes(ffi.buffer(struct)), work)
 
     def _describe_state(self, struct: Any, index: int, state: State) -> None:
         place = self._places[index]
@@ -253,9 +301,26 @@ class Table:
                 yield index
                 self._values[index] = values
 
+    def _have_all_looked_at(self) -> None:
+        """Has libkoala look at the whole table, so that no part of it is written if another one is wrong. A tensor is
+        added to which no group belongs: libkoala refuses it, after all others, before it writes.
+        """
+        count = len(self._active)
+        table = ffi.new(f"{self._struct_name}[]", count + 1)
+        ffi.buffer(table)[:] = bytes(self._words) + bytes(ffi.sizeof(self._struct_name))
+        scalars = ffi.new("koala_scalars *")
+        table[count].size, table[count].scalars = ffi.sizeof(self._struct_name), scalars
+        table[count].group = len(self._groups)
+        status = lib.koala_step_tensors(self._step, table, count + 1, ffi.NULL, ffi.NULL)
+        if status != lib.KOALA_STATUS_UNKNOWN_GROUP:
+            check(status, self._name)
+
+    def _name(self, place: int) -> str:
+        return str(self._active[place])[:-1]
+
     def _call(self) -> None:
         calls = self._calls
-        if len(calls) == 1 or self._executor is None:
+        if len(calls) <= 1 or self._executor is None:
             for call in calls:
                 self._call_library(*call)
             return
@@ -271,7 +336,7 @@ class Table:
     def _call_library(self, table: Any, count: int, reports: Any, report: Any) -> None:
         first = table - self._table
         status = lib.koala_step_tensors(self._step, table, count, reports, report)
-        check(status, lambda place: str(self._active[first + place])[:-1])
+        check(status, lambda place: self._name(first + place))
 
 
 def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
@@ -283,6 +348,22 @@ def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
         parts[lightest].append(index)
         loads[lightest] += places[index].parameter.numel()
     return [[places[index] for index in sorted(part)] for part in parts]
+
+
+def _check_apart(places: Sequence[Place], rows: Sequence[_Row | None]) -> None:
+    """Looks at whether parameters share memory, which libkoala asks of each tensor alone.
+
+    Raises:
+        ValueError: Two of them do.
+    """
+    ranges = sorted(
+        (place.parameter.data_ptr(), place.parameter.data_ptr() + place.parameter.nbytes, index)
+        for index, (place, row) in enumerate(zip(places, rows))
+        if row is not None and row.work is None and place.parameter.numel()
+    )
+    for (_, end, one), (begin, _, other) in zip(ranges, ranges[1:]):
+        if begin < end:
+            raise ValueError(f"{places[min(one, other)]} and {str(places[max(one, other)])[:-1]} overlap in memory")
 
 
 def address_of(tensor: Tensor) -> Any:
@@ -304,7 +385,3 @@ def increment_version(tensors: list[Tensor]) -> None:
         # Before PyTorch 2.7 it takes one.
         for tensor in tensors:
             torch.autograd.graph.increment_version(tensor)
-
-
-def _same(one: State, other: State) -> bool:
-    return all(left is right for left, right in zip(one, other))
