@@ -146,6 +146,28 @@ def test_a_replicated_dtensor_is_whole(two: Processes, method: str) -> None:
     assert same(plain, one) and same(plain, other)
 
 
+def then_plain(rank: int) -> bool:
+    """Whether plain parameters that take the place of DTensors are stepped, by the optimizer that had these."""
+    model = model_of("replicated")
+    optimizer = optimizer_of(model, "koala++")
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(loss=0.5)
+    plain = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))]
+    optimizer.param_groups[0]["params"] = plain
+    optimizer.param_groups[0].pop("param_names")
+    for parameter in plain:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(loss=0.5)
+    return all(float(parameter[0]) < 1 for parameter in plain) and all(
+        parameter in optimizer.state for parameter in plain
+    )
+
+
+def test_plain_parameters_in_the_place_of_dtensors(two: Processes) -> None:
+    assert two.run(then_plain) == [True, True]
+
+
 def each_its_shard(rank: int, method: str) -> bool:
     """Whether per_shard steps a shard as the tensor that it is."""
     model = model_of("fsdp2")

@@ -378,9 +378,9 @@ class KoalaPlusPlus(Resumable):
         places = places_of(self.param_groups)
         for place in places:
             self._check_place(place)
-        states: MutableMapping[Any, Any] = self.state
-        if any(place.owner is not place.parameter for place in places):
-            self._lent, states = places, self._lent_state
+        self._lent = places if any(place.owner is not place.parameter for place in places) else []
+        states: MutableMapping[Any, Any] = self._lent_state if self._lent else self.state
+        if self._lent:
             places = [place._replace(owner=place.parameter) for place in places]
         kernel = [has_kernel(place) and configuration.backend != "torch" for place in places]
         others = [place for place, has in zip(places, kernel) if not has]
