@@ -141,7 +141,11 @@ def test_state_dicts_have_the_numbers_of_each_group(make: Callable[..., tuple[An
         schedule.step()
     resumed = [torch.nn.Parameter(one) for one in copied(whole)]
     other, _ = make(groups(resumed, {}, {}), model())
-    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    saved = copy.deepcopy(optimizer.state_dict())
+    if make is adamw:
+        # As JSON and torch.distributed.checkpoint have it.
+        saved["param_groups"][0]["betas"] = list(saved["param_groups"][0]["betas"])
+    other.load_state_dict(saved)
     for one, two in zip(optimizer.param_groups, other.param_groups):
         assert {**one, "params": 0} == {**two, "params": 0}
     for parameters, each in ((whole, optimizer), (resumed, other)):
@@ -341,17 +345,18 @@ ORDERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("method", ["koala++", "koala-v", "koala-m", "adamw", "sgd"])
-def test_orders_of_memory(method: str, order: str, maximize: bool) -> None:
-    if maximize and method.startswith("koala"):
-        pytest.skip("it has no maximize")
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(method, {}) for method in ("koala++", "koala-v", "koala-m", "adamw", "sgd")]
+    + [(method, {"maximize": True}) for method in ("adamw", "sgd")],
+    ids=str,
+)
+def test_orders_of_memory(method: str, options: dict[str, Any], order: str) -> None:
     of_parameter, of_gradient = ORDERS[order]
     start, found = torch.randn(4, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64), []
     for laid_out in (True, False):
         one = torch.nn.Parameter(of_parameter(start.clone()) if laid_out else start.clone())
-        options = {"maximize": True} if maximize else {}
         optimizer = new_optimizer([one], method, lr=0.1, weight_decay=0.1, **options)
         for number in range(3):
             optimizer.predict()

@@ -22,8 +22,10 @@ def new_optimizer(
 ) -> KoalaPlusPlus | Koala:
     """An optimizer of that method.
 
-    A training loop that calls `predict()` before it takes gradients, and then `step(loss=losses)`, fits all of them.
-    What suits as `lr` differs: about 1 for the KOALA family, far less for AdamW and SGD.
+    A training loop that calls `predict()` before it takes gradients, and then `step(loss=losses)` or `update`, fits all
+    of them. What suits as `lr` differs: about 1 for the KOALA family, far less for AdamW and SGD. So does where a step
+    runs: that of KOALA++ on any device, and on the CPU by as many `threads` as it is given; the others' on the CPU, by
+    one thread, and with more to do for each parameter beside the step itself.
 
     >>> import torch
     >>> from koala_optim import AdamW

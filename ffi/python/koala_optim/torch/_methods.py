@@ -364,15 +364,17 @@ def _method_of(kind: type[Method], group: dict[str, Any]) -> Method:
 
 
 def _as_now(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A state dict as it is now, of one of a version that had the method in one entry."""
-    groups = state_dict.get("param_groups", [])
-    if not any(isinstance(group.get("method"), dict) for group in groups):
+    """A state dict as it is now: also of one of a version that had the method in one entry."""
+    if "param_groups" not in state_dict:
         return state_dict
-    return {**state_dict, "param_groups": [_group_as_now(group) for group in groups]}
+    return {**state_dict, "param_groups": [_group_as_now(group) for group in state_dict["param_groups"]]}
 
 
 def _group_as_now(group: dict[str, Any]) -> dict[str, Any]:
-    given = group.get("method", {})
+    given = group.get("method")
+    if not isinstance(given, dict):
+        # Some ways to save leave a list of a tuple.
+        return {**group, "betas": tuple(group["betas"])} if isinstance(group.get("betas"), list) else group
     kind = METHODS.get(given.get("name", ""))
     if kind is None:
         raise ValueError(f"the method is {given}, expected one of {', '.join(METHODS)}")
