@@ -230,6 +230,16 @@ def test_what_is_not_finite_is_said_where_it_is_an_error() -> None:
     assert optimizer.method == KoalaV() and optimizer.noise == 1
 
 
+def test_a_prediction_without_a_parameter_to_train() -> None:
+    parameters = model()
+    for one in parameters:
+        one.requires_grad_(False)
+    optimizer = Koala(parameters, KoalaM())
+    before = bits(parameters)
+    optimizer.predict()
+    assert bits(parameters) == before and optimizer.method == KoalaM().predicted() != KoalaM()
+
+
 def test_only_this_needs_numpy(tmp_path: pathlib.Path) -> None:
     program = """
 import sys

@@ -52,10 +52,10 @@ class Koala(Resumable):
     `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars". Of
     DTensors, "h" and "v" are DTensors which are divided in the same way, as torch.distributed.checkpoint needs them.
     The numbers of AdamW and SGD are in each group by PyTorch's names, may differ from group to group, and are read in
-    each step, so that schedulers change them: "betas" and "eps"; "momentum" and "nesterov"; and "maximize". What all
-    parameters share is in each group too: the numbers of KOALA-V and KOALA-M, by theirs; the name of the "method";
-    whether it has "predicted" since the last step; R as "measurement_noise", its "noise_decay", "gradient_factor" and
-    "gradient_limit".
+    each step, so that schedulers change them: "betas" and "eps"; "momentum" and "nesterov"; and "maximize". Where they
+    do differ, gradients are read once more. What all parameters share is in each group too: the numbers of KOALA-V and
+    KOALA-M, by theirs; the name of the "method"; whether it has "predicted" since the last step; R as
+    "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit".
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
     stay as they are: they are divided by the scale as they are loaded.
@@ -146,10 +146,10 @@ class Koala(Resumable):
         if not isinstance(method, KoalaM):
             return
         trained = [place for place in places_of(self.param_groups) if place.owner.requires_grad]
-        # The gradients are not looked at.
-        for call in self._calls(trained, self._methods(), lambda place: place.parameter.detach()):
-            method = call.predict(method, self._configuration["backend"])
-        self._share(**_to_group(method), predicted=True)
+        # The gradients are not looked at. All groups share a method, so that there is one call, or no parameter.
+        calls = self._calls(trained, self._methods(), lambda place: place.parameter.detach())
+        predicted = calls[0].predict(method, self._configuration["backend"]) if calls else method.predicted()
+        self._share(**_to_group(predicted), predicted=True)
 
     def update(self, loss: Number, second_moment: Number | None = None) -> None:
         """A step with the gradients that are there: `step(loss=loss, second_moment=second_moment)`."""
