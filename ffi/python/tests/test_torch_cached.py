@@ -4,6 +4,7 @@ memory is may be edited between two steps, as in torch.optim.SGD."""
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
 from collections import defaultdict
@@ -15,7 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numpy")
 
 from koala_optim import AdamW, KoalaM, KoalaV, Sgd  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus, _known  # noqa: E402
+from koala_optim.torch import Koala, KoalaPlusPlus, _known, _optimizer, _table  # noqa: E402
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "KOALA++": KoalaPlusPlus,
@@ -417,3 +418,30 @@ def test_what_all_groups_share(make: Any, name: str, value: float) -> None:
     take_step(optimizer, [one, other], 1)
     assert not same(before, [one, other])
     assert math.isfinite(optimizer.noise)
+
+
+def test_what_does_not_change_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[str] = []
+
+    def counted(function: Any, *arguments: Any) -> Any:
+        looks.append(function.__name__)
+        return function(*arguments)
+
+    for module, name in ((_optimizer, "has_kernel"), (_table, "state_of"), (_table, "check_gradient")):
+        monkeypatch.setattr(module, name, functools.partial(counted, getattr(module, name)))
+    parameters = [parameter(2, seed=index) for index in range(40)]
+    optimizer = KoalaPlusPlus([{"params": [one]} for one in parameters])
+    # Each one once, however many groups there are.
+    assert looks == ["has_kernel"] * 40
+    take_step(optimizer, parameters, 0)
+    looks.clear()
+    # Other gradients, of other parameters.
+    for seed in range(1, 4):
+        give_gradients(parameters, seed)
+        for one in parameters[seed :: seed + 1]:
+            one.grad = None
+        optimizer.step(loss=0.5)
+    assert looks == [] and optimizer.report().stepped == 30
+    elsewhere(optimizer.state[parameters[0]]["v"])
+    take_step(optimizer, parameters, 5)
+    assert looks == ["state_of"] * 40

@@ -53,6 +53,7 @@ CHANGES: dict[str, Callable[[list[torch.Tensor]], object]] = {
     "longer": lambda tensors: tensors.__setitem__(0, torch.zeros(4)),
     "resized in place": lambda tensors: tensors[0].resize_(2),
     "of another type": lambda tensors: tensors.__setitem__(0, torch.zeros(3, dtype=torch.float64)),
+    "of another type of that size": lambda tensors: setattr(tensors[1], "data", torch.zeros(2, 3, dtype=torch.float16)),
     "with other strides": lambda tensors: tensors.__setitem__(5, torch.zeros(2, 3, 4, 5)),
     "data of another shape": lambda tensors: setattr(tensors[1], "data", torch.zeros(1, 3, dtype=torch.bfloat16)),
     "elsewhere": lambda tensors: tensors.__setitem__(0, torch.zeros(3, device="meta")),
@@ -74,6 +75,15 @@ def test_what_changes_is_seen(change: str, way: bool) -> None:
     CHANGES[change](changed)
     assert layouts.addresses(changed) is None
     assert layouts.addresses(some()) is not None
+
+
+def test_those_of_some_tensors(way: bool) -> None:
+    tensors, selected = some(), [True, False, True, True, False, True]
+    part = _layouts.layouts_of(tensors).part(selected)
+    chosen = [tensor for tensor, is_in in zip(tensors, selected) if is_in]
+    assert list(part.addresses(chosen) or ()) == [tensor.data_ptr() for tensor in chosen]
+    assert part.addresses(tensors) is None and part.addresses([*chosen[:3], tensors[4]]) is None
+    assert list(_layouts.layouts_of(tensors).part([False] * len(tensors)).addresses([]) or ()) == []
 
 
 def test_more_dimensions_than_can_be_described() -> None:

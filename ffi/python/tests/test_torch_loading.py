@@ -194,6 +194,8 @@ def test_names_that_differ_are_listed() -> None:
     refused(KoalaPlusPlus(list(zip(("a", "b"), other))), given, ValueError, "it lacks none; unknown are c$")
     divided = KoalaPlusPlus([{"params": [("a", other[0]), ("b", other[1])]}, {"params": [("c", other[2])]}])
     refused(divided, given, ValueError, "no group of a, b: these are divided into other groups")
+    for groups in ([{"params": other[:1]}, {"params": other[1:]}], [{"params": other[1:]}, {"params": other[:1]}]):
+        refused(KoalaPlusPlus(groups), given, ValueError, r"its groups have \[3\] parameters, not \[")
     # Without names on one side, it is the order that counts, as in PyTorch.
     for plain, named in ((KoalaPlusPlus(other), given), (fitted, KoalaPlusPlus(one).state_dict())):
         plain.load_state_dict(named)

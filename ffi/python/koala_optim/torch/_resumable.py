@@ -230,6 +230,10 @@ class Resumable(torch.optim.Optimizer):
         if len(identifiers) != len(places):
             text = f"it has {len(identifiers)} parameters, not {len(places)}"
             raise ValueError(f"the state dict is of another model: {text}")
+        sizes = [[len(group["params"]) for group in of] for of in (given["param_groups"], self.param_groups)]
+        if sizes[0] != sizes[1]:
+            text = f"its groups have {sizes[0]} parameters, not {sizes[1]}"
+            raise ValueError(f"the state dict is of another model: {text}")
         groups, fitting = given["param_groups"], []
         for identifier, place in zip(identifiers, places):
             entries = given["state"].get(identifier)
