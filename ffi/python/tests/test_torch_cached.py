@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import math
 import pickle
+import weakref
 from collections import defaultdict
 from typing import Any, Callable
 
@@ -445,3 +447,17 @@ def test_what_does_not_change_is_not_looked_at_again(monkeypatch: pytest.MonkeyP
     elsewhere(optimizer.state[parameters[0]]["v"])
     take_step(optimizer, parameters, 5)
     assert looks == ["state_of"] * 40
+
+
+def test_no_state_is_kept_alive() -> None:
+    one = parameter(3)
+    optimizer = KoalaPlusPlus([one])
+    take_step(optimizer, [one], 0)
+    replaced = [weakref.ref(tensor) for tensor in optimizer.state[one].values()]
+    optimizer.state.clear()
+    take_step(optimizer, [one], 1)
+    assert [tensor() for tensor in replaced] == [None] * 3
+    last = [weakref.ref(tensor) for tensor in optimizer.state[one].values()]
+    del optimizer
+    gc.collect()
+    assert [tensor() for tensor in last] == [None] * 3
