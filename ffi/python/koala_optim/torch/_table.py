@@ -21,7 +21,7 @@ from .._settings import STATE_TYPES, VARIANTS, number
 from ._known import KnownState
 from ._layouts import Layouts, layouts_of
 from ._places import TYPES, Place, check_gradient, empty_like, in_order_of, layout_of
-from ._state import VECTORS, State, state_of
+from ._state import VECTORS, State, has_state, state_of
 
 _gradient = attrgetter("grad")
 
@@ -194,6 +194,10 @@ class Table:
             self._is_valid = [False] * len(self._places)
         if not all(compress(self._is_valid, present)):
             self._known_state = None
+            # First, so that no state is made for a parameter that is not as it was meant.
+            for place, gradient in zip(compress(self._places, present), given):
+                if not has_state(self._states.get(place.owner, {})):
+                    check_gradient(place, gradient)
             self._make_rows(present)
         rows = [row for row in compress(self._rows, present) if row is not None]
         self._active = list(compress(self._places, present))
