@@ -29,6 +29,7 @@ from torch_models import perceptron  # noqa: E402
 from torch_processes import Processes  # noqa: E402
 
 from koala_optim.torch import new_optimizer  # noqa: E402
+from koala_optim.torch._divided import piece_of  # noqa: E402
 
 ELEMENTWISE = ["adamw", "sgd"]
 
@@ -134,6 +135,7 @@ def replicated(rank: int, method: str) -> list[list[Any]]:
                 parameter.grad = gradient
             optimizer.step(loss=torch.tensor([0.5, 1.5]))
         if how == "replicated":
+            assert all(piece_of(parameter).grad is None for parameter in model.parameters())
             state = next(iter(optimizer.state.values()))
             assert all(entry.placements == (Replicate(),) for name, entry in state.items() if name != "scalars")
         found.append(whole_parameters(model))

@@ -18,7 +18,17 @@ from .._settings import OUTCOMES, OnNonFinite, Outcome, Settings
 from ._calls import Call, step_all
 from ._divided import like_owner
 from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
-from ._places import Place, check_gradient, check_whole, empty_like, has_kernel, in_order_of, lend_gradients, places_of
+from ._places import (
+    Place,
+    check_gradient,
+    check_whole,
+    empty_like,
+    has_kernel,
+    in_order_of,
+    lend_gradients,
+    places_of,
+    take_back,
+)
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
@@ -205,6 +215,7 @@ class Koala(Resumable):
             for call, report in zip(calls, reports)
             for place, one in zip(call.places, report.tensors)
         ]
+        take_back(places)
         self._share(predicted=False)
         withheld = self._configuration["on_non_finite"] == "keep_all" and any(report.non_finite for report in reports)
         if noise is not None and not withheld:

@@ -19,7 +19,7 @@ from ._around import warn
 from ._cuda import CudaTable, measure_on_cuda, new_tables
 from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._operations import Operations
-from ._places import Place, check_whole, has_kernel, lend_gradients, places_of
+from ._places import Place, check_whole, has_kernel, lend_gradients, places_of, take_back
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
@@ -275,6 +275,7 @@ class KoalaPlusPlus(Resumable):
                     table.prepare()
             for table in tables:
                 table.put(measurement, self._scaler()[0], found_inf)
+            take_back(self._lent)
             return returned
         factor = self._factor(found_inf)
         if factor is None:
@@ -291,6 +292,7 @@ class KoalaPlusPlus(Resumable):
         finishes = [stepper.prepare_step(*measured, factor, alone) for stepper in steppers]
         # Not `all`: each one is to step.
         goes_on = [finish() for finish in finishes]
+        take_back(self._lent)
         if noise is not None and all(goes_on):
             self._share(measurement_noise=noise)
         return returned

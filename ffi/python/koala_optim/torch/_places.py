@@ -66,6 +66,13 @@ def lend_gradients(places: list[Place]) -> list[Place]:
     return places
 
 
+def take_back(places: list[Place]) -> None:
+    """Has pieces of DTensors forget their gradients, whose memory is free as soon as the DTensors have none."""
+    for place in places:
+        if place.owner is not place.parameter:
+            place.parameter.grad = None
+
+
 def check_whole(place: Place, steps_parts: bool) -> None:
     """Looks at whether a parameter is whole, which it need not be if parts are stepped.
 
