@@ -1,15 +1,20 @@
-"""Where an array's elements lie, without a copy: by the buffer protocol or by DLPack."""
+"""Where an array's elements lie, without a copy: by the buffer protocol or by DLPack; and whether they still do."""
 
 from __future__ import annotations
 
+import array as arrays_of_python
 import ctypes
+import itertools
 import math
 import sys
+import weakref
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 import numpy
 
-from ._library import capsule_pointer, ffi
+from ._library import capsule_pointer, ffi, path
 from ._settings import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -28,7 +33,7 @@ Array = Union["Buffer", SupportsDLPack]
 
 
 class Memory(NamedTuple):
-    """Elements in memory. They stay where they are for as long as this is kept.
+    """Elements in memory. Its owner may move them to other memory all the same: see `Watch`.
 
     Attributes:
         pointer: A cdata of cffi, to the first element.
@@ -58,7 +63,8 @@ def memory_of(name: str, array: Array, *, writable: bool) -> Memory:
 
     Raises:
         TypeError: It is no array, or one of other elements than `ELEMENT_TYPES`.
-        ValueError: It is not contiguous, not writable, or on another device.
+        ValueError: It is not contiguous, not writable, deleted, shorter in its storage than by its shape, or on another
+            device.
     """
     if isinstance(array, numpy.ndarray):
         return _of_ndarray(name, array, writable)
@@ -68,6 +74,8 @@ def memory_of(name: str, array: Array, *, writable: bool) -> Memory:
         if not hasattr(array, "__dlpack__"):
             text = f"{name} is of type {type(array).__name__}, expected an array: by the buffer protocol or DLPack"
             raise TypeError(text) from None
+        if hasattr(array, "is_deleted") and array.is_deleted():
+            raise ValueError(f"{name} is an array of JAX that has been deleted or donated") from None
         return _of_dlpack(name, array, writable)
     return _of_view(name, view, writable)
 
@@ -170,8 +178,18 @@ def _of_dlpack(name: str, array: Any, writable: bool) -> Memory:
     shape = tuple(tensor.shape[: tensor.ndim])
     strides = tuple(tensor.strides[: tensor.ndim]) if tensor.strides else None
     _check_flags(name, _is_contiguous(shape, strides), not (writable and flags & (_DLPACK_READ_ONLY | _DLPACK_COPIED)))
+    _check_storage(name, array, math.prod(shape), tensor.bits // 8)
     pointer = ffi.cast("void *", (tensor.data or 0) + tensor.byte_offset)
     return Memory(pointer, dtype, shape, capsule)
+
+
+def _check_storage(name: str, array: Any, length: int, width: int) -> None:
+    """PyTorch lets a tensor stay as long as it is when its storage becomes shorter."""
+    if not _is_of_torch(array):
+        return
+    size = array.untyped_storage().nbytes()
+    if length and size < (array.storage_offset() + length) * width:
+        raise ValueError(f"{name} has {length} elements, and its storage {size} bytes")
 
 
 def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...] | None) -> bool:
@@ -194,3 +212,145 @@ def _check_flags(name: str, contiguous: bool, writable: bool) -> None:
 
 def _wrong_dtype(name: str, found: str) -> TypeError:
     return TypeError(f"{name} has elements of {found}, expected one of {', '.join(ELEMENT_TYPES)}")
+
+
+class Watch:
+    """Tells whether arrays are where they were, and lie as they did, when this was made.
+
+    An `array.array` and a `memoryview` keep memory that is lent out where it is. Arrays of NumPy and tensors of PyTorch
+    may do with theirs what they like, and are asked, all of them at once. Of others nothing is known: they are to be
+    looked up again in every step.
+
+    Attributes:
+        lasts: Whether there are none of those others.
+    """
+
+    def __init__(self, arrays: Iterable[Array] = ()) -> None:
+        self.lasts = True
+        self._headers: list[Any] = []
+        self._tensors: list[Any] = []
+        # NumPy resizes no array that is referred to weakly, not even with refcheck=False: headers would not tell.
+        self._arrays: list[Any] = []
+        for array in arrays:
+            if isinstance(array, numpy.ndarray) and _HAS_HEADERS:
+                self._arrays.append((array, weakref.ref(array)))
+                self._headers.append(ffi.buffer(ffi.cast("char *", _header_address(array)), _HEADER_SIZE))
+            elif _is_of_torch(array):
+                self._tensors.append(array)
+            elif not isinstance(array, (memoryview, arrays_of_python.array)):
+                self.lasts = False
+        self._seen_headers, self._seen_tensors = b"".join(self._headers), _look(self._tensors)
+        self._number = next(_numbers)
+        self._together: _Together | None = None
+
+    @staticmethod
+    def all_hold(watches: list[Watch]) -> bool:
+        """Asks all arrays of many watches at once."""
+        if not watches:
+            return True
+        numbers = [watch._number for watch in watches]
+        together = watches[0]._together
+        if together is None or together.numbers != numbers:
+            together = watches[0]._together = _Together(
+                numbers,
+                [header for watch in watches for header in watch._headers],
+                b"".join([watch._seen_headers for watch in watches]),
+                _joined([watch._seen_tensors for watch in watches]),
+            )
+        tensors = [tensor for watch in watches for tensor in watch._tensors]
+        return b"".join(together.headers) == together.seen_headers and _look(tensors) == together.seen_tensors
+
+
+class _Together(NamedTuple):
+    """What many watches have seen, kept with the first of them for as long as it is asked together with the same ones.
+
+    It does not keep their arrays, which may be gone if there are other ones.
+    """
+
+    numbers: list[int]
+    headers: list[Any]
+    seen_headers: bytes
+    seen_tensors: tuple[bytes, bytes]
+
+
+def _joined(seen: list[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    addresses, layouts = zip(*seen)
+    return b"".join(addresses), b"".join(layouts)
+
+
+_numbers = itertools.count()
+
+
+class _ArrayHeader(ctypes.Structure):
+    """What an array of NumPy knows of itself, by `PyArrayObject` of its interface for C, up to the flags."""
+
+    _fields_ = [
+        ("data", ctypes.c_void_p),
+        ("dimensions", ctypes.c_int),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("base", ctypes.c_void_p),
+        ("dtype", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+    ]
+
+
+_HEADER_SIZE = _ArrayHeader.flags.offset + _ArrayHeader.flags.size
+
+
+def _header_address(array: numpy.ndarray[Any, Any]) -> int:
+    """It is behind what every object of CPython begins with."""
+    return id(array) + object.__basicsize__
+
+
+def _has_headers() -> bool:
+    if sys.implementation.name != "cpython":
+        return False
+    array = numpy.zeros((1, 2))
+    header = _ArrayHeader.from_address(_header_address(array))
+    return (header.data, header.dimensions, header.flags & 1) == (array.ctypes.data, 2, 1)
+
+
+_HAS_HEADERS = _has_headers()
+
+
+def _is_of_torch(array: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
+
+
+def _look(tensors: list[Any]) -> tuple[bytes, bytes]:
+    """Where tensors of PyTorch are, and how they lie; of each the same number of bytes, one behind the other."""
+    if not tensors:
+        return b"", b""
+    count = len(tensors)
+    addresses = (ctypes.c_uint64 * count)()
+    exchange = _exchange_api(type(tensors[0]))
+    if exchange is not None:
+        layouts = ctypes.create_string_buffer(count * _library.koala_layout_size())
+        if _library.koala_record_layouts(exchange, _get_item, tensors, count, None, layouts, addresses) == count:
+            return bytes(addresses), layouts.raw
+    import torch
+
+    addresses[:] = list(map(torch.Tensor.data_ptr, tensors))
+    sizes = (ctypes.c_uint64 * count)(*map(attrgetter("nbytes"), tensors))
+    return bytes(addresses), bytes(sizes)
+
+
+def _exchange_api(kind: Any) -> int | None:
+    """The table of functions that PyTorch exports for DLPack since 2.10: it is there for as long as PyTorch is."""
+    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
+    return None if capsule is None else capsule_pointer(capsule, b"dlpack_exchange_api")
+
+
+def _load() -> Any:
+    # Not by cffi, which lets other threads run Python during a call.
+    library = ctypes.PyDLL(path())
+    pointer, size, anything = ctypes.c_void_p, ctypes.c_size_t, ctypes.py_object
+    library.koala_layout_size.restype = library.koala_record_layouts.restype = size
+    library.koala_record_layouts.argtypes = (pointer, pointer, anything, size, anything, pointer, pointer)
+    return library
+
+
+_library = _load()
+_get_item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy
 
 from ._library import check, ffi, lib
-from ._memory import Array, Memory, memory_of
+from ._memory import Array, Memory, Watch, memory_of
 from ._methods import Method
 from ._settings import (
     COPY_TYPES,
@@ -109,7 +109,9 @@ class State(NamedTuple):
 class Tensor:
     """A tensor of n parameters, to be stepped with others in one call.
 
-    Its arrays are looked up when it is first stepped, and again after one has been assigned. They must not be resized.
+    Its arrays are looked up when it is first stepped, and again after one has been assigned, has moved to other memory,
+    or has become one of another length or type: with the same bits, or the same errors, as at first. For as long as it
+    is kept, NumPy does not resize them.
 
     Attributes:
         parameters: θ, n elements: read and written.
@@ -137,7 +139,7 @@ class Tensor:
     def __setattr__(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
         if name != "settings":
-            # What `_lent` has looked up is no longer so.
+            # What `_lend` has looked up is no longer so.
             self.__dict__.pop("_lent", None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -470,11 +472,15 @@ class _Call:
         self.given = tensors
         self.count = len(tensors)
         self.tensors = ffi.new("koala_tensor[]", self.count)
+        self.lent = _lend_all(tensors, alone)
         places: dict[Settings, int] = {}
-        for place, tensor in enumerate(tensors):
-            struct, _ = _lent(tensor, "" if alone else f'tensor "{place}": ')
-            struct.group = places.setdefault(tensor.settings, len(places))
-            self.tensors[place] = struct[0]
+        settings, group = None, 0
+        for place, (tensor, lent) in enumerate(zip(tensors, self.lent)):
+            if tensor.settings is not settings:
+                settings = tensor.settings
+                group = places.setdefault(settings, len(places))
+            lent.struct.group = group
+            self.tensors[place] = lent.struct[0]
         self.groups = ffi.new("koala_settings[]", max(1, len(places)))
         for settings, group in zip(places or (_DEFAULTS,), self.groups):
             settings.to_c(group)
@@ -492,7 +498,7 @@ class _Call:
 
     def tensor_report(self, place: int, report: Any) -> TensorReport:
         tensor = self.given[place]
-        exchanged = tensor.exchange and self.tensors[place].h != _lent(tensor)[0].h
+        exchanged = tensor.exchange and self.tensors[place].h != self.lent[place].struct.h
         if exchanged and tensor.h is not None:
             tensor.gradient, tensor.h = tensor.h, tensor.gradient
         return TensorReport(
@@ -524,16 +530,35 @@ class _Call:
         )
 
 
-def _lent(tensor: Tensor, prefix: str = "") -> tuple[Any, list[Memory]]:
-    """The `koala_tensor *` of a tensor and what it points to, looked up unless that of an earlier call still holds."""
-    lent: tuple[Any, list[Memory]] | None = tensor.__dict__.get("_lent")
-    if lent is None:
-        lent = tensor.__dict__["_lent"] = _lend(tensor, prefix)
-    return lent
+class _Lent(NamedTuple):
+    """What the library is told of a tensor.
+
+    Attributes:
+        struct: A `koala_tensor *`.
+        memories: What it points to.
+        watch: Tells whether that is still so.
+    """
+
+    struct: Any
+    memories: list[Memory]
+    watch: Watch
 
 
-def _lend(tensor: Tensor, prefix: str) -> tuple[Any, list[Memory]]:
-    """Makes the `koala_tensor *` of a tensor, and what it points to."""
+def _lend_all(tensors: Sequence[Tensor], alone: bool) -> list[_Lent]:
+    """Looks up the arrays of tensors, unless what an earlier call has looked up still holds."""
+    lent = [tensor.__dict__["_lent"] for tensor in tensors if "_lent" in tensor.__dict__]
+    if not Watch.all_hold([one.watch for one in lent]):
+        for tensor in tensors:
+            if "_lent" in tensor.__dict__ and not Watch.all_hold([tensor.__dict__["_lent"].watch]):
+                del tensor.__dict__["_lent"]
+    return [
+        tensor.__dict__.get("_lent") or _lend(tensor, "" if alone else f'tensor "{place}": ')
+        for place, tensor in enumerate(tensors)
+    ]
+
+
+def _lend(tensor: Tensor, prefix: str) -> _Lent:
+    """Looks up the arrays of a tensor, and keeps what is found with it where that can be watched."""
     parameters = memory_of(f"{prefix}parameters", tensor.parameters, writable=True)
     gradient = memory_of(f"{prefix}gradient", tensor.gradient, writable=tensor.exchange)
     # Whether the method can do without them, the library looks.
@@ -578,7 +603,11 @@ def _lend(tensor: Tensor, prefix: str) -> tuple[Any, list[Memory]]:
         struct.copy_type = COPY_TYPES[copy.dtype]
         struct.copy = copy.pointer
         memories.append(copy)
-    return struct, memories
+    arrays = (tensor.parameters, tensor.gradient, tensor.v, tensor.h, tensor.scalars, tensor.copy)
+    lent = _Lent(struct, memories, Watch(array for array in arrays if array is not None))
+    if lent.watch.lasts:
+        tensor.__dict__["_lent"] = lent
+    return lent
 
 
 def _check_length(name: str, memory: Memory, length: int) -> None:
