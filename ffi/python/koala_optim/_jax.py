@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Union
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+
+# Older ones have it among what is experimental.
+_enable_x64: Any = (jax if hasattr(jax, "enable_x64") else jax.experimental).enable_x64
 
 Number = Union[float, jax.Array]
 
@@ -104,3 +109,24 @@ def scalar(name: str, value: Any) -> Number:
     if not (jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)):
         raise TypeError(f"{name} is {array.dtype}, expected a real number")
     return array if array.dtype in (jnp.float32, jnp.float64) else array.astype(jnp.float32)
+
+
+def converted(values: jax.Array, kind: np.dtype[Any], shape: tuple[int, ...]) -> jax.Array:
+    """Noise or scalars as another implementation of the step keeps them, or another process, with or without float64.
+
+    Args:
+        values: Numbers of float64, of float32, or of float64 by their bits: two uint32 each.
+        kind: Which of the three they are to be.
+        shape: Of the numbers.
+
+    Returns:
+        An array of that shape; with bits, one whose last dimension is twice as long, or is 2.
+    """
+    with _enable_x64(True):
+        if values.dtype != kind and values.dtype == np.uint32:
+            values = lax.bitcast_convert_type(jnp.reshape(values, (*shape, 2)), np.float64)
+        if values.dtype != kind and kind == np.uint32:
+            values = lax.bitcast_convert_type(lax.convert_element_type(values, np.float64), np.uint32)
+        if kind == np.uint32:
+            return jnp.reshape(values, (*shape[:-1], 2 * (shape or (1,))[-1]))
+        return lax.convert_element_type(values, kind)

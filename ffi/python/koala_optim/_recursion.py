@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._jax import Filters, Measurement, Options, has_float64
+from ._jax import Filters, Measurement, Options, converted, has_float64
 from ._library import lib
 
 # A tensor whose gradient is shorter keeps its parameters and its state.
@@ -90,6 +90,9 @@ def step(
         What is to be added to the parameters, in the type that they are computed in, and the new filters.
     """
     scalar = _scalar_type()
+    filters = filters._replace(
+        noise=converted(filters.noise, scalar, ()), scalars=converted(filters.scalars, scalar, (len(parameters), 4))
+    )
     numbers = _Numbers(*(jnp.asarray(number, scalar) for number in options.numbers))
     loss, second_moment = (jnp.asarray(number, scalar) for number in measurement)
     before = numbers.initial_noise
@@ -99,8 +102,6 @@ def step(
         before = jnp.where(jnp.isnan(filters.noise), numbers.initial_noise, filters.noise)
         finite &= jnp.isfinite(second_moment)
         noise = jnp.where(finite, numbers.noise_decay * before + (1 - numbers.noise_decay) * second_moment, before)
-    loss = jnp.where(finite, loss, jnp.nan)
-
     tensors = list(zip(parameters, gradients, filters.v, filters.h))
     if not tensors:
         return [], filters._replace(noise=noise)
@@ -110,21 +111,30 @@ def step(
     a, b, c, t, gradient_squared = _Dots(*dots.T)
     x, y, s, steps = filters.scalars.T
 
-    def plan(a: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array, s: jax.Array) -> _Plan:
-        return _plan(numbers, options.variant, limits, loss, noise, _Dots(a, b, c, t, gradient_squared), x, y, s)
-
-    limits = jnp.array([np.finfo(_arithmetic(tensor)).max for tensor in parameters], scalar)
     sigma, q = numbers.initial_variance, numbers.process_noise
-    later = plan(a, b, x, y, s)
-    first = plan(c, sigma * c, c, sigma * c, (sigma * c + q * c) + noise)
-
-    input_finite = jnp.isfinite(loss) & jnp.isfinite(noise)
-    input_finite &= jnp.isfinite(c) & jnp.isfinite(t) & jnp.isfinite(a) & jnp.isfinite(b)
+    usable = finite & jnp.isfinite(noise)
+    usable &= jnp.isfinite(c) & jnp.isfinite(t) & jnp.isfinite(a) & jnp.isfinite(b)
     skipped = (c == 0) | (jnp.sqrt(gradient_squared) < _SKIP_GRADIENT_NORM)
     new = steps == 0
+
+    # Of what is not used, a gradient is NaN where it divides by zero: there, all numbers are ones that can be used.
+    counts = usable & ~skipped
+    a, b, c, t = (jnp.where(counts, dot, 1) for dot in (a, b, c, t))
+    x, y, s = (jnp.where(counts & ~new, number, 1) for number in (x, y, s))
+    loss = jnp.where(finite, loss, 0)
+    limits = jnp.array([np.finfo(_arithmetic(tensor)).max for tensor in parameters], scalar)
+
+    def plan(begins: jax.Array) -> _Plan:
+        """What a step does with each tensor, as for the first time where it begins."""
+        first = (c, sigma * c, c, sigma * c, (sigma * c + q * c) + noise)
+        numbers_of = [jnp.where(begins, one, other) for one, other in zip(first, (a, b, x, y, s))]
+        dots = _Dots(numbers_of[0], numbers_of[1], c, t, gradient_squared)
+        return _plan(numbers, options.variant, limits, loss, noise, dots, *numbers_of[2:])
+
+    later = plan(new)
     restarted = ~new & later.finite & (later.innovation_variance <= 0) & (options.on_breakdown == "restart")
     begins = new | restarted
-    chosen = _Plan(*(jnp.where(begins, one, other) for one, other in zip(first, later)))
+    chosen = plan(begins)
 
     # Later ones go before earlier ones.
     outcomes = jnp.full(len(tensors), lib.KOALA_OUTCOME_STEPPED, jnp.int32)
@@ -133,7 +143,7 @@ def step(
     outcomes = jnp.where(chosen.innovation_variance <= 0, lib.KOALA_OUTCOME_BREAKDOWN, outcomes)
     outcomes = jnp.where(~chosen.finite, lib.KOALA_OUTCOME_NON_FINITE, outcomes)
     outcomes = jnp.where(skipped, lib.KOALA_OUTCOME_SKIPPED, outcomes)
-    outcomes = jnp.where(~input_finite, lib.KOALA_OUTCOME_NON_FINITE, outcomes)
+    outcomes = jnp.where(~usable, lib.KOALA_OUTCOME_NON_FINITE, outcomes)
     steps_now = outcomes <= lib.KOALA_OUTCOME_RESTARTED
     if options.on_non_finite == "keep_all":
         withheld = jnp.any(outcomes == lib.KOALA_OUTCOME_NON_FINITE)
@@ -141,11 +151,12 @@ def step(
         steps_now &= ~withheld
         noise = jnp.where(withheld, before, noise)
 
+    begins &= steps_now
+    keep, mix, rate = (jnp.where(steps_now, number, 0) for number in (chosen.keep, chosen.mix, chosen.rate))
     scalars = jnp.stack([c, chosen.h_v, chosen.innovation_variance, steps + 1], axis=1)
     scalars = jnp.where(steps_now[:, None], scalars, filters.scalars)
     moved = [
-        _update(numbers, begins[i], steps_now[i], chosen.keep[i], chosen.mix[i], chosen.rate[i], *tensor)
-        for i, tensor in enumerate(tensors)
+        _update(numbers, begins[i], steps_now[i], keep[i], mix[i], rate[i], *tensor) for i, tensor in enumerate(tensors)
     ]
     updates, v, h = (list(arrays) for arrays in zip(*moved))
     return updates, Filters(noise, scalars, outcomes, v, h)
@@ -185,12 +196,13 @@ def _plan(
     keep, mix = alpha - gain, w - q * gain
     h_v = (keep * b + q * c) + mix * a
     innovation_variance = (h_v + q * c) + noise
-    rate = numbers.learning_rate * (loss + (0.5 * numbers.weight_decay) * t) / innovation_variance
+    divisor = jnp.where(innovation_variance > 0, innovation_variance, jnp.inf)
+    rate = numbers.learning_rate * (loss + (0.5 * numbers.weight_decay) * t) / divisor
     finite = jnp.isfinite(h_v) & jnp.isfinite(innovation_variance)
     for coefficient in (numbers.weight_decay, numbers.initial_variance, keep, q, mix):
         finite &= jnp.abs(coefficient) <= limits
     # Where S is no divisor, that is what is wrong.
-    finite &= (innovation_variance <= 0) | (jnp.abs(rate) <= limits)
+    finite &= jnp.abs(rate) <= limits
     return _Plan(keep, mix, rate, h_v, innovation_variance, finite)
 
 
@@ -212,6 +224,7 @@ def _update(
         number.astype(kind) for number in (numbers.weight_decay, numbers.initial_variance, numbers.process_noise)
     )
     row = jnp.where(weight_decay == 0, g.astype(kind), g.astype(kind) + weight_decay * theta.astype(kind))
+    row = jnp.where(steps, row, 0)
     # What the state's type makes of them is what a first step begins with.
     old_h = jnp.where(begins, row.astype(h.dtype), h).astype(kind)
     old_v = jnp.where(begins, (sigma * row).astype(v.dtype), v).astype(kind)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._jax import Filters, Measurement, Options, has_float64, is_static
+from ._jax import Filters, Measurement, Options, converted, has_float64, is_static
 from ._library import lib, path
 from ._settings import ON_BREAKDOWN, ON_NON_FINITE, VARIANTS
 
@@ -63,6 +63,9 @@ def step(
         jax.errors.JaxRuntimeError: When the result is waited for: what libkoala says. Donated arrays are gone then.
     """
     count = len(parameters)
+    kind = np.dtype(np.float64 if has_float64() else np.uint32)
+    noise, scalars = converted(filters.noise, kind, ()), converted(filters.scalars, kind, (count, 4))
+    filters = filters._replace(noise=noise, scalars=scalars)
     numbers = (*options.numbers, *measurement)
     operands: list[Any] = [doubles(number) if is_static(number) else number for number in numbers]
     operands += [filters.noise, filters.scalars, *parameters, *gradients, *filters.v, *filters.h]
@@ -76,7 +79,7 @@ def step(
         input_output_aliases={_NOISE: 0, _SCALARS: 1, **aliases},
         vmap_method="sequential",
     )
-    noise, scalars, outcomes, *arrays = call(
+    noise, scalars, outcomes, *found = call(
         *operands,
         variant=np.int32(VARIANTS[options.variant]),
         noise_rule=np.int32(lib.KOALA_NOISE_AVERAGED if options.averaged else lib.KOALA_NOISE_FIXED),
@@ -84,5 +87,14 @@ def step(
         on_non_finite=np.int32(ON_NON_FINITE[options.on_non_finite]),
         on_breakdown=np.int32(ON_BREAKDOWN[options.on_breakdown]),
     )
+    arrays = [_placed_as(old, array) for old, array in zip(results[3:], found)]
     new, v, h = (arrays[kind * count : (kind + 1) * count] for kind in range(3))
     return new, Filters(noise, scalars, outcomes, v, h)
+
+
+def _placed_as(old: jax.Array, new: jax.Array) -> jax.Array:
+    """Divided over devices as the old array is. Libkoala is given whole ones, so XLA has its results whole."""
+    if not isinstance(old, jax.core.Tracer):
+        return cast(jax.Array, jax.device_put(new, old.sharding))
+    expected, found = (getattr(array.aval, "sharding", None) for array in (old, new))
+    return new if found == expected else jax.sharding.reshard(new, expected)  # type: ignore[no-untyped-call,unused-ignore]

@@ -43,7 +43,8 @@ class KoalaState(NamedTuple):
     """The filters of a pytree of n tensors. A pytree itself: to be saved, donated, divided as any other.
 
     Where JAX has no float64 (`jax_enable_x64` is off, as by default), libkoala's doubles are kept by their bits, in
-    uint32: `numpy.asarray(state.scalars).view("float64")` shows them. Without libkoala they are float32 then.
+    uint32: `numpy.asarray(state.scalars).view("float64")` shows them. Without libkoala they are float32 then. A step
+    takes a state of either, and of either setting of JAX, and returns one of its own.
 
     Attributes:
         count: int32[], the calls of `update` and `step` so far, for a schedule of the learning rate.
@@ -84,7 +85,8 @@ class Transformation(optax.GradientTransformationExtraArgs):  # type: ignore[mis
     Attributes:
         step: `step(params, grads, state, *, value, second_moment=None) -> (params, state)`, the whole step, with the
             arguments of `update`. On the CPU it gives the bits of libkoala, and under `jax.jit` with
-            `donate_argnums` for `params` and `state` nothing is copied: both are written in place.
+            `donate_argnums` for `params` and `state` nothing is copied: both are written in place, and gone after an
+            error, as donated arrays are.
     """
 
     step: _Step
@@ -131,13 +133,17 @@ def koala_plus_plus(
             smaller by the variance of the per-sample losses; better give it, if you have them.
     Other keyword arguments are ignored.
 
+    Gradients may be of another floating-point type than their parameters: they are rounded to the parameters' type. v
+    and h of the state are rounded to the type that `state_dtype` says, if they are of another one.
+
     `params + updates` is what `step` gives, but for a rounding where a parameter becomes less than its half or more
     than its double. Where that counts, and where speed counts, call `step`.
 
-    Under `jax.jit`, with parameters that are divided over devices by a sharding, `implementation="jnp"` leaves the
-    communication to XLA; libkoala would be given each tensor as a whole. With parameters that are replicated, each
-    device takes the same step. Inside `shard_map` or `pmap`, where every tensor is divided over `axis_name`, the dots
-    are summed over it; `value` has to be the mean over all devices.
+    v and h are divided over devices as the parameters are: by `init` outside of `jax.jit`, and inside where the mesh's
+    axes are explicit. Then `implementation="jnp"` leaves the communication to XLA. Libkoala is given each tensor as a
+    whole, and under `jax.jit` its results stay whole unless the axes are explicit. With parameters that are replicated,
+    each device takes the same step. Inside `shard_map` or `pmap`, where every tensor is divided over `axis_name`, the
+    dots are summed over it; `value` has to be the mean over all devices.
 
     Args:
         learning_rate: η ≥ 0, the share of the Kalman step that is taken: a number, or a schedule, called with the
@@ -153,13 +159,15 @@ def koala_plus_plus(
         state_dtype: What v and h are stored in: None for the parameters' type, "float32" or "bfloat16".
         axis_name: The mesh axis, or axes, over which every tensor is divided inside `shard_map` or `pmap`.
         implementation: "ffi": libkoala, on the CPU only, on one thread. "jnp": JAX's operations, on every platform; its
-            sums are in XLA's order, and in float32 where JAX has no float64. "auto": "ffi" if JAX's default backend is
-            the CPU and there is no axis_name, else "jnp".
+            sums are in XLA's order, and in float32 where JAX has no float64; and it alone can be differentiated.
+            "auto": "ffi" if JAX's default backend is the CPU and there is no axis_name, else "jnp".
         on_non_finite: What becomes of the step if a gradient, the loss or a scalar is NaN or infinite. "keep_tensor":
-            that tensor is kept as it is. "keep_all": all are. "error", with "ffi" only: a JaxRuntimeError. "unchecked"
-            is "keep_tensor" here: only in AdamW and SGD, which are not here, does looking cost anything.
+            that tensor is kept as it is. "keep_all": all are. "error", with "ffi" only: a JaxRuntimeError. Parameters
+            and state are as they were then, but JAX has deleted those that were donated to the step: to go on after an
+            error, do not donate them, or take "keep_all" and look at `outcomes`. "unchecked" is "keep_tensor" here:
+            only in AdamW and SGD, which are not here, does looking cost anything.
         on_breakdown: What becomes of a tensor whose S would not be positive. "restart": it steps as for the first time.
-            "skip": it is kept. "error", with "ffi" only.
+            "skip": it is kept. "error", with "ffi" only, is an error as above.
         backend: Where libkoala runs: "fastest", or a name of its backends. No bit depends on it.
 
     All numbers may be arrays that change from step to step, as under `optax.inject_hyperparams`, which is to be told
@@ -167,8 +175,10 @@ def koala_plus_plus(
 
     Raises:
         ValueError: A number is out of its range, a name unknown, or an option needs another implementation. `init`,
-            `update` and `step` raise it for parameters or a value that are missing or of another shape.
-        TypeError: By `init`, `update` and `step`: a tensor is of a type that can't be stepped.
+            `update` and `step` raise it for parameters, gradients, a state or a value that are missing or of another
+            shape.
+        TypeError: By `init`, `update` and `step`: a tensor is of a type that can't be stepped, a gradient of none of
+            floating-point numbers, or the state is no `KoalaState`.
     """
     numbers = dict(
         weight_decay=weight_decay,
@@ -205,7 +215,7 @@ def koala_plus_plus(
     def init(params: Any) -> KoalaState:
         leaves, tree = jax.tree.flatten(params)
         _check_types(params)
-        v, h = ([jnp.zeros(leaf.shape, state_type or leaf.dtype) for leaf in leaves] for _ in range(2))
+        v, h = ([jnp.zeros_like(leaf, state_type) for leaf in leaves] for _ in range(2))
         filters = (_xla if uses_libkoala() else _recursion).initial(v, h)
         return _packed(jnp.zeros((), jnp.int32), filters, tree)
 
@@ -213,11 +223,11 @@ def koala_plus_plus(
         params: Any, grads: Any, state: KoalaState, value: Any, second_moment: Any, as_update: bool
     ) -> tuple[Any, KoalaState]:
         """The step: new parameters, or what is to be added to them; and the new state."""
+        _check_types(params)
+        params = jax.tree.map(jnp.asarray, params)
         leaves, tree = jax.tree.flatten(params)
-        arrays = [
-            _leaves(what, tree, given) for what, given in (("gradients", grads), ("state", state.v), ("state", state.h))
-        ]
-        _check_alike(params, arrays[0])
+        gradients = _gradients(params, _leaves("gradients", tree, grads))
+        before = _filters(params, tree, state, state_type)
         loss = scalar("value", value)
         squared = loss * loss if second_moment is None else scalar("second_moment", second_moment)
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
@@ -230,15 +240,14 @@ def koala_plus_plus(
             backend=backend_code,
             axis_name=axis_name,
         )
-        filters = Filters(state.noise, state.scalars, state.outcomes, arrays[1], arrays[2])
         measurement = Measurement(loss, squared)
         moved: Sequence[jax.Array]
         if uses_libkoala():
-            moved, filters = _xla.step(options, leaves, arrays[0], filters, measurement)
+            moved, filters = _xla.step(options, leaves, gradients, before, measurement)
             if as_update:
                 moved = [new - old for new, old in zip(moved, leaves)]
         else:
-            moved, filters = _recursion.step(options, leaves, arrays[0], filters, measurement)
+            moved, filters = _recursion.step(options, leaves, gradients, before, measurement)
             if not as_update:
                 moved = [old.astype(update.dtype) + update for old, update in zip(leaves, moved)]
             moved = [new.astype(old.dtype) for new, old in zip(moved, leaves)]
@@ -303,17 +312,51 @@ def _check_types(params: Any) -> None:
 def _leaves(what: str, tree: Any, given: Any) -> list[Any]:
     leaves, found = jax.tree.flatten(given)
     if found != tree:
-        raise ValueError(f"the {what} are not the tree that the parameters are: {found}, expected {tree}")
+        raise ValueError(f"the tree of the {what} is not that of the parameters: {found}, expected {tree}")
     return leaves
 
 
-def _check_alike(params: Any, gradients: Sequence[Any]) -> None:
-    _check_types(params)
-    for (path, leaf), gradient in zip(jax.tree_util.tree_leaves_with_path(params), gradients):
-        expected, found = ((jnp.shape(array), jnp.result_type(array)) for array in (leaf, gradient))
-        error = TypeError if expected[0] == found[0] else ValueError
-        if found != expected:
-            raise error(
-                f"the gradient of params{jax.tree_util.keystr(path)} is {found[1]}{list(found[0])}, "
-                f"expected {expected[1]}{list(expected[0])}"
-            )
+def _gradients(params: Any, given: Sequence[Any]) -> list[jax.Array]:
+    """The gradients in the parameters' types."""
+    gradients = []
+    for (path, leaf), gradient in zip(jax.tree_util.tree_leaves_with_path(params), given):
+        name = f"the gradient of params{jax.tree_util.keystr(path)}"
+        _check_shape(name, gradient, leaf)
+        # In its own type, which may be one that JAX does not have.
+        found = getattr(gradient, "dtype", None) or jnp.result_type(gradient)
+        if not jnp.issubdtype(found, jnp.floating):
+            raise TypeError(f"{name} is {found}, expected a type of floating-point numbers")
+        gradients.append(jnp.asarray(gradient).astype(leaf.dtype))
+    return gradients
+
+
+def _filters(params: Any, tree: Any, state: Any, state_type: Any) -> Filters:
+    """What a state holds, with v and h in the types that they are stored in."""
+    if not isinstance(state, KoalaState):
+        raise TypeError(f"the state is of type {type(state).__name__}, expected the KoalaState that init returns")
+    vectors = []
+    for what, given in (("v", state.v), ("h", state.h)):
+        leaves = _leaves(f"state's {what}", tree, given)
+        for (path, leaf), vector in zip(jax.tree_util.tree_leaves_with_path(params), leaves):
+            _check_shape(f"the state's {what}{jax.tree_util.keystr(path)}", vector, leaf)
+        kinds = [state_type or leaf.dtype for leaf in jax.tree.leaves(params)]
+        vectors.append([jnp.asarray(vector).astype(kind) for vector, kind in zip(leaves, kinds)])
+    _check_numbers_of("noise", state.noise, ())
+    _check_numbers_of("scalars", state.scalars, (len(vectors[0]), 4))
+    return Filters(state.noise, state.scalars, state.outcomes, *vectors)
+
+
+def _check_numbers_of(what: str, array: Any, shape: tuple[int, ...]) -> None:
+    """Looks at what `_jax.converted` takes."""
+    found, bits = jnp.result_type(array), (*shape[:-1], 8 if shape else 2)
+    if found not in ("float64", "float32", "uint32"):
+        raise TypeError(f"the state's {what} is {found}, expected float64, float32 or uint32")
+    expected = bits if found == jnp.uint32 else shape
+    if jnp.shape(array) != expected:
+        raise ValueError(f"the state's {what} has the shape {jnp.shape(array)} of {found}, expected {expected}")
+
+
+def _check_shape(name: str, array: Any, like: Any) -> None:
+    found, expected = jnp.shape(array), jnp.shape(like)
+    if found != expected:
+        raise ValueError(f"{name} has the shape {found}, expected {expected}")
