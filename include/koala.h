@@ -30,6 +30,9 @@
  *   - Functions may be called by any thread at any time; what a pointer to const leads to may be shared between them, what
  *     another pointer leads to may not. The processor's floating-point state must be the default one (round to nearest,
  *     denormals kept).
+ *   - After fork(), the child may go on with what there was before, if no thread was in a call then: an optimizer
+ *     starts threads of its own there when it needs them, and returns KOALA_STATUS_THREADS if it can't have them. Only
+ *     koala_cuda can't go on: CUDA does not.
  *   - Text is UTF-8. Lengths are numbers of elements, sizes are bytes.
  */
 
@@ -1138,7 +1141,9 @@ typedef struct koala_config {
    */
   koala_on_breakdown on_breakdown;
   /**
-   * How many threads a step uses. Default 1: the calling one, and none is started. No bit of the results depends on it.
+   * How many threads a step uses, at most 4096 (255 where pointers have 32 bits); 0 is as many as there are
+   * processors that this process may use. Default 1: the calling one, and none is started. No bit of the results
+   * depends on it.
    */
   uint32_t threads;
   /**
@@ -1499,7 +1504,8 @@ koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer,
                                          double limit);
 
 /**
- * Changes how many threads a step uses, from the next one on. Those that there were are joined. Allocates.
+ * Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
+ * joined. Allocates.
  */
 koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
 
