@@ -331,24 +331,23 @@ fn advance<F: Real>(
 /// one that is, and would make it NaN or infinite with itself; the coefficients are parts of the reach.
 #[inline(always)]
 fn is_sound(settings: &Settings, dots: Dots, before: Scalars, plan: &Plan, room: Room) -> bool {
-    let Update::KoalaPlusPlus(coefficients) = &plan.update else { return false };
+    let Update::KoalaPlusPlus(coefficients) = plan.update else { return false };
     let s = plan.report.innovation_variance;
-    s > 0.0 && all_finite([s, coefficients.weight_decay]) && reach(settings, dots, before, coefficients).is_within(room)
+    s > 0.0
+        && all_finite([s, coefficients.weight_decay])
+        && reach(settings, dots.c, before, coefficients).is_within(room)
 }
 
-/// How far a step with those coefficients can take the elements, given the scalars before it: by
-/// (p + q)² ≤ 2·(p² + q²), and likewise for three and four.
+/// How far a step with those coefficients can take the elements, given H·H and the scalars before it, or those that stand
+/// for none: by (p + q)² ≤ 2·(p² + q²), and the same for three and four.
 #[inline(always)]
-pub(crate) fn reach(settings: &Settings, dots: Dots, before: Scalars, coefficients: &Coefficients<f64>) -> Reach {
-    let Coefficients { keep, process_noise, mix, rate, initial_variance, .. } = *coefficients;
-    let (x, steps) = match initial_variance {
-        Some(_) => (dots.c, 0),
-        None => (before.h_h, before.steps),
-    };
-    let variance = settings.initial_variance + settings.process_noise * (steps as i64 as f64);
+pub(crate) fn reach(settings: &Settings, c: f64, before: Scalars, coefficients: Coefficients<f64>) -> Reach {
+    let Coefficients { keep, process_noise, mix, rate, .. } = coefficients;
+    let x = before.h_h;
+    let variance = settings.initial_variance + settings.process_noise * (before.steps as i64 as f64);
     let old = (variance * variance) * x;
-    let new = ((keep * keep) * old + (mix * mix) * x) + (2.0 * (process_noise * process_noise)) * dots.c;
-    Reach { state_squared: (dots.c + old) + 4.0 * new, step_squared: (4.0 * (rate * rate)) * new }
+    let new = ((keep * keep) * old + (mix * mix) * x) + (2.0 * (process_noise * process_noise)) * c;
+    Reach { state_squared: (c + old) + 4.0 * new, step_squared: (4.0 * (rate * rate)) * new }
 }
 
 /// A plan with its soundness looked at closely: one that can't be carried out becomes one that leaves the tensor as it

@@ -190,7 +190,12 @@ pub(crate) fn reach(step: &Step, state: ElementType, dots: Dots, before: Scalars
     let decayed = (settings.weight_decay * settings.weight_decay) * dots.t;
     let gradient_squared = dots.gradient_squared.unwrap_or(2.0 * (dots.c + decayed));
     match update {
-        Update::KoalaPlusPlus(coefficients) => recursion::reach(settings, dots, before, coefficients),
+        // Before a first step, h is H.
+        Update::KoalaPlusPlus(coefficients) => {
+            let begins = Scalars { h_h: dots.c, ..Scalars::default() };
+            let before = if coefficients.initial_variance.is_some() { begins } else { before };
+            recursion::reach(settings, dots.c, before, *coefficients)
+        }
         Update::Descend(descend) => descend.reach(gradient_squared),
         Update::Momentum(momentum) => momentum.reach(gradient_squared),
         Update::KoalaM(correct) => correct.reach(dots.c),
