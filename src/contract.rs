@@ -70,11 +70,11 @@
 //!
 //! # Overflow
 //!
-//! A step does not make a finite parameter, or an element of the state, infinite, as its type has it (f16 ends at 65504): such
-//! a tensor is reported as non-finite and kept. No element is farther from zero than the norm of its vector, and the norms
-//! of g, H and h are among the dots; so nearly always the scalars show that nothing overflows. Where they do not, pass 2
-//! is tried on copies before anything is written, which takes a pass more. What no dot measures is taken to be within these
-//! bounds, which ordinary training never leaves; beyond them, what overflows is written:
+//! A step does not make a finite parameter, or an element of the state, infinite, as its type has it (f16 ends at 65504):
+//! such a tensor is reported as non-finite and kept. No element is farther from zero than the norm of its vector, and the
+//! norms of g, H and h are among the dots; so nearly always the scalars show that nothing overflows. Where they do not,
+//! pass 2 is tried on copies before anything is written, which takes a pass more. What no dot measures is taken to be
+//! within these bounds, which ordinary training never leaves; beyond them, what overflows is written:
 //!
 //! ```text
 //! all       |θ| is at most half of the largest number

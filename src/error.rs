@@ -107,8 +107,8 @@ pub enum Error {
     NotPredicted,
     /// There is not enough memory for a tensor, or for a group.
     Memory {
-        /// The tensor's name; empty where the call takes a single tensor, for a group, and where there is no memory for the
-        /// name either.
+        /// The tensor's name; empty where the call takes a single tensor, for a group, and where there is no memory
+        /// for the name either.
         tensor: String,
         /// Its number of elements; 0 for a group.
         elements: usize,

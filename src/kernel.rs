@@ -177,8 +177,8 @@ pub struct Buffers<'a, P, S> {
     pub v: &'a mut [S],
     /// h, the measurement row of the step before: likewise.
     pub h: &'a mut [S],
-    /// Written with the new parameters, rounded, where there is one and the step is taken. What is too large for it becomes
-    /// infinite.
+    /// Written with the new parameters, rounded, where there is one and the step is taken. What is too large for it
+    /// becomes infinite.
     pub copy: Option<HalfCopy<'a>>,
 }
 
@@ -258,8 +258,8 @@ pub fn dots<P: Element, S: Element>(
     Ok(any_buffers::dots(backend, weight_decay, &filter_input(weight_decay, buffers, scalars)))
 }
 
-/// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do. Whether an element overflows by
-/// it, nobody looks.
+/// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do. Whether an element
+/// overflows by it, nobody looks.
 ///
 /// # Errors
 /// [`Error::Setting`] if a setting or the noise is out of range, [`Error::Halves`] for another method than KOALA++ and for

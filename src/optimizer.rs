@@ -252,8 +252,8 @@ impl Optimizer {
         Ok(())
     }
 
-    /// All the memory that one more tensor of that name needs, its state apart: its name twice, and room in the lists. `None`
-    /// where there is none for it.
+    /// All the memory that one more tensor of that name needs, its state apart: its name twice, and room in the
+    /// lists. `None` where there is none for it.
     fn make_room(&mut self, name: &str) -> Option<[Box<str>; 2]> {
         let copied = || Some(owned(name).into_boxed_str()).filter(|copy| copy.len() == name.len());
         self.by_name.try_reserve(1).ok()?;

@@ -234,8 +234,8 @@ fn other_pass_2<P: Element, S: Element>(backend: Backend, parallel: bool, plan: 
     });
 }
 
-/// The first element that pass 2 would make infinite, or NaN: found on copies, so that nothing is written. Where a parameter
-/// is not finite before it, that stays the caller's.
+/// The first element that pass 2 would make infinite, or NaN: found on copies, so that nothing is written. Where a
+/// parameter is not finite before it, that stays the caller's.
 #[cold]
 #[inline(never)]
 fn overflow<P: Element, S: Element>(backend: Backend, plan: &Plan, buffers: &Buffers<'_, P, S>) -> Option<Trouble> {

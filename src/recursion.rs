@@ -211,8 +211,8 @@ pub(crate) fn plan<F: Real>(
         .unwrap_or_else(|| unusual::<F>(settings, on_breakdown, measurement, dots, scalars))
 }
 
-/// The plan of nearly every step, if this is one of them, within that room. It stays in registers: to write it to memory and to read it
-/// again takes longer than the arithmetic.
+/// The plan of nearly every step, if this is one of them, within that room. It stays in registers: to write it to
+/// memory and to read it again takes longer than the arithmetic.
 #[inline(always)]
 pub(crate) fn usual<F: Real>(
     settings: &Settings,

@@ -156,8 +156,9 @@ impl Scaling {
     }
 }
 
-/// What to do with a tensor whose gradient, loss or scalars are NaN or infinite, or whose new parameters or state would be:
-/// see [`contract`](crate::contract), on overflow. It is not written, unless it is [`Unchecked`](Self::Unchecked).
+/// What to do with a tensor whose gradient, loss or scalars are NaN or infinite, or whose new parameters or state
+/// would be: see [`contract`](crate::contract), on overflow. It is not written, unless it is
+/// [`Unchecked`](Self::Unchecked).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum OnNonFinite {

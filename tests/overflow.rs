@@ -1,5 +1,5 @@
-//! What is finite does not become infinite by a step: a tensor for which it would is kept, and its outcome says so; a tensor
-//! that comes near is stepped.
+//! What is finite does not become infinite by a step: a tensor for which it would is kept, and its outcome says so; a
+//! tensor that comes near is stepped.
 
 mod common;
 

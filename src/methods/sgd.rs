@@ -92,7 +92,8 @@ impl Descend {
     }
 }
 
-/// Whether the weight decay of a parameter stays below an eighth of the largest number, if the parameter is below a 1024th.
+/// Whether the weight decay of a parameter stays below an eighth of the largest number, if the parameter is below a
+/// 1024th.
 fn decays_gently(weight_decay: f64, rate: f64) -> bool {
     weight_decay * rate.max(1.0) <= 128.0
 }
