@@ -49,13 +49,16 @@ fn text_of(panic: &dyn Any) -> &str {
     text.unwrap_or("no text")
 }
 
+/// What is called where a thread panics.
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>;
+
 /// Panics in a call do not print: their texts, and places, are kept for `koala_last_error`. Those of others are left to
 /// them.
 #[inline(always)]
 fn keep_panics_silent() {
     static ONCE: Once = Once::new();
     // Not in the hook itself, which then has nothing to allocate memory for.
-    static BEFORE: OnceLock<Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>> = OnceLock::new();
+    static BEFORE: OnceLock<Hook> = OnceLock::new();
     ONCE.call_once(|| {
         BEFORE.get_or_init(take_hook);
         set_hook(Box::new(|panic| {
