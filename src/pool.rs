@@ -13,6 +13,9 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::error::Error;
 use crate::threads::Threads;
 
+/// The stack of a thread, in bytes: what Rust gives one by default.
+const STACK: usize = 2 << 20;
+
 /// A pool of threads.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -70,7 +73,8 @@ impl Pool {
                     first();
                     thread.run();
                 };
-                started.0.push(std::thread::Builder::new().name(name).spawn(run)?);
+                // With a size of its own, no environment variable is asked for one.
+                started.0.push(std::thread::Builder::new().name(name).stack_size(STACK).spawn(run)?);
                 Ok(())
             })
             .build()

@@ -226,6 +226,23 @@ static void try_row(const struct row *row) {
   expect(asked == 0, row->name, "it asks for an environment variable");
 }
 
+static koala_status create_with_threads(void) {
+  koala_config config;
+  koala_optimizer *made = NULL;
+  koala_status status = koala_config_init(&config, sizeof config);
+  config.threads = 2;
+  if (status == KOALA_STATUS_OK) status = koala_optimizer_create(&config, &made);
+  if (status == KOALA_STATUS_OK) koala_optimizer_destroy(made);
+  return status;
+}
+
+/* Threads are started without a look at the environment. (Without memory for them the process may end.) */
+static void try_threads(void) {
+  static const struct row row = {"koala_optimizer_create, threads", create_with_threads, KOALA_STATUS_OK, 1};
+  expect(call(&row, 0) == row.status, row.name, "another status");
+  expect(asked == 0, row.name, "it asks for an environment variable");
+}
+
 /* A thread's first error. */
 static void *fail_first(void *unused) {
   static const struct row row = {"a thread's first error", wrong_version, KOALA_STATUS_VERSION, -1};
@@ -261,6 +278,7 @@ int main(void) {
   try_row(&rows[0]); /* The first call of this process. */
   make();
   for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) try_row(&rows[i]);
+  try_threads();
   pthread_create(&thread, NULL, fail_first, NULL);
   pthread_join(thread, NULL);
   koala_optimizer_destroy(optimizer);
