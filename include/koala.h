@@ -707,7 +707,8 @@ typedef struct koala_method {
    */
   koala_method_kind kind;
   /**
-   * SGD, 1: a step follows the gradient and the new momentum, as Nesterov has it. Default 0.
+   * SGD, 1: a step follows the gradient and the new momentum, as Nesterov has it, which needs a momentum above 0.
+   * Default 0.
    */
   uint32_t nesterov;
   /**

@@ -306,6 +306,7 @@ fn numbers_out_of_range_are_named() {
         (Method::AdamW(AdamW { beta2: -0.1, ..AdamW::default() }), "the beta2 is -0.1"),
         (Method::AdamW(AdamW { epsilon: 0.0, ..AdamW::default() }), "the epsilon is 0"),
         (Method::Sgd(Sgd { momentum: 1.0, nesterov: false }), "the momentum is 1"),
+        (Method::Sgd(Sgd { momentum: 0.0, nesterov: true }), "the momentum is 0"),
     ] {
         let error = Optimizer::new(Config { method, ..Config::default() }).unwrap_err().to_string();
         assert!(error.starts_with(said), "{error:?} does not start with {said:?}");

@@ -46,7 +46,8 @@ pub struct koala_method {
     pub size: usize,
     /// Which optimizer.
     pub kind: MaybeUninit<koala_method_kind>,
-    /// SGD, 1: a step follows the gradient and the new momentum, as Nesterov has it. Default 0.
+    /// SGD, 1: a step follows the gradient and the new momentum, as Nesterov has it, which needs a momentum above 0.
+    /// Default 0.
     pub nesterov: u32,
     /// SGD: μ, in [0, 1), what a step keeps of the momentum. Default 0.9.
     pub momentum: f64,

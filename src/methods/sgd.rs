@@ -29,7 +29,8 @@ use crate::vector::Vector;
 pub struct Sgd {
     /// μ, in [0, 1): what a step keeps of the momentum. Default 0.9.
     pub momentum: f64,
-    /// Whether a step follows the gradient and the new momentum, as Nesterov has it. Default false.
+    /// Whether a step follows the gradient and the new momentum, as Nesterov has it. It needs a momentum above 0, as in
+    /// PyTorch. Default false.
     pub nesterov: bool,
 }
 
@@ -41,7 +42,12 @@ impl Default for Sgd {
 
 impl Sgd {
     pub(super) fn validate(&self) -> Result<(), Error> {
-        below_one("momentum", self.momentum)
+        below_one("momentum", self.momentum)?;
+        if self.nesterov && self.momentum == 0.0 {
+            let expected = "a number above 0 beside Nesterov's";
+            return Err(Error::Setting { setting: "momentum", value: self.momentum, expected });
+        }
+        Ok(())
     }
 
     pub(super) fn plan<F: Real>(

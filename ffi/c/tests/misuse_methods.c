@@ -36,6 +36,7 @@ static void try_numbers(int variant) {
     TRY(names[i], variant, SGD, KOALA_STATUS_UNKNOWN_VALUE, "5 is no koala_method_kind", "", method->kind = 5);
     TRY(names[i], variant, SGD, KOALA_STATUS_STRUCT_SIZE, "the size in a koala_method", "", method->size -= 8);
     TRY(names[i], variant, SGD, KOALA_STATUS_OK, "", "", method->nesterov = 1);
+    TRY(names[i], variant, SGD, KOALA_STATUS_SETTING, "momentum is 0", "", method->nesterov = 1, method->momentum = 0);
     TRY(names[i], variant, KOALA_PLUS_PLUS, KOALA_STATUS_OK, "", "", method->momentum = NAN);
   }
 }
