@@ -155,6 +155,7 @@ class Koala(Resumable):
         method = self.method
         if not isinstance(method, KoalaM):
             return
+        self._check_shared()
         trained = [place for place in places_of(self.param_groups) if place.owner.requires_grad]
         # The gradients are not looked at. All groups share a method, so that there is one call, or no parameter.
         calls = self._calls(trained, self._methods(), lambda place: place.parameter.detach())
