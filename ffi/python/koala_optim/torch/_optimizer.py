@@ -25,7 +25,7 @@ from ._report import Report, report_of
 from ._resumable import Resumable
 from ._state import STATE_DTYPES, VECTORS, entries_of
 from ._table import Table
-from ._threads import Threads
+from ._threads import Threads, counted
 
 _parameters = itemgetter("params")
 
@@ -135,7 +135,8 @@ class KoalaPlusPlus(Resumable):
         variant: Which covariance of the least Frobenius norm is reconstructed (section 3 of the paper): "symmetric", or
             "vanilla", without that constraint.
         state_dtype: What v and h are stored in: None, as the parameter; `torch.float32`, for parameters in half
-            precision; `torch.bfloat16`, half the memory and less traffic, for some accuracy.
+            precision; `torch.bfloat16`, half the memory and less traffic, for some accuracy. (Parameters that are
+            bfloat16 themselves lose most updates: a step below 1/512 of a weight rounds to nothing.)
         noise: "averaged", as above; or a number, R for ever.
         noise_decay: In [0, 1], of the average.
         initial_noise: R ≥ 0 before the first step, in squared units of the loss.
@@ -149,8 +150,8 @@ class KoalaPlusPlus(Resumable):
             as on a first step; "skip" leaves that parameter; "error" leaves every parameter, and raises.
         backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
             of PyTorch, as on other devices.
-        threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same;
-            with 1, none is started. Policies that may keep all parameters use one thread.
+        threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same:
+            at most 4096; 0 stands for as many as there are processors for this process. With 1, none is started. Policies that may keep all parameters use one thread.
         fallback: For parameters that libkoala has no kernel for: "torch", the same mathematics in
             operations of PyTorch, announced by one warning; or "error".
         process_group: The processes that L and m are averaged over. None: all of them; or a
@@ -197,10 +198,8 @@ class KoalaPlusPlus(Resumable):
         self._ranks = Ranks(process_group, per_shard)
         if fallback not in ("torch", "error"):
             raise ValueError(f"fallback is {fallback!r}, expected 'torch' or 'error'")
-        if threads < 1:
-            raise ValueError(f"threads is {threads}, expected at least 1")
         rule = noise_rule(noise, noise_decay, initial_noise)
-        self._configuration = _Configuration(on_non_finite, on_breakdown, backend, threads, fallback)
+        self._configuration = _Configuration(on_non_finite, on_breakdown, backend, counted(threads), fallback)
         self._configuration.step()
         self._reset()
         settings = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype)

@@ -6,6 +6,23 @@ import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, Callable
 
+# As many as libkoala starts, koala_config's threads.
+_MOST = 4096
+
+
+def counted(threads: int) -> int:
+    """How many threads that number stands for: 0 is as many as there are processors for this process.
+
+    Raises:
+        ValueError: It is out of range.
+    """
+    if not 0 <= threads <= _MOST:
+        raise ValueError(f"threads is {threads}, expected 0, for all processors, or a number from 1 to {_MOST}")
+    if threads:
+        return threads
+    # Not everywhere a process can be kept from some processors.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 class Threads(Executor):
     """Runs calls on that many threads of the process that it is used in: those of a process are not in its fork."""
