@@ -1,6 +1,6 @@
-"""What a step of AdamW costs a user of PyTorch: `new_optimizer(parameters, "adamw")` beside `torch.optim.AdamW(fused=True)`.
-The parameters are those of ResNet-50, float32, one thread. PyTorch does not look whether a gradient is finite; libkoala does
-unless it is told not to: both of its ways are timed.
+"""What a step of AdamW costs a user of PyTorch: `new_optimizer(parameters, "adamw")` beside PyTorch's fused AdamW. The
+parameters are those of ResNet-50, float32, one thread. PyTorch does not look whether a gradient is finite; libkoala
+does unless it is told not to: both of its ways are timed.
 
     python bench/adamw.py [--quick]
 
