@@ -96,11 +96,12 @@ def step(
     numbers = _Numbers(*(jnp.asarray(number, scalar) for number in options.numbers))
     loss, second_moment = (jnp.asarray(number, scalar) for number in measurement)
     before = numbers.initial_noise
-    finite = jnp.isfinite(loss)
+    # A program that is compiled cannot raise: what is out of range keeps all tensors, as what is not finite does.
+    finite = jnp.isfinite(loss) & _in_range(numbers)
     noise = before
     if options.averaged:
         before = jnp.where(jnp.isnan(filters.noise), numbers.initial_noise, filters.noise)
-        finite &= jnp.isfinite(second_moment)
+        finite &= jnp.isfinite(second_moment) & (second_moment >= 0)
         noise = jnp.where(finite, numbers.noise_decay * before + (1 - numbers.noise_decay) * second_moment, before)
     tensors = list(zip(parameters, gradients, filters.v, filters.h))
     if not tensors:
@@ -160,6 +161,14 @@ def step(
     ]
     updates, v, h = (list(arrays) for arrays in zip(*moved))
     return updates, Filters(noise, scalars, outcomes, v, h)
+
+
+def _in_range(numbers: _Numbers) -> jax.Array:
+    """Whether the numbers are those that a step can be taken with, as koala.h says; a NaN is none of them."""
+    within = (numbers.initial_variance > 0) & (numbers.noise_decay <= 1)
+    for number in numbers._replace(initial_variance=jnp.zeros_like(numbers.initial_variance)):
+        within &= number >= 0
+    return within
 
 
 def _dots(

@@ -171,7 +171,8 @@ def koala_plus_plus(
         backend: Where libkoala runs: "fastest", or a name of its backends. No bit depends on it.
 
     All numbers may be arrays that change from step to step, as under `optax.inject_hyperparams`, which is to be told
-    `static_args=("state_dtype", "axis_name")` if those are callable.
+    `static_args=("state_dtype", "axis_name")` if those are callable. Where such a number, or `second_moment`, is out of
+    its range, "ffi" raises a JaxRuntimeError; "jnp" cannot, and keeps all tensors, which count as not finite.
 
     Raises:
         ValueError: A number is out of its range, a name unknown, or an option needs another implementation. `init`,

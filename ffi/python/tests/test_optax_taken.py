@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
+from koala_optim._library import lib
 from koala_optim.optax import KoalaState, koala_plus_plus
 
 IMPLEMENTATIONS = ("ffi", "jnp")
@@ -342,3 +343,30 @@ def test_leaves_that_are_none_or_masked_stay(implementation: Any) -> None:
     expected, _ = koala.step(alone, {"w": grads["w"]}, koala.init(alone), value=0.5)
     assert new["n"] is None and new["m"] == optax.MaskedNode() and isinstance(state, KoalaState)
     assert bits(new["w"]) == bits(expected["w"])
+
+
+# Numbers that only the program has.
+
+
+@pytest.mark.parametrize(
+    "numbers, measured",
+    [
+        ({}, {"second_moment": -100.0}),
+        ({"learning_rate": lambda count: jnp.where(count > 0, -1.0, 1.0)}, {}),
+        ({"weight_decay": jnp.float32(-0.1)}, {}),
+        ({"process_noise": jnp.float32(jnp.nan)}, {}),
+        ({"initial_variance": jnp.float32(0)}, {}),
+        ({"noise_decay": jnp.float32(1.5)}, {}),
+    ],
+)
+def test_what_is_out_of_range_keeps_all_tensors(numbers: dict[str, Any], measured: dict[str, Any]) -> None:
+    parameters, gradients = (two_of(tree) for tree in problem())
+    optimizer = koala_plus_plus(implementation="jnp", **numbers)
+    state = optimizer.init(parameters)
+    if callable(numbers.get("learning_rate")):
+        parameters, state = optimizer.step(parameters, gradients, state, value=0.5)
+    new, after = optimizer.step(parameters, gradients, state, value=0.5, **measured)
+    assert bits(new) == bits(parameters)
+    assert bits((after.v, after.h, after.scalars)) == bits((state.v, state.h, state.scalars))
+    assert not np.any(doubles(after.noise) < 0)
+    assert np.asarray(after.outcomes).tolist() == [lib.KOALA_OUTCOME_NON_FINITE] * 2
