@@ -154,6 +154,9 @@ _capsule_is.argtypes, _capsule_is.restype = (ctypes.py_object, ctypes.c_char_p),
 
 
 def _of_dlpack(name: str, array: Any, writable: bool) -> Memory:
+    if _is_of_torch(array) and (array.is_neg() or array.is_conj()):
+        # DLPack does not say that what lies in memory is not what the tensor stands for.
+        raise ValueError(f"{name} is a tensor whose sign PyTorch has yet to change: give its resolve_neg()")
     device = int(array.__dlpack_device__()[0])
     if device not in _DLPACK_HOSTS:
         raise ValueError(f"{name} is on a device of type {device} (of DLPack), expected the CPU")

@@ -159,11 +159,6 @@ class Sgd(Method):
     name = "sgd"
     _kind = lib.KOALA_METHOD_KIND_SGD
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov needs a momentum above 0")
-
     @property
     def vectors(self) -> tuple[bool, bool]:
         return self.momentum != 0, False

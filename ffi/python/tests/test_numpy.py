@@ -322,6 +322,17 @@ def test_no_elements_and_no_tensors() -> None:
 # Errors.
 
 
+def test_a_tensor_whose_sign_is_yet_to_be_changed() -> None:
+    torch = pytest.importorskip("torch")
+    weight, gradient = torch.ones(3), torch.full((3,), 0.5)._neg_view()
+    state = new_state(weight)
+    with pytest.raises(ValueError, match=r"gradient is a tensor whose sign .* resolve_neg\(\)"):
+        step(weight, gradient, *state, loss=0.7, noise=0.5)
+    assert torch.equal(weight, torch.ones(3)) and not any(part.any() for part in state)
+    step(weight, gradient.resolve_neg(), *state, loss=0.7, noise=0.5)
+    assert (weight > 1).all()
+
+
 def test_errors_name_the_argument_and_nothing_is_written() -> None:
     float32, float64 = random_array(1, 3), random_array(1, 3, "float64")
     read_only = random_array(1, 3)

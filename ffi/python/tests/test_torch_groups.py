@@ -271,7 +271,7 @@ def test_numbers_that_do_not_do() -> None:
     parameters = model()
     for kind, own, text in (
         ("sgd", {"momentum": 1.0}, "momentum is 1"),
-        ("sgd", {"momentum": 0.0, "nesterov": True}, "nesterov needs a momentum"),
+        ("sgd", {"momentum": 0.0, "nesterov": True}, "momentum is 0, expected a number above 0 beside Nesterov"),
         ("sgd", {"dampening": 0.5}, "dampening is 0.5"),
         ("adamw", {"betas": (0.9, 1.0)}, "beta2 is 1"),
         ("adamw", {"betas": 0.9}, "betas are 0.9"),
@@ -283,7 +283,7 @@ def test_numbers_that_do_not_do() -> None:
     ):
         with pytest.raises(ValueError, match=text):
             new_optimizer([{"params": parameters, **own}], kind)
-    with pytest.raises(ValueError, match="nesterov needs a momentum"):
+    with pytest.raises(ValueError, match="momentum is 0, expected a number above 0 beside Nesterov"):
         Sgd(momentum=0.0, nesterov=True)
     with pytest.raises(ValueError, match="cannot maximize"):
         Koala(parameters, KoalaV(), maximize=True)
