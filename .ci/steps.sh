@@ -26,14 +26,14 @@ join() {
     mapfile -t -O "${#lines[@]}" lines <"$logs/aside/lines"
 }
 
-# step NAME COMMAND...: no step may take longer than 25 minutes, or read the terminal.
+# step NAME COMMAND...: no step may take longer than 40 minutes, or read the terminal.
 step() {
     local name=$1 log start outcome=ok
     shift
     log="$logs/${#lines[@]}.log"
     start=$SECONDS
     printf '\n==> %s: %s\n' "$name" "$*"
-    if ! timeout --kill-after=10 1500 "$@" </dev/null 2>&1 | tee "$log"; then
+    if ! timeout --kill-after=10 2400 "$@" </dev/null 2>&1 | tee "$log"; then
         outcome=FAILED
         failed=1
     fi
