@@ -21,7 +21,8 @@ from ._layouts import layouts_of, library
 
 
 class KnownState:
-    """The entries of those names that a state had when this was made. Others are not looked at.
+    """The entries of those names that a state had when this was made. Others are not looked at. A state with entries in
+    a mapping that is no dict is never found again: how to compare these, and what keeps them alive, is not known.
 
     Args:
         states: An optimizer's state: a dict of dicts.
@@ -30,7 +31,9 @@ class KnownState:
 
     def __init__(self, states: Mapping[Any, Any], names: Sequence[str]) -> None:
         # All that is remembered by its address is kept alive.
-        self._kept = [(key, entries, _own(entries, names)) for key, entries in states.items()]
+        self._is_comparable = all(isinstance(entries, dict) for entries in states.values())
+        known = states.items() if self._is_comparable else ()
+        self._kept = [(key, entries, _own(entries, names)) for key, entries in known]
         addresses: list[int] = []
         for key, entries, own in self._kept:
             addresses += (id(key), id(entries), len(own))
@@ -43,9 +46,10 @@ class KnownState:
 
     def is_in(self, states: Any) -> bool:
         """Whether a state has the same, and each of them lies where it did."""
-        if not isinstance(states, dict) or not library.koala_compare_entries(_dict_next, states, *self._arguments):
+        if not self._is_comparable or not isinstance(states, dict):
             return False
-        return self._memory.is_as_before()
+        is_same = library.koala_compare_entries(_dict_next, states, *self._arguments)
+        return is_same and self._memory.is_as_before()
 
 
 class Memory(Protocol):
@@ -60,9 +64,9 @@ def _address(numbers: array[int]) -> int:
     return numbers.buffer_info()[0]
 
 
-def _own(entries: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+def _own(entries: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
     """The entries of those names, in their order."""
-    return [item for item in entries.items() if item[0] in names] if isinstance(entries, dict) else []
+    return [item for item in entries.items() if item[0] in names]
 
 
 def _memory_of(tensors: list[Tensor]) -> Memory:
