@@ -11,7 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 numpy = pytest.importorskip("numpy")
 
-from test_torch_cached import ALL, parameter, same, take_step  # noqa: E402
+from test_torch_cached import ALL, give_gradients, parameter, same, take_step  # noqa: E402
+
+from koala_optim.torch import KoalaPlusPlus  # noqa: E402
 
 
 @ALL
@@ -31,4 +33,78 @@ def test_entries_in_a_mapping_that_is_no_dict(make: Any, length: int) -> None:
         take_step(optimizer, [one], 2)
         assert all(bool((filler == 7).all()) for filler in fillers)
         ends.append([one, *optimizer.state[one].values()])
+    assert same(*ends)
+
+
+def negated(tensor: Any) -> Any:
+    """The same numbers, in memory that has their opposites."""
+    with torch.no_grad():
+        found = (-tensor)._neg_view()
+    assert found.is_neg() and torch.equal(found, tensor)
+    return found
+
+
+SHAPES = pytest.mark.parametrize("shape", [(), (5,), (3, 4)], ids=str)
+
+
+@ALL
+@SHAPES
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_gradient_in_negated_memory(make: Any, shape: tuple[int, ...], first: int) -> None:
+    ends = []
+    for change in (torch.clone, negated):
+        one, other = parameter(*shape), parameter(7, seed=1)
+        optimizer = make([one, other], lr=0.1)
+        for seed in range(4):
+            optimizer.predict()
+            give_gradients([one, other], seed)
+            if seed >= first:
+                one.grad = change(one.grad)
+            optimizer.step(loss=0.5)
+        ends.append([one, other, *optimizer.state[one].values()])
+    assert same(*ends)
+
+
+def test_a_gradient_that_autograd_leaves_in_negated_memory() -> None:
+    ends = []
+    for resolves in (True, False):
+        one = torch.nn.Parameter(torch.tensor(0.5))
+        optimizer = KoalaPlusPlus([one])
+        for seed in range(4):
+            optimizer.zero_grad()
+            loss = torch.complex(torch.ones(()), one).conj().angle() if seed else one * one
+            loss.backward()
+            assert one.grad is not None
+            if resolves:
+                one.grad = one.grad.resolve_neg()
+            optimizer.step(loss=loss)
+        ends.append([one.detach()])
+    assert same(*ends)
+
+
+@ALL
+@SHAPES
+def test_a_parameter_in_negated_memory(make: Any, shape: tuple[int, ...]) -> None:
+    ends = []
+    for change in (torch.clone, negated):
+        one, other = torch.nn.Parameter(change(parameter(*shape).detach())), parameter(7, seed=1)
+        optimizer = make([one, other], lr=0.1)
+        for seed in range(4):
+            take_step(optimizer, [one, other], seed)
+        ends.append([one, other, *optimizer.state[one].values()])
+    assert same(*ends)
+
+
+@ALL
+@SHAPES
+def test_a_state_in_negated_memory(make: Any, shape: tuple[int, ...]) -> None:
+    ends = []
+    for change in (torch.clone, negated):
+        one, other = parameter(*shape), parameter(7, seed=1)
+        optimizer = make([one, other], lr=0.1)
+        for seed in range(4):
+            take_step(optimizer, [one, other], seed)
+            for name, entry in [*optimizer.state[one].items()]:
+                optimizer.state[one][name] = change(entry)
+        ends.append([one, other, *optimizer.state[one].values()])
     assert same(*ends)

@@ -158,7 +158,8 @@ class CudaTable(Table):
         single = all(number is None or number.dtype == torch.float32 for number in numbers)
         dtype = torch.float32 if single else torch.float64
         self._scaler = [
-            None if number is None else number.detach().to(self._device, dtype, non_blocking=True) for number in numbers
+            None if number is None else number.detach().resolve_neg().to(self._device, dtype, non_blocking=True)
+            for number in numbers
         ]
         places = [ffi.NULL if number is None else address_of(number) for number in self._scaler]
         if (dtype, *places) != self._scaler_places:
@@ -205,7 +206,8 @@ class CudaTable(Table):
 
     def _learning_rate(self, index: int) -> Any:
         rate = self._groups[index]["lr"]
-        if isinstance(rate, Tensor) and self._is_here(rate) and rate.dtype in TYPES and rate.numel() == 1:
+        is_read_there = isinstance(rate, Tensor) and self._is_here(rate) and rate.dtype in TYPES and rate.numel() == 1
+        if is_read_there and not rate.is_neg():
             self._rates[index] = rate
             return rate.dtype, rate.data_ptr()
         self._rates.pop(index, None)

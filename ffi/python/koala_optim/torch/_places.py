@@ -100,8 +100,15 @@ def has_kernel(place: Place) -> bool:
     return parameter.device.type == "cpu"
 
 
-def layout_of(tensor: Tensor) -> Literal["dense", "strided", "overlapping"]:
-    """Whether elements lie side by side, in whatever order of dimensions; or with gaps; or over one another."""
+def layout_of(tensor: Tensor) -> Literal["dense", "strided", "overlapping", "negated"]:
+    """Whether elements lie side by side, in whatever order of dimensions; or with gaps; or over one another. "negated":
+    the memory, however dense, has their opposites, as PyTorch leaves them for imaginary parts of conjugates.
+    """
+    layout = _order_of(tensor)
+    return "negated" if layout != "overlapping" and tensor.is_neg() else layout
+
+
+def _order_of(tensor: Tensor) -> Literal["dense", "strided", "overlapping"]:
     if tensor.is_contiguous():
         return "dense"
     reach, dense = 1, True
@@ -131,7 +138,7 @@ def empty_like(parameter: Tensor, dtype: torch.dtype) -> Tensor:
 def in_order_of(parameter: Tensor, tensor: Tensor) -> Tensor:
     """The tensor, or a copy of it in the order that `empty_like` has."""
     if parameter.is_contiguous() or layout_of(parameter) != "dense":
-        return tensor.contiguous()
+        return tensor.contiguous().resolve_neg()
     if layout_of(tensor) == "dense" and same_order(tensor, parameter):
         return tensor
     return empty_like(parameter, tensor.dtype).copy_(tensor)

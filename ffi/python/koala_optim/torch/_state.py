@@ -84,7 +84,7 @@ def fitting_state(
         made = {name: empty_like(parameter, dtype).zero_() for name in vectors}
         return {**made, "scalars": torch.zeros(4, dtype=wide, device=device)}
     fitting = {name: in_order_of(parameter, entries[name].to(device, dtype)) for name in vectors}
-    return {**fitting, "scalars": entries["scalars"].to(device, wide).contiguous()}
+    return {**fitting, "scalars": entries["scalars"].to(device, wide).contiguous().resolve_neg()}
 
 
 def check_state(place: Place, entries: Mapping[str, Any], vectors: Sequence[str] = VECTORS) -> None:

@@ -24,6 +24,7 @@ from ._places import TYPES, Place, check_gradient, empty_like, in_order_of, layo
 from ._state import VECTORS, State, has_state, state_of
 
 _gradient = attrgetter("grad")
+_is_negated = Tensor.is_neg
 
 
 class _Row(NamedTuple):
@@ -171,7 +172,8 @@ class Table:
         rows_are_valid = self._rows_are_valid()
         if rows_are_valid and not self._copies and present == self._present:
             addresses = self._gradient_layouts.addresses(given)
-            if addresses is not None:
+            # How a tensor lies does not say whether its memory has the opposites of its numbers.
+            if addresses is not None and not any(map(_is_negated, given)):
                 return addresses, given
         with torch.no_grad():
             lent = self._arrange(gradients, rows_are_valid)
@@ -223,13 +225,13 @@ class Table:
         """The gradients as libkoala reads them: those that lie as their parameters do are not copied."""
         self._gradient_layouts = self._parameter_layouts.part(present)
         as_parameters = not self._works and self._gradient_layouts.addresses(given) is not None
-        if as_parameters and not any(map(Tensor.is_neg, given)):
+        if as_parameters and not any(map(_is_negated, given)):
             self._copies = False
             return given
         lent = []
         for place, gradient in zip(self._active, given):
             check_gradient(place, gradient)
-            lent.append(in_order_of(place.parameter, gradient.detach().resolve_neg()))
+            lent.append(in_order_of(place.parameter, gradient.detach()))
         self._copies = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
         self._gradient_layouts = layouts_of(given)
         return lent
