@@ -108,3 +108,14 @@ def test_a_state_in_negated_memory(make: Any, shape: tuple[int, ...]) -> None:
                 optimizer.state[one][name] = change(entry)
         ends.append([one, other, *optimizer.state[one].values()])
     assert same(*ends)
+
+
+def test_operations_of_pytorch_step_a_single_number() -> None:
+    ends = []
+    for shape in ((), (1,)):
+        one = torch.nn.Parameter(torch.full(shape, 0.5))
+        optimizer = KoalaPlusPlus([one], backend="torch")
+        take_step(optimizer, [one], 0)
+        assert float(one.detach()) != 0.5
+        ends.append([one.detach().reshape(())])
+    assert same(*ends)

@@ -233,7 +233,7 @@ def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:
     gradient = tensor.scaled_gradient() if tensor.weight_decay else measurement
     products = [measurement * other.to(tensor.arithmetic) for other in (tensor.state.h, tensor.state.v)]
     products.append(measurement * measurement)
-    products.append(tensor.parameter().square() if tensor.weight_decay else torch.zeros_like(measurement[:0]))
+    products.append(tensor.parameter().square() if tensor.weight_decay else measurement.new_zeros(()))
     products.append(gradient * gradient)
     return torch.stack([product.sum(dtype=wide) for product in products])
 
