@@ -13,7 +13,8 @@ numpy = pytest.importorskip("numpy")
 
 from test_torch_cached import ALL, give_gradients, parameter, same, take_step  # noqa: E402
 
-from koala_optim.torch import KoalaPlusPlus  # noqa: E402
+from koala_optim import KoalaM, KoalaV  # noqa: E402
+from koala_optim.torch import Koala, KoalaPlusPlus  # noqa: E402
 
 
 @ALL
@@ -118,4 +119,42 @@ def test_operations_of_pytorch_step_a_single_number() -> None:
         take_step(optimizer, [one], 0)
         assert float(one.detach()) != 0.5
         ends.append([one.detach().reshape(())])
+    assert same(*ends)
+
+
+NUMBERS = {
+    "tensor": lambda value: torch.tensor(value, dtype=torch.float64),
+    "array": lambda value: numpy.array(value),
+}
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        *((KoalaPlusPlus, name) for name in ("lr", "weight_decay", "initial_variance", "process_noise")),
+        *((KoalaPlusPlus, name) for name in ("gradient_limit", "gradient_factor", "measurement_noise", "noise_decay")),
+        (lambda groups: KoalaPlusPlus(groups, backend="torch"), "weight_decay"),
+        (lambda groups: KoalaPlusPlus(groups, backend="torch"), "process_noise"),
+        (lambda groups: Koala(groups, KoalaV()), "process_noise"),
+        (lambda groups: Koala(groups, KoalaM()), "velocity_decay"),
+        (lambda groups: Koala(groups, KoalaM()), "weight_decay"),
+    ],
+)
+def test_a_setting_that_is_changed_where_it_is(make: Any, name: str, kind: str) -> None:
+    ends = []
+    for is_number in (True, False):
+        one = parameter(5)
+        optimizer = make([one])
+        group = optimizer.param_groups[0]
+        if name not in group:
+            pytest.skip("the method has no such number")
+        setting = NUMBERS[kind](0.1)
+        for seed, value in enumerate((0.1, 0.1, 0.5, 0.5)):
+            setting[...] = value
+            group[name] = value if is_number else setting
+            if name == "initial_variance":
+                optimizer.state.clear()
+            take_step(optimizer, [one], seed)
+        ends.append([one.detach(), *optimizer.state[one].values()])
     assert same(*ends)

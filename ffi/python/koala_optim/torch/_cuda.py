@@ -122,7 +122,7 @@ class CudaTable(Table):
     def look(self) -> Any:
         """See `Table.look`."""
         kept = super().look()
-        scaling = self._groups[0]["gradient_factor"], self._groups[0]["gradient_limit"]
+        scaling = float(self._groups[0]["gradient_factor"]), float(self._groups[0]["gradient_limit"])
         if scaling != self._scaling:
             self._check(lib.koala_cuda_set_scaling(self._optimizer, *scaling))
             self._scaling = scaling

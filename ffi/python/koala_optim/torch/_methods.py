@@ -365,7 +365,7 @@ def _method_of(kind: type[Method], group: dict[str, Any]) -> Method:
     if kind in _MEASURES:
         if group["maximize"]:
             raise ValueError(f"{kind.__name__} takes the loss towards zero: it cannot maximize")
-        return kind(**{field.name: group[field.name] for field in fields(kind)})
+        return kind(**{field.name: float(group[field.name]) for field in fields(kind)})
     if kind is Sgd:
         return Sgd(float(group["momentum"]), bool(group["nesterov"]))
     try:

@@ -41,7 +41,7 @@ class _Tensor(NamedTuple):
         gradient = self.gradient.to(self.arithmetic)
         if self.factor != 1:
             gradient = gradient * self.factor
-        limit = self.group["gradient_limit"]
+        limit = float(self.group["gradient_limit"])
         if limit != math.inf:
             # What is infinite stays that.
             gradient = torch.where(gradient.isfinite(), gradient.clamp(-limit, limit), gradient)
@@ -222,9 +222,8 @@ class Operations:
 
 def _settings(group: dict[str, Any]) -> Settings:
     number("variant", group["variant"], VARIANTS)
-    return Settings(
-        float(group["lr"]), group["weight_decay"], group["initial_variance"], group["process_noise"], group["variant"]
-    )
+    numbers = (float(group[name]) for name in ("lr", "weight_decay", "initial_variance", "process_noise"))
+    return Settings(*numbers, group["variant"])
 
 
 def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:

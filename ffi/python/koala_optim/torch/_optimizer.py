@@ -356,7 +356,8 @@ class KoalaPlusPlus(Resumable):
 
     def _noise_rule(self) -> tuple[Any, Any]:
         group = self.param_groups[0]
-        return group["measurement_noise"], group["noise_decay"]
+        decay = group["noise_decay"]
+        return float(group["measurement_noise"]), None if decay is None else float(decay)
 
     def _current_steppers(self) -> Sequence[Table | Operations]:
         groups = self.param_groups

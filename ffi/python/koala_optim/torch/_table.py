@@ -292,17 +292,17 @@ class Table:
             rate = self._learning_rate(index)
             values = (
                 rate,
-                group["weight_decay"],
-                group["initial_variance"],
-                group["process_noise"],
+                # Numbers, for what is given may be a tensor or an array, and change where it is.
+                float(group["weight_decay"]),
+                float(group["initial_variance"]),
+                float(group["process_noise"]),
                 group["variant"],
             )
             if values != self._values[index]:
                 settings = self._settings[index]
                 # One that is elsewhere is told of elsewhere.
                 settings.learning_rate = rate if isinstance(rate, float) else 0.0
-                settings.weight_decay = group["weight_decay"]
-                settings.initial_variance, settings.process_noise = values[2:4]
+                settings.weight_decay, settings.initial_variance, settings.process_noise = values[1:4]
                 settings.variant = number("variant", group["variant"], VARIANTS)
                 yield index
                 self._values[index] = values
