@@ -158,3 +158,35 @@ def test_a_setting_that_is_changed_where_it_is(make: Any, name: str, kind: str) 
             take_step(optimizer, [one], seed)
         ends.append([one.detach(), *optimizer.state[one].values()])
     assert same(*ends)
+
+
+@pytest.mark.parametrize("threads", [1.5, 1.0, "2", None])
+def test_threads_are_a_whole_number(threads: Any) -> None:
+    with pytest.raises(TypeError, match="threads is"):
+        KoalaPlusPlus([parameter(3)], threads=threads)
+
+
+@ALL
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_group_that_lacks_what_all_groups_share(make: Any, steps: int) -> None:
+    one = parameter(3)
+    optimizer = make([one])
+    for seed in range(steps):
+        take_step(optimizer, [one], seed)
+    optimizer.predict()
+    give_gradients([one], 5)
+    optimizer.param_groups[0] = {"params": [one], "lr": 0.1}
+    with pytest.raises(ValueError, match="group 0 has no .*gradient_factor"):
+        optimizer.step(loss=0.5)
+
+
+@ALL
+@pytest.mark.parametrize("steps", [0, 1])
+def test_no_group(make: Any, steps: int) -> None:
+    one = parameter(3)
+    optimizer = make([one])
+    for seed in range(steps):
+        take_step(optimizer, [one], seed)
+    optimizer.param_groups.clear()
+    with pytest.raises(ValueError, match="no group"):
+        optimizer.step(loss=0.5)

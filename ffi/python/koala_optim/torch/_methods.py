@@ -262,8 +262,10 @@ class Koala(Resumable):
         """That of each group, with its numbers as they are now.
 
         Raises:
-            ValueError: A number is out of its range; or it is not the same in all groups, though they share it.
+            ValueError: A number is lacking or out of its range; or it is not the same in all groups, though they share
+                it; or there is no group.
         """
+        self._check_entries()
         methods = [_method_of(self._kind, group) for group in self.param_groups]
         for number, method in enumerate(methods):
             if self._kind in _MEASURES and method != methods[0]:

@@ -360,6 +360,7 @@ class KoalaPlusPlus(Resumable):
         return float(group["measurement_noise"]), None if decay is None else float(decay)
 
     def _current_steppers(self) -> Sequence[Table | Operations]:
+        self._check_entries()
         groups = self.param_groups
         parameters = list(chain.from_iterable(map(_parameters, groups)))
         shape = [(len(group["params"]), group.get("state_dtype")) for group in groups]
@@ -374,10 +375,6 @@ class KoalaPlusPlus(Resumable):
 
     def _new_steppers(self) -> Sequence[Table | Operations]:
         configuration = self._configuration
-        for index, group in enumerate(self.param_groups):
-            lacking = [name for name in self._entries if name not in group]
-            if lacking:
-                raise ValueError(f"group {index} has no {', '.join(lacking)}")
         places = places_of(self.param_groups)
         for place in places:
             self._check_place(place)

@@ -138,6 +138,20 @@ class Resumable(torch.optim.Optimizer):
         """Whether a part of a tensor is stepped as a whole one is."""
         return self._ranks.per_shard
 
+    def _check_entries(self) -> None:
+        """Looks at whether there are groups, with all that a step takes from them.
+
+        Raises:
+            ValueError: Somebody has taken it away.
+        """
+        if not self.param_groups:
+            raise ValueError("there is no group any more, and what all parameters share was in the groups")
+        names = {"params", *self._entries}
+        for index, group in enumerate(self.param_groups):
+            if not names <= group.keys():
+                lacking = [name for name in ("params", *self._entries) if name not in group]
+                raise ValueError(f"group {index} has no {', '.join(lacking)}")
+
     def _check_given(self) -> None:
         """Looks at whether the parameters are those that were given, or flat pieces of them.
 

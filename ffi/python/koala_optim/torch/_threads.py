@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from operator import index
 from typing import Any, Callable
 
 # As many as libkoala starts, koala_config's threads.
@@ -14,8 +15,13 @@ def counted(threads: int) -> int:
     """How many threads that number stands for: 0 is as many as there are processors for this process.
 
     Raises:
+        TypeError: It is no whole number.
         ValueError: It is out of range.
     """
+    try:
+        threads = index(threads)
+    except TypeError:
+        raise TypeError(f"threads is {threads!r}, expected a whole number") from None
     if not 0 <= threads <= _MOST:
         raise ValueError(f"threads is {threads}, expected 0, for all processors, or a number from 1 to {_MOST}")
     if threads:
