@@ -222,8 +222,9 @@ class Operations:
 
 def _settings(group: dict[str, Any]) -> Settings:
     number("variant", group["variant"], VARIANTS)
-    numbers = (float(group[name]) for name in ("lr", "weight_decay", "initial_variance", "process_noise"))
-    return Settings(*numbers, group["variant"])
+    names = ("lr", "weight_decay", "initial_variance", "process_noise")
+    rate, decay, variance, noise = (float(group[name]) for name in names)
+    return Settings(rate, decay, variance, noise, group["variant"])
 
 
 def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:
