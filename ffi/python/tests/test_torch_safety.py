@@ -37,6 +37,25 @@ def test_entries_in_a_mapping_that_is_no_dict(make: Any, length: int) -> None:
     assert same(*ends)
 
 
+class Copies(UserDict[str, Any]):
+    """Returns copies, which nobody else has."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name).clone()
+
+
+@ALL
+def test_entries_in_a_mapping_that_returns_copies(make: Any) -> None:
+    one = parameter(5)
+    optimizer = make([one], lr=0.1)
+    take_step(optimizer, [one], 0)
+    optimizer.state[one] = Copies(optimizer.state[one])
+    before = one.detach().clone()
+    with pytest.raises(TypeError, match="has its state in a Copies"):
+        take_step(optimizer, [one], 1)
+    assert same([before], [one.detach()])
+
+
 def negated(tensor: Any) -> Any:
     """The same numbers, in memory that has their opposites."""
     with torch.no_grad():

@@ -53,7 +53,7 @@ def entries_of(
     DTensor are DTensors, of which this is what is in this process: see `like_owner`. Other entries are not ours.
 
     Raises:
-        TypeError, ValueError: There are some that do not go with the parameter.
+        TypeError, ValueError: There are some that do not go with the parameter, or a mapping that returns copies.
     """
     if place.owner not in states:
         states[place.owner] = {}
@@ -63,7 +63,13 @@ def entries_of(
         check_state(place, here, vectors)
     fitting = fitting_state(place, here, state_dtype, vectors)
     changed = {name: entry for name, entry in fitting.items() if entry is not here.get(name)}
-    entries.update(changed if place.owner is place.parameter else like_owner(place.owner, changed, per_shard))
+    if place.owner is not place.parameter:
+        entries.update(like_owner(place.owner, changed, per_shard))
+        return fitting
+    entries.update(changed)
+    if type(entries) is not dict and any(entries[name] is not entry for name, entry in fitting.items()):
+        kind = type(entries).__name__
+        raise TypeError(f"{place} has its state in a {kind}, which does not return the tensors that it has")
     return fitting
 
 
