@@ -38,16 +38,24 @@ fn load_part(folder: &Path, part: &str) -> Result<Images> {
     Ok(Images { height, width, pixels, labels })
 }
 
-/// The first that exists of the names by which this file is distributed.
+/// The first that exists of a file's names.
 fn find(folder: &Path, stem: &str, dimensions: u8) -> Result<PathBuf> {
-    let names = ["-", "."].map(|mark| format!("{stem}{mark}idx{dimensions}-ubyte"));
-    names
-        .iter()
-        .flat_map(|name| [folder.join(name), folder.join(format!("{name}.gz"))])
-        .find(|path| path.is_file())
-        .with_context(|| {
-            format!("{}: there is no {}, {}, or either with .gz", printable::path(folder), names[0], names[1])
-        })
+    let names = names(stem, dimensions);
+    let [first, _, second, _] = &names;
+    let found = names.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("{}: there is no {first}, {second}, or either with .gz", printable::path(folder)))
+}
+
+/// The names by which a file is distributed.
+fn names(stem: &str, dimensions: u8) -> [String; 4] {
+    [("-", ""), ("-", ".gz"), (".", ""), (".", ".gz")]
+        .map(|(mark, ending)| format!("{stem}{mark}idx{dimensions}-ubyte{ending}"))
+}
+
+/// Wherever in `folder` a file of the data may be, by any of its names.
+pub fn places(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let files = [("train-images", 3), ("train-labels", 1), ("t10k-images", 3), ("t10k-labels", 1)];
+    files.into_iter().flat_map(|(stem, dimensions)| names(stem, dimensions)).map(|name| folder.join(name))
 }
 
 /// Reads an IDX file of unsigned bytes with `N` dimensions.

@@ -201,6 +201,11 @@ impl Arguments {
         // What a run goes on from may be replaced by where it gets to.
         distinct(&[text, resume, plot, json])?;
         distinct(&[text, save, plot, json])?;
+        for (option, file) in [plot, json, save].into_iter().flatten() {
+            for data in self.data.iter().flat_map(|folder| idx::places(folder)) {
+                output::check_distinct(&[("data", &data), (option, file)])?;
+            }
+        }
         for (_, file) in [plot, json].into_iter().flatten() {
             output::check(file)?;
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::data::write_stripes;
 use crate::{Outcome, folder, koala, outcome};
 
 /// As short as a training can be, in `folder`.
@@ -50,6 +51,33 @@ fn two_results_in_one_file_are_refused() {
     assert_eq!(saved.status, Some(0), "{}", saved.stderr);
     let resumed = train(&folder, "--save saved --resume saved");
     assert_eq!(resumed.status, Some(0), "{}", resumed.stderr);
+}
+
+/// Under whatever name of those by which MNIST is distributed.
+#[test]
+fn the_data_is_not_written_over() {
+    let folder = folder("outputs-data");
+    let data = folder.join("data");
+    fs::create_dir(&data).expect("the folder is ours");
+    write_stripes(&data, 40, 12);
+    fs::write(data.join("train-images.idx3-ubyte.gz"), "the same, packed").expect("the folder is ours");
+    let contents =
+        || ["t10k-labels-idx1-ubyte", "train-images.idx3-ubyte.gz"].map(|name| fs::read(data.join(name)).ok());
+    let before = contents();
+    for (arguments, option) in [
+        ("--plot data/t10k-labels-idx1-ubyte", "plot"),
+        ("--json data/t10k-labels-idx1-ubyte", "json"),
+        ("--save data/../data/t10k-labels-idx1-ubyte", "save"),
+        ("--plot data/train-images.idx3-ubyte.gz", "plot"),
+    ] {
+        let refused = train(&folder, &format!("--model mlp --data data {arguments}"));
+        let said = format!("--data and --{option} lead to the same file");
+        assert!(refused.stderr.contains(&said), "{arguments}: {}", refused.stderr);
+        assert_eq!((refused.status, contents()), (Some(1), before.clone()), "{arguments}");
+    }
+    // Beside them is a place like any other.
+    let trained = train(&folder, "--model mlp --data data --plot data/plot.svg");
+    assert_eq!(trained.status, Some(0), "{}", trained.stderr);
 }
 
 #[cfg(unix)]
