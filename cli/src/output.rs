@@ -59,6 +59,11 @@ impl Target {
     }
 }
 
+/// Whether what is printed goes to this file.
+pub fn is_printed_to(path: &Path) -> bool {
+    matches!(Target::of(path), Ok(Target::StandardOutput))
+}
+
 /// Whether [`write()`] can write this file: to be asked before the work whose result it is to hold.
 pub fn check(path: &Path) -> Result<()> {
     match Target::of(path)? {

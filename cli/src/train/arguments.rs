@@ -9,6 +9,7 @@ use clap::Args;
 use koala_optim::Backend;
 
 use crate::output;
+use crate::printable;
 use crate::processor;
 use crate::task::classifier::{Classifier, Model};
 use crate::task::language::{Language, Shape};
@@ -205,6 +206,9 @@ impl Arguments {
             for data in self.data.iter().flat_map(|folder| idx::places(folder)) {
                 output::check_distinct(&[("data", &data), (option, file)])?;
             }
+            let is_taken = self.results.as_ref().is_some_and(|folder| record::may_be_of_run(folder, file));
+            let path = printable::path(file);
+            ensure!(!is_taken, "--{option}: {path}: --results may write a file of such a name there");
         }
         for (_, file) in [plot, json].into_iter().flatten() {
             output::check(file)?;

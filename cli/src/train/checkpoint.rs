@@ -8,6 +8,7 @@ use koala_optim::checkpoint::{Checkpoint, Loading, can_replace};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::output;
 use crate::printable;
 use crate::train::method::{Method, Settings};
 use crate::train::plan::Plan;
@@ -26,7 +27,10 @@ struct Note {
 
 /// Whether [`save`] can write this file.
 pub fn check(path: &Path) -> Result<()> {
-    can_replace(path).with_context(|| format!("{}: cannot be written", printable::path(path)))
+    let named = printable::path(path);
+    can_replace(path).with_context(|| format!("{named}: cannot be written"))?;
+    ensure!(!output::is_printed_to(path), "{named}: standard output goes there, and --save would replace it");
+    Ok(())
 }
 
 /// Writes a run as it is between two epochs. Whoever reads the file meanwhile finds the last one, whole.

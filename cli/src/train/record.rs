@@ -1,11 +1,13 @@
 //! What `koala train` leaves behind as JSON: one file with everything, or one for each run with all that is needed to
 //! repeat it.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use koala_optim::checkpoint::target;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -125,6 +127,15 @@ fn file_name(plan: &Plan, run: &Run) -> Result<String> {
     let rest = (plan.identity(), plan.backend.name(), plan.threads, &run.method, run.settings, run.stopped);
     let rest = xxh3_64(&serde_json::to_vec(&rest)?) as u32;
     Ok(format!("{data}_{network}_{optimizer}_rate-{rate}_seed-{}_{held_out}_{rest:08x}.json", run.seed))
+}
+
+/// Whether a path leads into such a folder, to a name that ends as the runs' do.
+pub fn may_be_of_run(folder: &Path, path: &Path) -> bool {
+    let (Ok(folder), Ok((place, _))) = (folder.canonicalize(), target(path)) else { return false };
+    let name = place.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let sum = name.strip_suffix(".json").and_then(|stem| stem.rsplit_once('_'));
+    let is_sum = |text: &str| text.len() == 8 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    place.parent() == Some(&folder) && sum.is_some_and(|(_, sum)| is_sum(sum))
 }
 
 #[cfg(test)]

@@ -80,6 +80,34 @@ fn the_data_is_not_written_over() {
     assert_eq!(trained.status, Some(0), "{}", trained.stderr);
 }
 
+/// One of two results by one name would be lost: another file may not have a name such as a run's has.
+#[test]
+fn the_names_of_runs_are_theirs() {
+    let folder = folder("outputs-results");
+    let made = || {
+        let files = fs::read_dir(folder.join("results")).expect("it is ours");
+        files.map(|file| file.expect("it is there").file_name().into_string().expect("it is text")).collect::<Vec<_>>()
+    };
+    let trained = train(&folder, "--results results");
+    assert_eq!(trained.status, Some(0), "{}", trained.stderr);
+    let names = made();
+    let [name] = &names[..] else { panic!("{names:?}") };
+    fs::remove_file(folder.join("results").join(name)).expect("it is ours");
+    for option in ["json", "plot", "save"] {
+        for path in [format!("results/{name}"), format!("results/../results/{name}")] {
+            let refused = train(&folder, &format!("--results results --{option} {path}"));
+            let said = format!("--{option}: {path}: --results may write a file of such a name there");
+            assert!(refused.stderr.contains(&said), "{path}: {}", refused.stderr);
+            assert_eq!((refused.status, made().len()), (Some(1), 0), "{path}");
+        }
+    }
+    for more in [format!("--json {name}"), "--json results/all.json --plot results/plot.svg".to_owned()] {
+        let trained = train(&folder, &format!("--results results {more}"));
+        assert_eq!(trained.status, Some(0), "{}", trained.stderr);
+    }
+    assert_eq!(made().len(), 3);
+}
+
 #[cfg(unix)]
 mod unix {
     use std::fs::File;
@@ -235,6 +263,26 @@ mod unix {
             assert!(serde_json::from_str::<Value>(json).is_ok(), "{printed}");
             assert!(printed.starts_with("Data: ") || printed.contains("Training: "), "{printed}");
             assert!(printed.ends_with("Curves: koala-train.svg\n"), "{printed}");
+        }
+    }
+
+    /// A state would replace what is printed.
+    #[test]
+    fn a_state_is_not_saved_where_standard_output_goes() {
+        let folder = folder("outputs-save-stdout");
+        fs::create_dir(folder.join("sub")).expect("the folder is ours");
+        for path in ["out", "sub/../out"] {
+            let mut command = koala("train --optimizer sgd --epochs 1 --samples-per-epoch 32 --save");
+            command.arg(path).current_dir(&folder);
+            let file = File::create(folder.join("out")).expect("the folder is ours");
+            let refused =
+                command.stdout(file).stderr(Stdio::piped()).spawn().and_then(|child| child.wait_with_output());
+            let refused = refused.expect("the command starts");
+            assert_eq!(refused.status.code(), Some(1), "{path}");
+            let said = format!("{path}: standard output goes there, and --save would replace it");
+            let stderr = String::from_utf8_lossy(&refused.stderr);
+            assert!(stderr.contains(&said), "{stderr}");
+            assert_eq!(fs::read(folder.join("out")).expect("it is there"), b"");
         }
     }
 
