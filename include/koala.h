@@ -1633,7 +1633,7 @@ koala_status koala_optimizer_save(const struct koala_optimizer *optimizer, const
  *
  * The optimizer needs to have the same tensors in the same groups, in any order: they are matched by name. `loaded`,
  * unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
- * many bytes as the file has.
+ * many bytes as the file has, and some times those of its names and notes.
  *
  * Returns KOALA_STATUS_FILE if the file cannot be read, or is no regular file; KOALA_STATUS_DAMAGED if it is no
  * checkpoint, was cut short, or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote

@@ -83,6 +83,11 @@ fn metadata(checkpoint: &Checkpoint<'_>) -> io::Result<BTreeMap<String, String>>
     Ok(metadata)
 }
 
+/// Whether metadata by this key is ours.
+pub fn is_known(key: &str) -> bool {
+    [VERSION_ENTRY, LIBRARY_ENTRY, RECORD_ENTRY].contains(&key) || key.starts_with(NOTE_PREFIX)
+}
+
 /// Reads a checkpoint, and verifies it.
 pub fn read(path: &Path) -> Result<Checkpoint<'static>, Error> {
     let mut source = Source::open(path)?;

@@ -8,6 +8,7 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
+use super::file::is_known;
 use crate::optimizer::count_elements;
 
 const METADATA: &str = "__metadata__";
@@ -54,7 +55,7 @@ impl<'de> Visitor<'de> for Entries {
     }
 }
 
-/// The metadata: a text for each key.
+/// The metadata: a text for each key that means something here. What else there is takes no memory.
 struct Texts(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Texts {
@@ -76,9 +77,10 @@ impl<'de> Visitor<'de> for TextEntries {
         let mut texts = BTreeMap::new();
         while let Some((key, text)) = map.next_entry::<String, String>()? {
             match texts.entry(key) {
-                Entry::Vacant(entry) => entry.insert(text),
                 Entry::Occupied(entry) => return Err(twice(entry.key())),
-            };
+                Entry::Vacant(entry) if is_known(entry.key()) => drop(entry.insert(text)),
+                Entry::Vacant(_) => {}
+            }
         }
         Ok(Texts(texts))
     }

@@ -36,7 +36,7 @@
 //! first version, the number of elements has to be the same, and that is all that can be seen.
 //!
 //! All is read and verified before anything is written: after an error, the optimizer is as it was. While it is read, a
-//! file takes as much memory as it has bytes.
+//! file takes as much memory as it has bytes, and its names and notes take some times theirs.
 //!
 //! # How it is written
 //!
