@@ -17,8 +17,9 @@ use crate::train::summary::Summary;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Where the axis of the losses ends, which has no zero.
+/// Where the axis of the losses ends, which has no zero, and no infinity to take a step towards.
 const LEAST_LOSS: f64 = 1e-8;
+const GREATEST_LOSS: f64 = 1e300;
 const SIZE: (u32, u32) = (1000, 490);
 const HEAD: u32 = 100;
 const FONT: &str = "Helvetica, Arial, sans-serif";
@@ -41,11 +42,11 @@ pub fn draw(task: &dyn Task, runs: &[Vec<Run>]) -> Result<String> {
         legend(&head, task.is_text(), runs)?;
         let (left, right) = body.split_horizontally(SIZE.0 / 2);
 
-        let losses = curves(runs, f64::INFINITY, |epoch| epoch.train_loss.clamp(LEAST_LOSS, f64::INFINITY));
+        let losses = curves(runs, f64::INFINITY, |epoch| on_axis(epoch.train_loss));
         let title = if task.is_text() { "Training loss, nats per character" } else { "Training loss" };
         losses_panel(&left, title, &losses)?;
         if task.is_text() {
-            let losses = curves(runs, f64::INFINITY, |epoch| (epoch.test_loss / LN_2).clamp(LEAST_LOSS, f64::INFINITY));
+            let losses = curves(runs, f64::INFINITY, |epoch| on_axis(epoch.test_loss / LN_2));
             losses_panel(&right, &format!("Bits per character, {part}"), &losses)?;
         } else {
             let accuracies = curves(runs, 0.0, |epoch| epoch.test_accuracy * 100.0);
@@ -58,6 +59,11 @@ pub fn draw(task: &dyn Task, runs: &[Vec<Run>]) -> Result<String> {
     }
     // In XML no control character may stand, whatever it was in.
     Ok(printable::lines(&svg))
+}
+
+/// What a loss is drawn as; one that is not finite stays so.
+fn on_axis(loss: f64) -> f64 {
+    if loss.is_finite() { loss.clamp(LEAST_LOSS, GREATEST_LOSS) } else { loss }
 }
 
 /// How to read the picture, where there is more in it than a line for each optimizer.
@@ -230,7 +236,10 @@ mod tests {
     #[test]
     fn strange_curves_can_be_drawn() -> Result<()> {
         let task = Classifier::new(digits::load()?, Model::Mlp);
-        for losses in [&[][..], &[0.0], &[0.1], &[0.0, 0.0], &[1e-300, 1e300], &[1.0, f64::NAN, f64::INFINITY, 2.0]] {
+        let greatest = [1.0, 9.99e307, f64::MAX, f64::MAX];
+        for losses in
+            [&[][..], &[0.0], &[0.1], &[0.0, 0.0], &[1e-300, 1e300], &greatest, &[1.0, f64::NAN, f64::INFINITY, 2.0]]
+        {
             let good = |losses: &[f64]| Run { diverged: false, ..run_with(Method::Sgd, losses) };
             let svg = draw(&task, &[vec![good(losses)], vec![good(&[])], vec![]])?;
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{losses:?}: {svg}");

@@ -63,7 +63,15 @@ impl Run {
         ensure!(steps == expected, "it says that {epochs} epochs took {steps} steps, and not {expected}");
         ensure!(!self.diverged && !self.stopped, "it says that the run has ended");
         ensure!(self.first_loss.is_some(), "it does not say what the loss was before the first step");
-        for Epoch { test_accuracy, .. } in &self.epochs {
+        // A network's losses are f32, and so is none of their means greater.
+        let check_loss = |what: &str, loss: f64| {
+            ensure!(loss.abs() <= f64::from(f32::MAX), "it says that the {what} was {loss:e}");
+            Ok(())
+        };
+        self.first_loss.map_or(Ok(()), |loss| check_loss("first loss", loss))?;
+        for Epoch { train_loss, test_loss, test_accuracy } in &self.epochs {
+            check_loss("training loss", *train_loss)?;
+            check_loss("loss on the held-out part", *test_loss)?;
             ensure!((0.0..=1.0).contains(test_accuracy), "it says that {test_accuracy} of the answers were right");
         }
         let microseconds = self.microseconds_per_step;
