@@ -134,12 +134,20 @@ impl TensorData<'static> {
 }
 
 impl TensorData<'_> {
-    /// The scalars that this is made of, if it is.
-    pub fn to_scalars(&self) -> Option<Scalars> {
+    /// The scalars that this is made of, if it is, and a step of that method can leave them.
+    pub fn to_scalars(&self, method: Method) -> Option<Scalars> {
         let values: Vec<f64> = bytemuck::pod_collect_to_vec(&self.bytes);
         let &[h_h, h_v, innovation_variance, count] = &values[..] else { return None };
         let steps = count as u64;
-        let sound = self.element_type == ElementType::F64 && steps as f64 == count && steps <= MOST_STEPS;
-        sound.then_some(Scalars { h_h, h_v, innovation_variance, steps })
+        let counts = steps as f64 == count && steps <= MOST_STEPS;
+        let scalars = Scalars { h_h, h_v, innovation_variance, steps };
+        (self.element_type == ElementType::F64 && counts && can_be_left(method, &scalars)).then_some(scalars)
     }
+}
+
+/// Whether a step of that method can leave such scalars, or there was none yet. Only KOALA++ divides by them.
+fn can_be_left(method: Method, &Scalars { h_h, h_v, innovation_variance: s, steps }: &Scalars) -> bool {
+    let divides = steps > 0 && method == Method::KoalaPlusPlus;
+    let is_sound = |value: f64| value > 0.0 || (value == 0.0 && !divides);
+    [h_h, h_v, s].iter().all(|value| value.is_finite()) && is_sound(h_h) && is_sound(s)
 }

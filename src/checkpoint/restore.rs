@@ -166,7 +166,11 @@ impl Checkpoint<'_> {
             }
             compare_type(vector, data.element_type, storage.element_type());
         }
-        self.part(tensor, record::SCALARS)?.to_scalars().ok_or_else(|| self.contradiction(tensor, record::SCALARS))
+        let scalars = self.part(tensor, record::SCALARS)?;
+        scalars.to_scalars(self.record.method).ok_or_else(|| {
+            let reason = format!("its {:?} are none that a step leaves", state_name(&tensor.name, record::SCALARS));
+            Error::Damaged { path: self.path.clone(), reason }
+        })
     }
 
     fn part(&self, tensor: &TensorRecord, part: &str) -> Result<&super::TensorData<'_>, Error> {

@@ -5,7 +5,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
 use koala_optim::checkpoint::{Error, Loading};
-use koala_optim::{Config, KoalaM, Method};
+use koala_optim::{AdamW, Config, KoalaM, KoalaV, Method, Sgd};
 use tempfile::TempDir;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -251,6 +251,57 @@ fn more_steps_than_anybody_takes() {
         setup.model.step(4..6);
         setup.model.optimizer.save(setup.file()).unwrap();
         setup.model.optimizer.load(setup.file(), Loading::Exact).unwrap();
+    }
+}
+
+/// Whose checksum is right. A tensor that has not stepped yet has zeros, and after any step h·h and S are above zero.
+#[test]
+fn scalars_that_no_step_leaves() {
+    let mut setup = Setup::new();
+    let bytes = setup.bytes.clone();
+    let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let with = |place: usize, value: f64| {
+        let start = 8 + header + end_in_data(&bytes, "state/bias/scalars") - 32 + 8 * place;
+        sealed([&bytes[..start], &value.to_le_bytes(), &bytes[start + 8..]].concat())
+    };
+    let (h_h, h_v, s) = (0, 1, 2);
+    for (place, values) in [
+        (h_h, &[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, -0.0, 0.0][..]),
+        (h_v, &[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
+        (s, &[f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -1.0, 0.0]),
+    ] {
+        for &value in values {
+            let error = setup.load(&with(place, value)).expect_err(&format!("{place}: {value}"));
+            let said = "\"state/bias/scalars\" are";
+            assert!(matches!(&error, Error::Damaged { reason, .. } if reason.contains(said)), "{error}");
+        }
+    }
+    for (place, value) in [(h_h, f64::MIN_POSITIVE), (h_h, 5e-324), (h_v, 0.0), (h_v, -1.0), (s, f64::MAX)] {
+        setup.load(&with(place, value)).unwrap_or_else(|error| panic!("{place}, {value}: {error}"));
+    }
+}
+
+/// Of every method, before its first step, after one that was skipped, and later, beside tensors without elements.
+#[test]
+fn scalars_that_steps_leave() {
+    let adamw = Method::AdamW(AdamW::default());
+    let (koala_v, koala_m) = (Method::KoalaV(KoalaV::default()), Method::KoalaM(KoalaM::default()));
+    let sgd = |momentum| Method::Sgd(Sgd { momentum, ..Sgd::default() });
+    for method in [Method::KoalaPlusPlus, koala_v, koala_m, adamw, sgd(0.0), sgd(0.9)] {
+        for rough in [false, true] {
+            let plan = Plan { rough, method, ..small() };
+            for steps in [0, 1, 2, 12] {
+                let folder = tempfile::tempdir().unwrap();
+                let file = folder.path().join("file");
+                let mut model = Model::new(&plan, Config::default());
+                model.step(0..steps);
+                model.optimizer.save(&file).unwrap();
+                let mut other = Model::new(&plan, Config::default());
+                let loaded = other.optimizer.load(&file, Loading::Exact);
+                loaded.unwrap_or_else(|error| panic!("{method:?}, {steps} steps: {error}"));
+                assert_eq!(all(&other.optimizer), all(&model.optimizer));
+            }
+        }
     }
 }
 
