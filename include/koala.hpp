@@ -158,6 +158,11 @@ constexpr std::size_t length_of(const Container& elements) {
   return static_cast<std::size_t>(std::size(elements));
 }
 
+/// Whether that is a std::vector, whatever allocates for it; that of bool has no elements to point at.
+template <class Value, class Allocator>
+std::negation<std::is_same<Value, bool>> is_vector(const std::vector<Value, Allocator>*);
+std::false_type is_vector(const void*);
+
 /// Whether the iterators of a container show that its elements lie one after another.
 template <class Container, class = void>
 struct IteratesInOrder : std::false_type {};
@@ -169,6 +174,7 @@ struct IteratesInOrder<Container, std::void_t<decltype(std::begin(std::declval<c
   static constexpr bool value = std::contiguous_iterator<Iterator>;
 #else
   static constexpr bool value = std::is_pointer_v<Iterator> ||
+                                decltype(is_vector(std::declval<const Container*>()))::value ||
                                 std::is_same_v<Iterator, typename std::vector<Value>::const_iterator> ||
                                 std::is_same_v<Iterator, typename std::array<Value, 1>::const_iterator>;
 #endif

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <new>
 #include <random>
 #include <typeinfo>
@@ -23,6 +24,19 @@ static void (*volatile release)(void*) = std::free;
 }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { release(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { release(memory); }
+
+/// An allocator of somebody else's.
+template <class T>
+struct OwnAllocator {
+  using value_type = T;
+  OwnAllocator() = default;
+  template <class U>
+  OwnAllocator(const OwnAllocator<U>&) {}
+  T* allocate(std::size_t length) { return std::allocator<T>().allocate(length); }
+  void deallocate(T* elements, std::size_t length) { std::allocator<T>().deallocate(elements, length); }
+  bool operator==(const OwnAllocator&) const { return true; }
+  bool operator!=(const OwnAllocator&) const { return false; }
+};
 
 /// An element type of somebody else's.
 struct OwnHalf { std::uint16_t bits; };
@@ -309,6 +323,8 @@ void spans() {
   float sum = 0;
   for (float element : koala::Span<const float>(span)) sum += element;
   expect(sum == 6 && span.size() == 2 && !span.empty() && span.data() == vector.data(), "spans");
+  std::vector<float, OwnAllocator<float>> allocated{1, 2};
+  expect(koala::Span<float>(allocated).data() == allocated.data(), "spans: of another allocator");
   expect(koala::Span<float>().empty() && koala::Span<float>(array).size() == 3, "spans: lengths");
 }
 
