@@ -582,6 +582,15 @@ void optimizers() {
   const std::size_t allocations_after = allocations;
   expect(allocations_after == allocations_before, "a step allocates nothing");
   expect(report.step == 4 && heard.empty(), "no log");
+
+  // All that is given is finite, and what would be written is not.
+  settings.initial_variance = settings.process_noise = 1e38;
+  koala::Optimizer fifth;
+  fifth.set_log([&heard](std::string_view text) { heard += text; });
+  const std::size_t large = fifth.add_tensor<float>("large", 3, fifth.add_group(settings));
+  gradient = {4, 4, 4};
+  expect(fifth.step({0.5, 0.3}, {{large, theta, gradient}}).non_finite == 1, "overflow");
+  expect(heard.find("an element of its new state or parameters") != std::string::npos, "the log hears: " + heard);
 }
 
 /// KOALA-M by an Optimizer, and by itself.
