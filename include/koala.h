@@ -31,8 +31,9 @@
  *     another pointer leads to may not. The processor's floating-point state must be the default one (round to nearest,
  *     denormals kept).
  *   - After fork(), the child may go on with what there was before, if no thread was in a call then: an optimizer
- *     starts threads of its own there when it needs them, and returns KOALA_STATUS_THREADS if it can't have them. Only
- *     koala_cuda can't go on: CUDA does not.
+ *     starts threads of its own there when it needs them, and returns KOALA_STATUS_THREADS if it can't have them.
+ *     It knows a process by its id: a child with its parent's own, as the first one in another pid namespace may have, is
+ *     taken for its parent, and must not use an optimizer that has threads. Only koala_cuda can't go on: CUDA does not.
  *   - Text is UTF-8. Lengths are numbers of elements, sizes are bytes.
  */
 

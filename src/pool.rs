@@ -3,6 +3,9 @@
 //! Of all threads, only the one that called `fork` goes on in the child: there, a pool's memory is a copy, and its
 //! threads do not exist, so that who waits for one of them waits for ever. Therefore a pool remembers its process. In
 //! another one it is neither used nor ended but forgotten, and one of the library's own is made anew when it is needed.
+//!
+//! A process is known by its id. A child that has its parent's own is therefore taken for its parent: the first one in
+//! another pid namespace, where both have the id 1, or one that got the id of a parent that has ended.
 
 use std::mem;
 use std::sync::Arc;
