@@ -1143,7 +1143,7 @@ typedef struct koala_config {
    */
   koala_on_breakdown on_breakdown;
   /**
-   * How many threads a step uses, at most 4096 (255 where pointers have 32 bits); 0 is as many as there are
+   * How many threads a step uses, at most 512 (255 where pointers have 32 bits); 0 is as many as there are
    * processors that this process may use. Default 1: the calling one, and none is started. No bit of the results
    * depends on it.
    */

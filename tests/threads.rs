@@ -133,6 +133,14 @@ fn they_are_as_many_as_asked_for_and_end_with_the_optimizer() {
     }
 }
 
+/// Within seconds, also where there are far fewer processors.
+#[test]
+fn the_most_start_soon() {
+    let started = Instant::now();
+    drop(optimizer(Threads::Count(Threads::MOST)));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
 #[test]
 fn more_than_there_can_be_are_an_error() {
     for count in [Threads::MOST + 1, 100_000, u32::MAX as usize, usize::MAX] {

@@ -127,7 +127,7 @@ fn with_a_mistake_beside_them() {
         (|config| config.initial_noise = -1.0, koala_status::Setting),
         (|config| config.noise_decay = 1.5, koala_status::Setting),
         (|config| config.norms = 2, koala_status::UnknownValue),
-        (|config| config.threads = 4097, koala_status::Threads),
+        (|config| config.threads = 513, koala_status::Threads),
     ];
     for (make, expected) in mistakes {
         let mut optimizer = null_mut();

@@ -182,7 +182,7 @@ fn options_that_make_no_sense_are_refused() {
         ("--epochs 0", 2, "--epochs"),
         ("--batch 0", 2, "--batch"),
         ("--threads 100000", 2, "'100000' for '--threads <THREADS>': expected 0, for all"),
-        ("--threads 4097", 2, "or a number up to 4096"),
+        ("--threads 513", 2, "or a number up to 512"),
         ("--threads -1", 2, "-1"),
         ("--optimizer adam", 2, "adamw"),
     ] {
@@ -200,7 +200,7 @@ fn no_threads_are_all_that_there_are() {
     let folder = folder("train-all-threads");
     let (_, record) = train(&folder, "--optimizer sgd --epochs 1 --threads 0");
     let all = std::thread::available_parallelism().expect("it can be told").get();
-    assert_eq!(record["threads"], all.min(4096));
+    assert_eq!(record["threads"], all.min(512));
 }
 
 /// Containers may lack /proc, which tells a program where it lies. Only root can take it away.

@@ -152,7 +152,7 @@ static const struct change changes[] = {
     AT(CONFIG, koala_config, noise_decay, SET, real, 1.0, KOALA_STATUS_OK, ""),
     AT(CONFIG, koala_config, backend, ABSENT, whole, 0, KOALA_STATUS_ABSENT_BACKEND, "cannot run here"),
     AT(CONFIG, koala_config, threads, SET, whole, 0, KOALA_STATUS_OK, ""),
-    AT(CONFIG, koala_config, threads, SET, whole, 4097, KOALA_STATUS_THREADS, "4097 threads: at most 4096"),
+    AT(CONFIG, koala_config, threads, SET, whole, 513, KOALA_STATUS_THREADS, "513 threads: at most 512"),
     AT(CONFIG, koala_config, threads, SET, whole, 4294967295, KOALA_STATUS_THREADS, "4294967295 threads"),
     AT(CONFIG, koala_config, threads, SET, whole, 2, KOALA_STATUS_OK, ""),
 

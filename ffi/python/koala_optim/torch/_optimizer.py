@@ -151,7 +151,7 @@ class KoalaPlusPlus(Resumable):
         backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
             of PyTorch, as on other devices.
         threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same:
-            at most 4096; 0 stands for as many as there are processors for this process. With 1, none is started.
+            at most 512; 0 stands for as many as there are processors for this process. With 1, none is started.
             Policies that may keep all parameters use one thread.
         fallback: For parameters that libkoala has no kernel for: "torch", the same mathematics in
             operations of PyTorch, announced by one warning; or "error".

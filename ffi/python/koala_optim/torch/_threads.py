@@ -8,7 +8,7 @@ from operator import index
 from typing import Any, Callable
 
 # As many as libkoala starts, koala_config's threads.
-_MOST = 4096
+_MOST = 512
 
 
 def counted(threads: int) -> int:
