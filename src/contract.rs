@@ -73,8 +73,10 @@
 //! A step does not make a finite parameter, or an element of the state, infinite, as its type has it (f16 ends at 65504):
 //! such a tensor is reported as non-finite and kept. No element is farther from zero than the norm of its vector, and the
 //! norms of g, H and h are among the dots; so nearly always the scalars show that nothing overflows. Where they do not,
-//! pass 2 is tried on copies before anything is written, which takes a pass more. What no dot measures is taken to be
-//! within these bounds, which ordinary training never leaves; beyond them, what overflows is written:
+//! pass 2 is tried on copies before anything is written, which takes a pass more. Where f64 parameters have an f32 or bf16
+//! state, and the rule takes θ into it (KOALA-M, and SGD with momentum and weight decay), θ·θ is taken too. What no dot
+//! measures is taken to be within these bounds, which ordinary training never leaves; beyond them, what overflows is
+//! written. The largest number is that of the type of the elements:
 //!
 //! ```text
 //! all       |θ| is at most half of the largest number

@@ -46,6 +46,11 @@ impl ElementType {
         }
     }
 
+    /// Whether it ends far below the largest number of another: not bf16 beside f32, which end nearly at the same.
+    pub(crate) fn is_far_below(self, other: ElementType) -> bool {
+        self.largest() < other.largest() / 2.0
+    }
+
     /// The smallest number above zero.
     pub(crate) const fn smallest(self) -> f64 {
         match self {

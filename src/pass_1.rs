@@ -138,6 +138,16 @@ pub(crate) fn norms<P: Element, S: Element>(
         None if decays => squares(buffers.gradient),
         None => found.c,
     };
-    let parameters = if decays { found.t } else { squares(buffers.parameters) };
+    let parameters = parameters_squared(step, parallel, buffers, found);
     Norms { gradient: gradient.sqrt(), measurement: found.c.sqrt(), parameters: parameters.sqrt() }
+}
+
+/// θ·θ, which is not taken again if pass 1 has taken it.
+pub(crate) fn parameters_squared<P: Element, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    found: Dots,
+) -> f64 {
+    if reads_parameters::<P>(step) { found.t } else { squares(step.backend, parallel, buffers.parameters) }
 }

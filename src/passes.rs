@@ -8,7 +8,7 @@ use crate::element::{Element, Real};
 use crate::error::Error;
 use crate::kernel::{Buffers, Step};
 use crate::methods::{self, Method, Predict, Update, koala_plus_plus};
-use crate::pass_1::{decisive, filter_input, measure, norms, other_dots};
+use crate::pass_1::{decisive, filter_input, measure, norms, other_dots, parameters_squared};
 use crate::reach::Room;
 use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, Trouble, kept};
 use crate::settings::{OnBreakdown, OnNonFinite, Policy};
@@ -186,7 +186,9 @@ fn decide<P: Element, S: Element>(
 ) -> Plan {
     let mut plan = Plan { scaled, ..methods::plan::<P::Arithmetic>(step, dots, *scalars) };
     if plan.report.outcome.is_step() && step.looks() {
-        let reach = methods::reach(step, S::TYPE, dots, *scalars, &plan.update);
+        let squared = (S::TYPE.is_far_below(P::TYPE) && plan.update.takes_parameters())
+            .then(|| parameters_squared(step, parallel, buffers, found));
+        let reach = methods::reach(step, S::TYPE, dots, squared, *scalars, &plan.update);
         let overflow = if reach.is_within(Room::of::<P, S>()) { None } else { overflow(step.backend, &plan, buffers) };
         plan = overflow.map_or(plan, |trouble| kept(Outcome::NonFinite, Some(trouble)));
     }

@@ -232,6 +232,57 @@ fn scaled_and_clipped_gradients_too() {
     assert_eq!((step(Some(1.0)), step(None)), (1, 0));
 }
 
+/// Parameters that a narrower state can't hold: of a momentum by the weight decay, and of a running average.
+#[test]
+fn a_narrower_state_takes_no_parameters_that_it_can_not_hold() {
+    let momentum = Method::Sgd(Sgd::default());
+    let nesterov = Method::Sgd(Sgd { nesterov: true, ..Sgd::default() });
+    let koala_m = Method::KoalaM(KoalaM::default());
+    let cases = [
+        (momentum, 0.1, 1e40, Outcome::NonFinite),
+        (momentum, 5e-4, 1e43, Outcome::NonFinite),
+        (nesterov, 5e-4, 1e43, Outcome::NonFinite),
+        (momentum, 5e-4, 1e41, Outcome::FirstStep),
+        (momentum, 0.0, 1e43, Outcome::FirstStep),
+        (koala_m, 0.0, 1e40, Outcome::NonFinite),
+        (koala_m, 1e-2, 1e40, Outcome::NonFinite),
+        (koala_m, 0.0, 1e39, Outcome::FirstStep),
+        (Method::KoalaV(KoalaV::default()), 1e-2, 1e40, Outcome::FirstStep),
+        (Method::AdamW(AdamW::default()), 1e-2, 1e40, Outcome::FirstStep),
+        (Method::Sgd(Sgd { momentum: 0.0, nesterov: false }), 1e-2, 1e40, Outcome::FirstStep),
+        (Method::KoalaPlusPlus, 1e-2, 1e41, Outcome::NonFinite),
+    ];
+    for (backend, state) in backends().into_iter().flat_map(|b| [(b, StateType::F32), (b, StateType::Bf16)]) {
+        for (method, weight_decay, parameter, outcome) in cases {
+            let step = step_of(backend, method, Settings { weight_decay, ..rate(0.1) });
+            let mut one = One::<f64>::new(&step, state);
+            one.parameters[N - 3] = parameter;
+            for outcome in [outcome, if outcome.is_step() { Outcome::Stepped } else { outcome }] {
+                let before = one.bits();
+                assert_eq!(one.step(&step, 1.0).unwrap().outcome, outcome, "{method:?}, {parameter}, {state:?}");
+                assert!(one.is_finite(), "{method:?}, {parameter}, {state:?}");
+                assert!(outcome.is_step() || one.bits() == before);
+            }
+        }
+    }
+}
+
+/// A running average of parameters that are zero before a step that a narrower state can't hold.
+#[test]
+fn a_narrower_state_takes_no_new_parameters_that_it_can_not_hold() {
+    for (state, rates) in [(StateType::F32, [1e39, 1e42]), (StateType::Bf16, [1e39, 1e42])] {
+        let outcomes = rates.map(|of| {
+            let step = step_of(Backend::detect(), Method::KoalaM(KoalaM::default()), rate(of));
+            let mut one = One::<f64>::new(&step, state);
+            one.parameters.fill(0.0);
+            let outcome = one.step(&step, 1.0).unwrap().outcome;
+            assert!(one.is_finite(), "{state:?}, rate {of}");
+            outcome
+        });
+        assert_eq!(outcomes, [Outcome::FirstStep, Outcome::NonFinite], "{state:?}");
+    }
+}
+
 /// Where a parameter is not finite already, that is the caller's, whether or not somebody looks.
 #[test]
 fn a_parameter_that_is_infinite_already_stops_nothing() {

@@ -138,10 +138,13 @@ pub struct Correct {
 }
 
 impl Correct {
-    pub(super) fn reach(&self, measurement_squared: f64) -> Reach {
+    /// With θ·θ where the state might not hold θ: the running average lies between its old value and θ'.
+    pub(super) fn reach(&self, measurement_squared: f64, parameters_squared: Option<f64>) -> Reach {
         let Correct { rate, velocity_rate, .. } = *self;
-        let state_squared = (velocity_rate * velocity_rate) * measurement_squared;
-        Reach { state_squared, step_squared: (rate * rate) * measurement_squared }
+        let velocity_squared = (velocity_rate * velocity_rate) * measurement_squared;
+        let step_squared = (rate * rate) * measurement_squared;
+        let average_squared = parameters_squared.map_or(0.0, |squared| 2.0 * (squared + step_squared));
+        Reach { state_squared: velocity_squared + average_squared, step_squared }
     }
 }
 

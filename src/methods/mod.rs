@@ -165,6 +165,17 @@ pub(crate) enum Update {
     AdamW(adamw::Average),
 }
 
+impl Update {
+    /// Whether θ, which no dot bounds, becomes a part of the state.
+    pub fn takes_parameters(&self) -> bool {
+        match self {
+            Update::Momentum(momentum) => momentum.takes_parameters(),
+            Update::KoalaM(_) => true,
+            Update::KoalaPlusPlus(_) | Update::Descend(_) | Update::AdamW(_) => false,
+        }
+    }
+}
+
 impl Default for Update {
     fn default() -> Self {
         Update::KoalaPlusPlus(Default::default())
@@ -183,8 +194,16 @@ pub(crate) fn plan<F: Real>(step: &Step, dots: Dots, scalars: Scalars) -> Plan {
     }
 }
 
-/// How far an update can take the elements of a tensor whose state is of that type, given the scalars before it.
-pub(crate) fn reach(step: &Step, state: ElementType, dots: Dots, before: Scalars, update: &Update) -> Reach {
+/// How far an update can take the elements of a tensor whose state is of that type, given the scalars before it, and θ·θ
+/// where the state might not hold θ.
+pub(crate) fn reach(
+    step: &Step,
+    state: ElementType,
+    dots: Dots,
+    parameters_squared: Option<f64>,
+    before: Scalars,
+    update: &Update,
+) -> Reach {
     let settings = &step.settings;
     // ‖g‖ ≤ ‖H‖ + wd·‖θ‖, where g·g was not taken.
     let decayed = (settings.weight_decay * settings.weight_decay) * dots.t;
@@ -197,8 +216,8 @@ pub(crate) fn reach(step: &Step, state: ElementType, dots: Dots, before: Scalars
             recursion::reach(settings, dots.c, before, *coefficients)
         }
         Update::Descend(descend) => descend.reach(gradient_squared),
-        Update::Momentum(momentum) => momentum.reach(gradient_squared),
-        Update::KoalaM(correct) => correct.reach(dots.c),
+        Update::Momentum(momentum) => momentum.reach(gradient_squared, parameters_squared),
+        Update::KoalaM(correct) => correct.reach(dots.c, parameters_squared),
         Update::AdamW(average) => average.reach(gradient_squared, state),
     }
 }

@@ -114,13 +114,23 @@ pub struct Momentum {
 }
 
 impl Momentum {
-    pub(super) fn reach(&self, gradient_squared: f64) -> Reach {
+    /// Whether θ becomes a part of the state.
+    pub(super) fn takes_parameters(&self) -> bool {
+        self.weight_decay != 0.0
+    }
+
+    /// With θ·θ where the state might not hold θ.
+    pub(super) fn reach(&self, gradient_squared: f64, parameters_squared: Option<f64>) -> Reach {
         let Momentum { weight_decay, rate, momentum, .. } = *self;
         let left = 1.0 - momentum;
         if !decays_gently(weight_decay / left, rate) {
             return Reach::UNKNOWN;
         }
-        let velocity_squared = gradient_squared / (left * left);
+        let measurement_squared = match parameters_squared {
+            None => gradient_squared,
+            Some(squared) => 2.0 * (gradient_squared + (weight_decay * weight_decay) * squared),
+        };
+        let velocity_squared = measurement_squared / (left * left);
         // With Nesterov's, the gradient is added once more.
         Reach { state_squared: velocity_squared, step_squared: (4.0 * (rate * rate)) * velocity_squared }
     }
