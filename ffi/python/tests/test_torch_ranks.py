@@ -249,6 +249,67 @@ def test_an_error_on_one_is_one_on_all(two: Processes, method: str, what: str) -
     assert torch.equal(one, other) and noise == other_noise
 
 
+def spoil(optimizer: Any, parameter: Any, what: str) -> None:
+    """Has an optimizer that has taken a step refuse the next one, for another reason than the loss."""
+    group, state = optimizer.param_groups[0], optimizer.state[parameter]
+    if what == "sparse":
+        parameter.grad = torch.ones(5).to_sparse()
+    elif what == "type":
+        parameter.grad = None
+        parameter.data = parameter.data.double()
+        parameter.grad = torch.ones(5, dtype=torch.float64)
+        parameter.data = parameter.data.float()
+    elif what == "memory":
+        parameter.grad = parameter.detach()
+    elif what == "state":
+        state["h" if "h" in state else "scalars"] = torch.ones(7)
+    elif what == "scalars":
+        state["scalars"][3] = 0.5
+    else:
+        group[what] = -1.0
+
+
+def refused_on_one(rank: int, method: str, options: dict[str, Any], what: str) -> tuple[str, bool, Any]:
+    """A step, and one that rank 1 alone refuses; then two that all take again."""
+    torch.manual_seed(0)
+    parameters = [torch.nn.Parameter(torch.randn(5)) for _ in range(2)]
+    optimizer = optimizer_of(torch.nn.ParameterList(parameters), method, **options)
+    raised, kept = "", False
+    for step in range(4):
+        optimizer.predict()
+        for parameter in parameters:
+            parameter.grad = torch.linspace(-1, 1 + step, 5)
+        before = [parameter.detach().clone() for parameter in parameters]
+        noise, saved = optimizer.noise, copy.deepcopy(optimizer.state_dict())
+        if step == 1 and rank == 1:
+            spoil(optimizer, parameters[1], what)
+        try:
+            optimizer.step(loss=torch.tensor([0.5, 1.5]))
+        except (RuntimeError, TypeError, ValueError) as error:
+            raised = f"step {step}: {type(error).__name__}: {error}"
+            kept = same(before, parameters) and optimizer.noise == (-1 if rank and what == "measurement_noise" else noise)
+            optimizer.load_state_dict(saved)
+    return raised, kept, [parameter.detach() for parameter in parameters]
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["sparse", "type", "memory", "state", "scalars", "lr", "weight_decay", "measurement_noise", "noise_decay"]
+    + ["gradient_factor", "gradient_limit"],
+)
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [*((method, {}) for method in METHODS), ("koala++", {"backend": "torch"}), ("koala++", {"threads": 2})],
+)
+def test_what_one_refuses_none_steps(two: Processes, method: str, options: dict[str, Any], what: str) -> None:
+    if what in ("memory", "scalars") and "backend" in options:
+        pytest.skip("only libkoala looks at that")
+    (first, kept, one), (second, other_kept, other) = two.run(refused_on_one, method, options, what)
+    assert first.startswith("step 1: RuntimeError: rank 1 could not take this step")
+    assert second.startswith(("step 1: TypeError", "step 1: ValueError", "step 1: ArgumentError"))
+    assert kept and other_kept and same(one, other)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_a_scaler_found_on_one_holds_for_all(two: Processes, method: str) -> None:
     (first, one, noise), (second, other, other_noise) = two.run(unusual, method, "found_inf")

@@ -12,7 +12,7 @@ import numpy
 from torch import Tensor
 
 from .. import numpy as kernel
-from .._library import KoalaError, renamed
+from .._library import KoalaError, check, ffi, lib, renamed
 from .._methods import Method
 from ._places import Place, layout_of
 from ._table import increment_version
@@ -49,6 +49,22 @@ class Call(NamedTuple):
         with self._named():
             report = kernel.step_many([*self.tensors, other], method=self.method, **options)
         return report._replace(non_finite=report.non_finite - 1, tensors=report.tensors[:-1])
+
+    def check(self, **options: Any) -> None:
+        """Looks at what the kernel looks at before it reads an element, and writes nothing.
+
+        Raises:
+            KoalaError: It refuses a number or a tensor.
+        """
+        count, zeros = len(self.tensors), numpy.zeros(1)
+        other = kernel.Tensor(zeros, numpy.zeros(1), *kernel.new_state(zeros, method=self.method))
+        with self._named():
+            call = kernel._Call([*self.tensors, other], method=self.method, **options)
+            # There is no such group, so that the last tensor is refused, after all others.
+            call.tensors[count].group = len(call.groups)
+            status = lib.koala_step_tensors(call.step, call.tensors, count + 1, ffi.NULL, ffi.NULL)
+            if status != lib.KOALA_STATUS_UNKNOWN_GROUP:
+                check(status)
 
     @contextmanager
     def _written(self) -> Iterator[None]:

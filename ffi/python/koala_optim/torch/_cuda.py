@@ -119,6 +119,10 @@ class CudaTable(Table):
         self._scaling: tuple[Any, ...] = ()
         self._scaler_places: tuple[Any, ...] = ()
 
+    def check(self) -> None:
+        """See `Table.check`. What only libkoala sees on the device is left to the step."""
+        self.look()
+
     def look(self) -> Any:
         """See `Table.look`."""
         kept = super().look()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, fields
-from typing import Any, Callable, Literal
+from typing import Any, Callable, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,6 +44,14 @@ _SHARED = ("method", "predicted", *Resumable._shared)
 _UNKNOWN = ("dampening", "amsgrad")
 
 _NUMBERS = {outcome: number for number, outcome in OUTCOMES.items()}
+
+
+class _Prepared(NamedTuple):
+    """What a step takes: the method of each group, all parameters, and those that have a gradient, in calls."""
+
+    methods: list[Method]
+    places: list[Place]
+    calls: list[Call]
 
 
 class Koala(Resumable):
@@ -85,7 +93,8 @@ class Koala(Resumable):
         maximize: Whether AdamW and SGD go up the gradient, which is copied for that. KOALA-V and KOALA-M, which take
             the loss towards zero, cannot.
         process_group: The processes that L and m are averaged over, likewise. AdamW and SGD wait for no other process
-            in a step without a loss. With one they do, so that they agree on whether it is finite.
+            in a step without a loss, and an error in one is none in the others. With one they do, so that they agree on
+            whether it is finite, and on whether there is an error.
         per_shard: What to do with parameters of which each process has a part, likewise. AdamW and SGD step parts as
             they step whole tensors, without it: DTensors, and what FullyShardedDataParallel and DeepSpeed make of
             parameters. The numbers that KOALA-V and KOALA-M share among tensors are each process's own then.
@@ -185,10 +194,11 @@ class Koala(Resumable):
         returned = None if closure is None else loss
         if closure is None and loss is None and self._makes_state():
             return None
+        prepared: list[_Prepared] = []
         if loss is None and self._kind not in _MEASURES:
             (mean, moment), found_inf = measure(0.0, second_moment), self._scaler()[1]
         else:
-            (mean, moment), found_inf = self._agree(lambda: self._measure(loss, second_moment))
+            (mean, moment), found_inf = self._agree(lambda: self._measure(loss, second_moment, prepared))
         factor = self._factor(found_inf)
         if factor is None:
             return returned
@@ -196,12 +206,7 @@ class Koala(Resumable):
         if noise is None and self._configuration["on_non_finite"] == "error":
             raise loss_error((mean, moment))
 
-        methods = self._methods()
-        if isinstance(methods[0], KoalaV):
-            methods = [methods[0].predicted()] * len(methods)
-        places = lend_gradients(places_of(self.param_groups))
-        stepped = [place for place in places if place.parameter.grad is not None]
-        calls = self._calls(stepped, methods, self._gradient)
+        methods, places, calls = prepared[0] if prepared else self._prepare()
         reports = step_all(
             calls,
             # A loss that is not finite keeps every parameter.
@@ -226,15 +231,36 @@ class Koala(Resumable):
                 self._share(**_to_group(methods[0].corrected(gain)))
         return returned
 
-    def _measure(self, loss: Number | None, second_moment: Number | None) -> tuple[float, float]:
-        """Looks at all that may be wrong in this process alone."""
+    def _measure(
+        self, loss: Number | None, second_moment: Number | None, prepared: list[_Prepared]
+    ) -> tuple[float, float]:
+        """Looks at all that may be wrong in this process alone. If there are others, what is prepared for that has a
+        place in the list.
+        """
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
         if isinstance(self.method, KoalaM) and not self.param_groups[0]["predicted"]:
             text = "KOALA-M has to predict before each step, and before its gradients"
             raise ArgumentError(lib.KOALA_STATUS_NOT_PREDICTED, text)
         self._check_given()
+        if self._ranks.are_several():
+            # The others may not take a step that this one refuses.
+            self._check_numbers()
+            prepared.append(self._prepare())
+            first = self.param_groups[0]
+            scaling = first["gradient_factor"], first["gradient_limit"]
+            for call in prepared[0].calls:
+                call.check(loss=0.0, noise=1.0, scaling=scaling, **self._configuration)
         return measure(loss, second_moment)
+
+    def _prepare(self) -> _Prepared:
+        """Looks at what a step of every parameter that has a gradient takes."""
+        methods = self._methods()
+        if isinstance(methods[0], KoalaV):
+            methods = [methods[0].predicted()] * len(methods)
+        places = lend_gradients(places_of(self.param_groups))
+        stepped = [place for place in places if place.parameter.grad is not None]
+        return _Prepared(methods, places, self._calls(stepped, methods, self._gradient))
 
     def report(self) -> Report:
         """What the last step did."""

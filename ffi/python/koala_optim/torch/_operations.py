@@ -100,13 +100,8 @@ class Operations:
     @torch.no_grad()
     def prepare_step(self, loss: float, noise: float, factor: float, alone: bool) -> Callable[[], bool]:
         """See `Table.prepare_step`."""
-        check_scaling(factor, self._groups[0]["gradient_limit"])
-        tensors = defaultdict(list)
-        settings = [_settings(group) for group in self._groups]
-        for place in self._places:
-            if place.parameter.grad is not None:
-                tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad, factor))
-        plans = [self._plan(listed, settings, loss, noise) for listed in tensors.values()]
+        settings, tensors = self._look(factor)
+        plans = [self._plan(listed, settings, loss, noise) for listed in tensors]
         goes_on = self._follow_policies(plans)
 
         def finish() -> bool:
@@ -118,11 +113,26 @@ class Operations:
 
         return finish
 
+    @torch.no_grad()
+    def check(self) -> None:
+        """See `Table.check`."""
+        self._look(self._groups[0]["gradient_factor"])
+
     def outcomes(self) -> Iterator[tuple[str, int]]:
         """See `Table.outcomes`. Waits for the devices."""
         for plan in self._plans:
             for tensor, outcome in zip(plan.tensors, plan.outcomes.tolist()):
                 yield tensor.place.name, outcome
+
+    def _look(self, factor: float) -> tuple[list[Settings], list[list[_Tensor]]]:
+        """The settings of each group, and what is stepped on each device, looked at."""
+        check_scaling(factor, self._groups[0]["gradient_limit"])
+        tensors = defaultdict(list)
+        settings = [_settings(group) for group in self._groups]
+        for place in self._places:
+            if place.parameter.grad is not None:
+                tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad, factor))
+        return settings, [*tensors.values()]
 
     def _tensor(self, place: Place, gradient: Tensor, factor: float) -> _Tensor:
         check_gradient(place, gradient)

@@ -114,7 +114,8 @@ class KoalaPlusPlus(Resumable):
     Where torch.distributed is initialized, each process gives the loss of its own minibatch, and L and m are averaged
     over the processes, each of which counts the same, as `DistributedDataParallel` averages gradients: replicas stay
     equal to the bit. So all processes take each step together. What is not finite in one of them counts so in all, and
-    an error in one's loss is an error in all. The first step compares the parameters too, and warns if they are not the
+    an error in one is an error in all, of which none has written anything; but for a gradient that is not finite in one
+    of them alone, where on_non_finite is "error". The first step compares the parameters too, and warns if they are not the
     same. A backend on the GPU, such as NCCL, averages there, and nothing waits.
 
     The step needs whole tensors. The parts that FullyShardedDataParallel, `fully_shard` and DeepSpeed's ZeRO make of
@@ -256,7 +257,7 @@ class KoalaPlusPlus(Resumable):
             ValueError: A shape has changed since the first step; a number is out of its range; groups differ in what
                 all of them share; two parameters overlap in memory.
             NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
-            RuntimeError: Another process could not measure its loss.
+            RuntimeError: Another process could not take this step.
             DeviceError: A GPU or its driver does not do as it should: a part of the step may have run. Or the step
                 cannot be captured in a CUDA graph, and nothing has been written.
         """
@@ -304,6 +305,11 @@ class KoalaPlusPlus(Resumable):
         self._check_given()
         self._current_steppers()
         self._lend_pieces()
+        if self._ranks.are_several():
+            # The others may not take a step that this one refuses.
+            self._check_numbers()
+            for stepper in self._steppers:
+                stepper.check()
         return (measure_on_cuda if self._tables_on_cuda() else measure)(loss, second_moment)
 
     def write_changes(self) -> None:

@@ -97,6 +97,10 @@ class Ranks:
             self.flattened = any(are_flattened(given, group["params"]) for given, group in zip(self._given, groups))
             self._given = None
 
+    def are_several(self) -> bool:
+        """Whether other processes take each step together with this one."""
+        return self._current_group() is not None
+
     def agree(
         self, measure: Callable[[], Measurement], groups: list[dict[str, Any]], found_inf: Tensor | None
     ) -> Agreed:
@@ -104,7 +108,7 @@ class Ranks:
         where gradients are averaged. What is not finite on one rank is not finite on any.
 
         Args:
-            measure: Measures this rank's loss. If it raises, this process raises that, and the others raise too; but
+            measure: Measures this rank's loss, and looks at what else may be wrong here. If it raises, this process raises that, and the others raise too; but
                 where measurements are on a GPU, which nothing waits for after the first step, the others have one that
                 is not finite.
             groups: The optimizer's.

@@ -199,6 +199,17 @@ class Resumable(torch.optim.Optimizer):
                 if group[name] != first[name]:
                     raise _not_shared(name, first[name], group[name])
 
+    def _check_numbers(self) -> None:
+        """Looks at what the groups share before a step takes it.
+
+        Raises:
+            ValueError: They do not share it, or a number is out of its range.
+        """
+        self._check_shared()
+        first = self.param_groups[0]
+        check_noise(first["noise_decay"], first["measurement_noise"])
+        check_scaling(first["gradient_factor"], first["gradient_limit"])
+
     def _makes_state(self) -> bool:
         """Whether a step without a loss is that of torch.distributed.checkpoint, by which it has an optimizer make its
         state: the first one, with learning rates and gradients of zero. The state is made then, and nothing else.

@@ -132,6 +132,16 @@ class Table:
 
         return finish
 
+    def check(self) -> None:
+        """Looks at all that the next step may refuse, and writes nothing.
+
+        Raises:
+            TypeError, ValueError: As `step`.
+        """
+        self.prepare_step(0.0, 1.0, self._groups[0]["gradient_factor"], alone=False)
+        # libkoala looks at settings after tensors, and so without any.
+        check(lib.koala_step_tensors(self._step, ffi.NULL, 0, ffi.NULL, ffi.NULL))
+
     def look(self) -> Any:
         """Looks at gradients and settings, and has the table say what the next step takes.
 
