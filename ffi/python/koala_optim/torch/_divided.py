@@ -34,15 +34,26 @@ def how_divided(parameter: Any) -> str | None:
 
 
 def are_flattened(given: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
-    """Whether what a group has now are flat pieces of what it was given: other tensors, of one dimension, and not of
-    the shapes that were given. So are those of DeepSpeed's ZeRO and BF16_Optimizer, and of Megatron.
+    """Whether what all groups have now are flat pieces of what they were given: none of it, but other tensors of one
+    dimension, not all of the shapes that were given; and fewer of them, or one process's part of as many elements. So
+    are those of DeepSpeed's ZeRO and BF16_Optimizer, and of Megatron.
     """
     known, shapes = set(map(id, given)), [parameter.shape for parameter in given]
-    if not now or len(now) > len(given):
+    if not now or any(parameter.dim() != 1 or id(parameter) in known for parameter in now):
         return False
-    if any(parameter.dim() != 1 or id(parameter) in known for parameter in now):
+    if all(parameter.shape in shapes for parameter in now):
         return False
-    return any(parameter.shape not in shapes for parameter in now)
+    return len(now) < len(given) or (len(now) == len(given) and _are_parts(given, now))
+
+
+def _are_parts(given: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
+    """Whether each tensor is the part that one of several processes has of another, with or without padding to a
+    multiple of two elements for each process.
+    """
+    distributed: Any = torch.distributed
+    count = distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    pairs = [(whole.numel(), part.numel()) for whole, part in zip(given, now)]
+    return count > 1 and all(part in (-(-whole // count), 2 * -(-whole // (2 * count))) for whole, part in pairs)
 
 
 @torch.no_grad()

@@ -70,8 +70,8 @@ class Ranks:
                 raise TypeError(f"process_group is {process_group!r}, expected a process group, None or False")
         self._group: Any = process_group
         self.per_shard = per_shard
-        # What groups were given, until the first step.
-        self._given: list[list[Tensor]] | None = []
+        # What all groups were given, until the first step.
+        self._given: list[Tensor] | None = []
         # Whether they had flat pieces of it in its place by then.
         self.flattened = False
         self._compared = False
@@ -89,12 +89,13 @@ class Ranks:
     def give(self, parameters: Sequence[Tensor]) -> None:
         """Says what a new group has."""
         if self._given is not None:
-            self._given.append([*parameters])
+            self._given.extend(parameters)
 
     def look_at(self, groups: Sequence[dict[str, Any]]) -> None:
         """Before the first step, looks at whether groups have what they were given."""
         if self._given is not None:
-            self.flattened = any(are_flattened(given, group["params"]) for given, group in zip(self._given, groups))
+            now = [parameter for group in groups for parameter in group["params"]]
+            self.flattened = are_flattened(self._given, now)
             self._given = None
 
     def are_several(self) -> bool:
