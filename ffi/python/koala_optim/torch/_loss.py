@@ -134,7 +134,7 @@ def _of_samples(losses: Tensor) -> tuple[float, float]:
     if losses.device.type != "cpu":
         # One transfer instead of one for each number.
         losses = losses.cpu()
-    losses = losses.contiguous()
+    losses = losses.resolve_neg().contiguous()
     pointer = ffi.cast("void *", losses.data_ptr())
     result = ffi.new("koala_loss *")
     check(lib.koala_loss_from_samples(TYPES[losses.dtype], pointer, losses.numel(), result))
