@@ -332,8 +332,7 @@ class KoalaPlusPlus(Resumable):
         if group["state_dtype"] not in STATE_DTYPES:
             expected = ", ".join(map(str, STATE_DTYPES))
             raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {expected}")
-        if group.get("maximize"):
-            raise ValueError("KOALA++ takes the loss towards zero: it cannot maximize")
+        _check_direction(group)
 
     def _check_place(self, place: Place) -> None:
         check_whole(place, self._steps_parts())
@@ -354,9 +353,9 @@ class KoalaPlusPlus(Resumable):
         # If there are DTensors: all parameters, and the state of those with a gradient, of DTensors' what is here.
         self._lent: list[Place] = []
         self._lent_state: dict[Tensor, Any] = {}
-        # Of what the steppers were made: the parameters, and what groups say of how many and which state they have.
+        # Of what the steppers were made: the parameters, and what groups say of how many, their state, and direction.
         self._stepped: list[Tensor] = []
-        self._shape: list[tuple[int, Any]] = []
+        self._shape: list[tuple[Any, ...]] = []
         # R and its rule, as the groups had them when a GPU was told, or last told R.
         self._told = None
 
@@ -369,7 +368,7 @@ class KoalaPlusPlus(Resumable):
         self._check_entries()
         groups = self.param_groups
         parameters = list(chain.from_iterable(map(_parameters, groups)))
-        shape = [(len(group["params"]), group.get("state_dtype")) for group in groups]
+        shape = [(len(group["params"]), group.get("state_dtype"), group.get("maximize")) for group in groups]
         is_as_before = shape == self._shape and all(map(is_, parameters, self._stepped))
         if not is_as_before or (self._tables_on_cuda() and self._told != self._noise_rule()):
             self._read_noise()
@@ -381,6 +380,8 @@ class KoalaPlusPlus(Resumable):
 
     def _new_steppers(self) -> Sequence[Table | Operations]:
         configuration = self._configuration
+        for group in self.param_groups:
+            _check_direction(group)
         places = places_of(self.param_groups)
         for place in places:
             self._check_place(place)
@@ -425,3 +426,13 @@ class KoalaPlusPlus(Resumable):
     def _tables_on_cuda(self) -> list[CudaTable]:
         """Those there are; if there are some, there are no other steppers."""
         return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
+
+
+def _check_direction(group: dict[str, Any]) -> None:
+    """Looks at where a group is to go.
+
+    Raises:
+        ValueError: Up.
+    """
+    if group.get("maximize"):
+        raise ValueError("KOALA++ takes the loss towards zero: it cannot maximize")

@@ -20,6 +20,14 @@ from ._ranks import Agreed, Ranks
 from ._state import check_scalars, check_state, entries_of, fitting_state, has_state
 
 
+# Arguments of this package that no group has: a group of PyTorch's has some of them by other names, or none.
+_NO_ENTRIES = frozenset(
+    ("learning_rate", "beta1", "beta2", "epsilon", "noise", "initial_noise", "variance", "velocity_variance")
+    + ("velocity_decay", "velocity_noise", "covariance", "initial_variance", "process_noise", "variant", "state_dtype")
+    + ("on_non_finite", "on_breakdown", "backend", "threads", "fallback", "process_group", "per_shard")
+)
+
+
 class Resumable(torch.optim.Optimizer):
     """An optimizer whose groups and state are all that a run needs to go on to the bit."""
 
@@ -41,6 +49,7 @@ class Resumable(torch.optim.Optimizer):
         Raises:
             TypeError, ValueError: See the class. The group is not there then.
         """
+        self._check_names(param_group)
         self._read_noise()
         shared = self.param_groups[0] if self.param_groups else self.defaults
         for name in self._shared:
@@ -186,6 +195,23 @@ class Resumable(torch.optim.Optimizer):
         self._check_group(group)
         check_noise(group["noise_decay"], group["measurement_noise"])
         check_scaling(group["gradient_factor"], group["gradient_limit"])
+
+    def _check_names(self, group: Any) -> None:
+        """Looks at whether a group has an argument that would have no effect there. Names that are not of this package
+        may be there, as in every optimizer of PyTorch.
+
+        Raises:
+            ValueError: It has one.
+        """
+        names = group if isinstance(group, dict) else ()
+        without_effect = sorted(_NO_ENTRIES.difference(self.defaults).intersection(names))
+        if without_effect:
+            text = f"a group of {type(self).__name__} has {', '.join(without_effect)}, without effect there"
+            raise ValueError(f"{text}: what groups may have of their own is {', '.join(self._own_names())}")
+
+    def _own_names(self) -> list[str]:
+        """What a group may have of its own."""
+        return [name for name in self.defaults if name not in self._shared]
 
     def _check_shared(self) -> None:
         """Looks at whether the groups still share what all share.
