@@ -94,3 +94,61 @@ def test_a_loss_whose_sign_is_a_bit() -> None:
                 assert measure(some, None) == measure(plain, None)
                 assert torch.equal(measure_there(some, some.flatten()[0]), measure_there(plain, plain.flatten()[0]))
                 assert measure(0.5, some.flatten()[:1]) == measure(0.5, plain.flatten()[:1])
+
+
+def overlapping(how: str) -> list[Any]:
+    """Groups of one parameter each, of which some memory is another's too."""
+    base, line = torch.ones(4, 4), torch.ones(10)
+    views = {
+        "slices": (line[:6], line[4:]),
+        "columns and a row": (base[:, ::2], base[0]),
+        "columns": (base[:, :3], base[:, 2:]),
+        "a part of a row": (base[:, 1:], base[2, 3:]),
+        "another type": (base, base.view(torch.float64)[3:, 1:]),
+        "far apart in the groups": (base[1:3], torch.ones(3), base[2:, 1::2]),
+    }[how]
+    return [torch.nn.Parameter(view) for view in views]
+
+
+MEMORY = ["slices", "columns and a row", "columns", "a part of a row", "another type", "far apart in the groups"]
+
+
+@pytest.mark.parametrize("how", MEMORY)
+@pytest.mark.parametrize("options", [*({"method": method} for method in ALL), {"method": "koala++", "backend": "torch"}])
+def test_parameters_that_share_memory(options: dict[str, Any], how: str) -> None:
+    parameters = overlapping(how)
+    optimizer = new_optimizer([{"params": [parameter]} for parameter in parameters], **options)
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    last = len(parameters) - 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"parameter 0 of group 0, .* and parameter 0 of group {last}, .* overlap"):
+            optimizer.predict()
+            optimizer.step(loss=0.5)
+        assert all(torch.equal(one, other) for one, other in zip(before, parameters))
+    # One of them alone is well.
+    parameters[last].grad = None
+    if options["method"] != "koala-m":
+        optimizer.step(loss=0.5)
+
+
+@pytest.mark.parametrize("options", [*({"method": method} for method in ALL), {"method": "koala++", "backend": "torch"}])
+def test_a_parameter_in_two_groups(options: dict[str, Any]) -> None:
+    one, other = ones(3, 4)
+    optimizer = new_optimizer([{"params": [one]}, {"params": [other]}], **options)
+    assert steps_all_of(optimizer)
+    optimizer.param_groups[1]["params"] = [one]
+    before = one.detach().clone()
+    with pytest.raises(ValueError, match="overlap"):
+        steps_all_of(optimizer)
+    assert torch.equal(before, one)
+
+
+@pytest.mark.parametrize("options", [*({"method": method} for method in ALL), {"method": "koala++", "backend": "torch"}])
+def test_parameters_between_one_another(options: dict[str, Any]) -> None:
+    base = torch.ones(6, 6)
+    views = (base[:4, ::2], base[:4, 1::2], base[4, :3], base[4, 3:], base[5:])
+    optimizer = new_optimizer([torch.nn.Parameter(view) for view in views], **options)
+    assert steps_all_of(optimizer) and steps_all_of(optimizer)
+    assert bool((base < 1).all())

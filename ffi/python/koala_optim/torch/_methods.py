@@ -20,6 +20,7 @@ from ._divided import like_owner
 from ._loss import Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._places import (
     Place,
+    check_apart,
     check_gradient,
     check_whole,
     empty_like,
@@ -341,6 +342,7 @@ class Koala(Resumable):
     ) -> list[Call]:
         """Parameters with their state and gradients, divided by the methods of their groups."""
         self._begin_momentum()
+        check_apart(places)
         settings = [Settings(float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups]
         calls: dict[Method, Call] = {}
         for place in places:

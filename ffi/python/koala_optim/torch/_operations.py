@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._library import BreakdownError, NonFiniteError, lib
 from .._settings import VARIANTS, Settings, check_scaling, number
-from ._places import Place, check_gradient
+from ._places import Place, check_apart, check_gradient
 from ._state import State, state_of
 
 _SKIP_GRADIENT_NORM = 1e-9
@@ -92,6 +92,8 @@ class Operations:
     ) -> None:
         self._places, self._groups, self._states, self._step = places, groups, states, step
         self._plans: list[_Plan] = []
+        # Where the parameters were when they were last looked at.
+        self._apart: list[tuple[Any, ...]] = []
 
     def take(self, groups: list[dict[str, Any]], states: MutableMapping[Any, Any]) -> None:
         """See `Table.take`."""
@@ -132,7 +134,15 @@ class Operations:
         for place in self._places:
             if place.parameter.grad is not None:
                 tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad, factor))
+        self._check_apart([tensor.place for listed in tensors.values() for tensor in listed])
         return settings, [*tensors.values()]
+
+    def _check_apart(self, places: Sequence[Place]) -> None:
+        """Looks at whether parameters share memory, unless they are where they were."""
+        where = [(place.parameter.data_ptr(), place.parameter.shape, place.parameter.stride()) for place in places]
+        if where != self._apart:
+            check_apart(places)
+            self._apart = where
 
     def _tensor(self, place: Place, gradient: Tensor, factor: float) -> _Tensor:
         check_gradient(place, gradient)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -120,6 +121,55 @@ def _order_of(tensor: Tensor) -> Literal["dense", "strided", "overlapping"]:
         dense = dense and stride == reach
         reach += stride * (extent - 1)
     return "dense" if dense else "strided"
+
+
+def check_apart(places: Sequence[Place]) -> None:
+    """Looks at whether parameters share memory, which would be stepped more than once.
+
+    Raises:
+        ValueError: Two of them do.
+    """
+    spans = [
+        (*_span(place.parameter), number)
+        for number, place in enumerate(places)
+        if place.parameter.numel() and not place.parameter.is_meta
+    ]
+    near: list[tuple[int, int, int]] = []
+    reach = 0
+    for span in sorted(spans):
+        if span[0] >= reach:
+            _check_near(places, near)
+            near = []
+        near.append(span)
+        reach = max(reach, span[1])
+    _check_near(places, near)
+
+
+def _span(parameter: Tensor) -> tuple[int, int]:
+    """Where a parameter begins and ends, in bytes."""
+    begin = parameter.data_ptr()
+    if parameter.is_contiguous():
+        return begin, begin + parameter.nbytes
+    last = sum(stride * (extent - 1) for stride, extent in zip(parameter.stride(), parameter.shape))
+    return begin, begin + (last + 1) * parameter.element_size()
+
+
+def _check_near(places: Sequence[Place], spans: Sequence[tuple[int, int, int]]) -> None:
+    """Looks at parameters whose spans meet: their elements may still lie between one another."""
+    if len(spans) < 2:
+        return
+    start, end = spans[0][0], max(end for _, end, _ in spans)
+    # Whose each byte is: the number of the parameter, from 1.
+    owners = torch.zeros(end - start, dtype=torch.int32)
+    for begin, _, number in spans:
+        parameter = places[number].parameter
+        size = parameter.element_size()
+        strides = (*(size * stride for stride in parameter.stride()), 1)
+        own = owners.as_strided((*parameter.shape, size), strides, begin - start)
+        if own.any():
+            one, other = sorted((number, int(own.max()) - 1))
+            raise ValueError(f"{places[one]} and {str(places[other])[:-1]} overlap in memory")
+        own.fill_(number + 1)
 
 
 def same_order(one: Tensor, other: Tensor) -> bool:

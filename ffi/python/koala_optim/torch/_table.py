@@ -20,7 +20,7 @@ from .._library import check, ffi, lib
 from .._settings import STATE_TYPES, VARIANTS, number
 from ._known import KnownState
 from ._layouts import Layouts, layouts_of
-from ._places import TYPES, Place, check_gradient, empty_like, in_order_of, layout_of
+from ._places import TYPES, Place, check_apart, check_gradient, empty_like, in_order_of, layout_of
 from ._state import VECTORS, State, has_state, state_of
 
 _gradient = attrgetter("grad")
@@ -226,7 +226,7 @@ class Table:
             if has_gradient and not self._is_valid[index]:
                 self._rows[index] = self._row(index, place)
                 self._is_valid[index] = True
-        _check_apart(self._places, [row if valid else None for row, valid in zip(self._rows, self._is_valid)])
+        check_apart(list(compress(self._places, self._is_valid)))
         self._parameter_layouts = layouts_of(self._parameters)
         self._pointers = array("Q", map(Tensor.data_ptr, self._parameters))
         self._known_state = KnownState(self._states, (*VECTORS, "scalars"))
@@ -364,22 +364,6 @@ def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
         parts[lightest].append(index)
         loads[lightest] += places[index].parameter.numel()
     return [[places[index] for index in sorted(part)] for part in parts]
-
-
-def _check_apart(places: Sequence[Place], rows: Sequence[_Row | None]) -> None:
-    """Looks at whether parameters share memory, which libkoala asks of each tensor alone.
-
-    Raises:
-        ValueError: Two of them do.
-    """
-    ranges = sorted(
-        (place.parameter.data_ptr(), place.parameter.data_ptr() + place.parameter.nbytes, index)
-        for index, (place, row) in enumerate(zip(places, rows))
-        if row is not None and row.work is None and place.parameter.numel()
-    )
-    for (_, end, one), (begin, _, other) in zip(ranges, ranges[1:]):
-        if begin < end:
-            raise ValueError(f"{places[min(one, other)]} and {str(places[max(one, other)])[:-1]} overlap in memory")
 
 
 def address_of(tensor: Tensor) -> Any:
