@@ -1,5 +1,5 @@
-"""Groups: edits before the first step, which are ordinary; entries without effect and memory that parameters share, which
-are refused; and losses whose sign is a bit."""
+"""Groups: edits before the first step, which are ordinary; entries without effect and memory that parameters share,
+which are refused; and losses whose sign is a bit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ pytest.importorskip("numpy")
 from koala_optim.torch import new_optimizer  # noqa: E402
 from koala_optim.torch._loss import measure, measure_there  # noqa: E402
 
-
 ALL = ["koala++", "koala-v", "koala-m", "adamw", "sgd"]
+OPTIONS: list[dict[str, Any]] = [
+    *({"method": method} for method in ALL),
+    {"method": "koala++", "backend": "torch"},
+]
 
 
 def ones(*shapes: Any) -> list[Any]:
@@ -114,7 +117,7 @@ MEMORY = ["slices", "columns and a row", "columns", "a part of a row", "another 
 
 
 @pytest.mark.parametrize("how", MEMORY)
-@pytest.mark.parametrize("options", [*({"method": method} for method in ALL), {"method": "koala++", "backend": "torch"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_parameters_that_share_memory(options: dict[str, Any], how: str) -> None:
     parameters = overlapping(how)
     optimizer = new_optimizer([{"params": [parameter]} for parameter in parameters], **options)
@@ -133,7 +136,7 @@ def test_parameters_that_share_memory(options: dict[str, Any], how: str) -> None
         optimizer.step(loss=0.5)
 
 
-@pytest.mark.parametrize("options", [*({"method": method} for method in ALL), {"method": "koala++", "backend": "torch"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_a_parameter_in_two_groups(options: dict[str, Any]) -> None:
     one, other = ones(3, 4)
     optimizer = new_optimizer([{"params": [one]}, {"params": [other]}], **options)
@@ -145,7 +148,7 @@ def test_a_parameter_in_two_groups(options: dict[str, Any]) -> None:
     assert torch.equal(before, one)
 
 
-@pytest.mark.parametrize("options", [*({"method": method} for method in ALL), {"method": "koala++", "backend": "torch"}])
+@pytest.mark.parametrize("options", OPTIONS)
 def test_parameters_between_one_another(options: dict[str, Any]) -> None:
     base = torch.ones(6, 6)
     views = (base[:4, ::2], base[:4, 1::2], base[4, :3], base[4, 3:], base[5:])

@@ -115,8 +115,8 @@ class KoalaPlusPlus(Resumable):
     over the processes, each of which counts the same, as `DistributedDataParallel` averages gradients: replicas stay
     equal to the bit. So all processes take each step together. What is not finite in one of them counts so in all, and
     an error in one is an error in all, of which none has written anything; but for a gradient that is not finite in one
-    of them alone, where on_non_finite is "error". The first step compares the parameters too, and warns if they are not the
-    same. A backend on the GPU, such as NCCL, averages there, and nothing waits.
+    of them alone, where on_non_finite is "error". The first step compares the parameters too, and warns if they are not
+    the same. A backend on the GPU, such as NCCL, averages there, and nothing waits.
 
     The step needs whole tensors. The parts that FullyShardedDataParallel, `fully_shard` and DeepSpeed's ZeRO make of
     them are an error, but for `per_shard=True`; a DTensor that is `Replicate()` is whole. A part that is taken out of a

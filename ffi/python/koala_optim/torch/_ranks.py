@@ -109,9 +109,9 @@ class Ranks:
         where gradients are averaged. What is not finite on one rank is not finite on any.
 
         Args:
-            measure: Measures this rank's loss, and looks at what else may be wrong here. If it raises, this process raises that, and the others raise too; but
-                where measurements are on a GPU, which nothing waits for after the first step, the others have one that
-                is not finite.
+            measure: Measures this rank's loss, and looks at what else may be wrong here. If it raises, this process
+                raises that, and the others raise too; but where measurements are on a GPU, which nothing waits for
+                after the first step, the others have one that is not finite.
             groups: The optimizer's.
             found_inf: As in `Agreed`, of this rank.
 

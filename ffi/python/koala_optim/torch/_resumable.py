@@ -19,12 +19,14 @@ from ._places import NEEDS_WHOLE, Place, check_whole, lend_gradients, places_of
 from ._ranks import Agreed, Ranks
 from ._state import check_scalars, check_state, entries_of, fitting_state, has_state
 
-
 # Arguments of this package that no group has: a group of PyTorch's has some of them by other names, or none.
 _NO_ENTRIES = frozenset(
-    ("learning_rate", "beta1", "beta2", "epsilon", "noise", "initial_noise", "variance", "velocity_variance")
-    + ("velocity_decay", "velocity_noise", "covariance", "initial_variance", "process_noise", "variant", "state_dtype")
-    + ("on_non_finite", "on_breakdown", "backend", "threads", "fallback", "process_group", "per_shard")
+    (
+        *("learning_rate", "noise", "initial_noise", "initial_variance", "process_noise", "variant", "state_dtype"),
+        *("beta1", "beta2", "epsilon", "variance", "covariance"),
+        *("velocity_variance", "velocity_decay", "velocity_noise"),
+        *("on_non_finite", "on_breakdown", "backend", "threads", "fallback", "process_group", "per_shard"),
+    )
 )
 
 
