@@ -29,10 +29,9 @@ pub enum Threads {
 }
 
 impl Threads {
-    /// The most that can be asked for, and no more than rayon can manage. A step waits for memory, which fewer keep busy
-    /// on the largest machines. Each thread of rayon's looks for work with all others as it starts, so that the time grows
-    /// with the square: on two busy processors, 512 took half a second,
-    /// and 4096 took 43 seconds.
+    /// The most that can be asked for, and no more than rayon can manage. A step waits for memory, which fewer keep
+    /// busy on the largest machines. Each thread of rayon's looks for work with all others as it starts, so that the
+    /// time grows with the square: on two busy processors, 512 took half a second, and 4096 took 43 seconds.
     pub const MOST: usize = if usize::BITS < 64 { 255 } else { 512 };
 }
 
