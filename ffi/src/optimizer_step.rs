@@ -109,8 +109,8 @@ fn tell(log: Log, tensor: &Tensor<'_>) {
     let what = match tensor.report().outcome {
         Outcome::Restarted => "its filter restarted: the innovation variance would not have been positive",
         Outcome::NonFinite => {
-            "kept as it is: its gradient, the loss or a scalar is not finite, or an element of its new state or parameters \
-             would not be"
+            "kept as it is: its gradient, the loss or a scalar is not finite, or an element of its new state or \
+             parameters would not be"
         }
         Outcome::Breakdown => "kept as it is: the innovation variance would not have been positive",
         _ => return,
