@@ -146,6 +146,10 @@ class Tensor:
         return {name: value for name, value in self.__dict__.items() if name != "_lent"}
 
 
+class TensorOfOneCall(Tensor):
+    """One that is made anew for each call: nothing that is looked up is kept, so that nothing has to be watched."""
+
+
 class TensorReport(NamedTuple):
     """What a step did with one tensor. Scalars are zero where the step did not come that far.
 
@@ -541,12 +545,12 @@ class _Lent(NamedTuple):
 
     struct: Any
     memories: list[Memory]
-    watch: Watch
+    watch: Watch | None
 
 
 def _lend_all(tensors: Sequence[Tensor], alone: bool) -> list[_Lent]:
     """Looks up the arrays of tensors, unless what an earlier call has looked up still holds."""
-    lent = [tensor.__dict__["_lent"] for tensor in tensors if "_lent" in tensor.__dict__]
+    lent: list[Any] = [tensor.__dict__["_lent"] for tensor in tensors if "_lent" in tensor.__dict__]
     if not Watch.all_hold([one.watch for one in lent]):
         for tensor in tensors:
             if "_lent" in tensor.__dict__ and not Watch.all_hold([tensor.__dict__["_lent"].watch]):
@@ -603,9 +607,12 @@ def _lend(tensor: Tensor, prefix: str) -> _Lent:
         struct.copy_type = COPY_TYPES[copy.dtype]
         struct.copy = copy.pointer
         memories.append(copy)
+    if isinstance(tensor, TensorOfOneCall):
+        return _Lent(struct, memories, None)
     arrays = (tensor.parameters, tensor.gradient, tensor.v, tensor.h, tensor.scalars, tensor.copy)
-    lent = _Lent(struct, memories, Watch(array for array in arrays if array is not None))
-    if lent.watch.lasts:
+    watch = Watch(array for array in arrays if array is not None)
+    lent = _Lent(struct, memories, watch)
+    if watch.lasts:
         tensor.__dict__["_lent"] = lent
     return lent
 

@@ -360,7 +360,7 @@ class Koala(Resumable):
         entries = entries_of(place, self.state, None, vectors, self._ranks.per_shard)
         v, h = (_flat(entries[name]) if name in vectors else None for name in ("v", "h"))
         parameters, gradient = (in_order_of(parameter, tensor) for tensor in (parameter.detach(), gradient))
-        return kernel.Tensor(_flat(parameters), _flat(gradient), v, h, entries["scalars"], settings=settings)
+        return kernel.TensorOfOneCall(_flat(parameters), _flat(gradient), v, h, entries["scalars"], settings=settings)
 
 
 def _flat(tensor: Tensor) -> Tensor:
