@@ -123,6 +123,10 @@ def _order_of(tensor: Tensor) -> Literal["dense", "strided", "overlapping"]:
     return "dense" if dense else "strided"
 
 
+# Where a tensor's pointer is an address. On Metal it is that of an object which stands for the memory.
+_WITH_ADDRESSES = ("cpu", "cuda")
+
+
 def check_apart(places: Sequence[Place]) -> None:
     """Looks at whether parameters share memory, which would be stepped more than once.
 
@@ -132,7 +136,7 @@ def check_apart(places: Sequence[Place]) -> None:
     spans = [
         (*_span(place.parameter), number)
         for number, place in enumerate(places)
-        if place.parameter.numel() and not place.parameter.is_meta
+        if place.parameter.numel() and place.parameter.device.type in _WITH_ADDRESSES
     ]
     near: list[tuple[int, int, int]] = []
     reach = 0
