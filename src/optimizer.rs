@@ -61,6 +61,7 @@ pub struct Optimizer {
 pub(crate) struct Entry {
     pub(crate) name: Box<str>,
     /// Whether the name is but its place in a list, which may be another tensor's in the next run.
+    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code, reason = "only a checkpoint asks for it"))]
     pub(crate) is_nameless: bool,
     pub(crate) group: usize,
     /// If it was told.
