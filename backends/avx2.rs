@@ -6,8 +6,8 @@ use core::arch::x86_64::{_mm256_cvtph_ps, _mm256_cvtps_ph};
 use half::{bf16, f16};
 
 use super::{columns, vectorize};
-use crate::contract::LANES;
-use crate::vector::{InstructionSet, Lanes, Vector};
+use crate::simd::vector::{InstructionSet, Lanes, Vector};
+use crate::types::contract::LANES;
 
 pulp::simd_type! {
     pub struct Features {

@@ -5,8 +5,8 @@ use core::arch::x86_64::{__m256i, __m512, __m512d, _MM_FROUND_NO_EXC, _MM_FROUND
 use half::{bf16, f16};
 
 use super::{columns, vectorize};
-use crate::contract::LANES;
-use crate::vector::{InstructionSet, Lanes, Vector};
+use crate::simd::vector::{InstructionSet, Lanes, Vector};
+use crate::types::contract::LANES;
 
 pulp::simd_type! {
     pub struct Features {

@@ -1,8 +1,6 @@
 //! The backends, one file each. A backend is a token whose existence proves that the processor has the instruction
-//! set, and the operations of [`Vector`](crate::vector::Vector) in it; everything else is written once, in `src/`.
+//! set, and the operations of [`Vector`](crate::simd::vector::Vector) in it; everything else is written once, in `src/`.
 
-#[cfg(feature = "cuda")]
-pub mod cuda;
 pub mod portable;
 pub mod prefetch;
 pub mod scalar;
@@ -23,12 +21,12 @@ macro_rules! columns {
         const WIDTH: usize = $width;
 
         #[inline(always)]
-        fn load(self, row: &[$type; crate::contract::LANES], column: usize) -> $column {
+        fn load(self, row: &[$type; crate::types::contract::LANES], column: usize) -> $column {
             pulp::cast(row.as_chunks::<$width>().0[column])
         }
 
         #[inline(always)]
-        fn store(self, row: &mut [$type; crate::contract::LANES], column: usize, value: $column) {
+        fn store(self, row: &mut [$type; crate::types::contract::LANES], column: usize, value: $column) {
             row.as_chunks_mut::<$width>().0[column] = pulp::cast(value);
         }
     };
@@ -39,7 +37,10 @@ macro_rules! columns {
 macro_rules! vectorize {
     () => {
         #[inline(always)]
-        fn vectorize<F: crate::element::Real, O: crate::vector::Operation<F>>(self, operation: O) -> O::Output {
+        fn vectorize<F: crate::simd::operand::Real, O: crate::simd::vector::Operation<F>>(
+            self,
+            operation: O,
+        ) -> O::Output {
             self.0.vectorize(crate::backends::Call {
                 operation,
                 instruction_set: self,
@@ -62,9 +63,9 @@ struct Call<F, I, O> {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl<F, I, O> pulp::NullaryFnOnce for Call<F, I, O>
 where
-    F: crate::element::Real,
-    I: crate::vector::InstructionSet,
-    O: crate::vector::Operation<F>,
+    F: crate::simd::operand::Real,
+    I: crate::simd::vector::InstructionSet,
+    O: crate::simd::vector::Operation<F>,
 {
     type Output = O::Output;
 

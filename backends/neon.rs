@@ -5,8 +5,8 @@ use core::arch::aarch64::{float32x4_t, float64x2_t, uint16x4_t};
 use half::bf16;
 
 use super::{columns, vectorize};
-use crate::contract::LANES;
-use crate::vector::{InstructionSet, Lanes, Vector};
+use crate::simd::vector::{InstructionSet, Lanes, Vector};
+use crate::types::contract::LANES;
 
 /// The proof that the processor has NEON.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,9 @@
 
 use wide::{f32x4, f64x2};
 
-use crate::contract::LANES;
-use crate::element::Real;
-use crate::vector::{InstructionSet, Lanes, Operation, Vector};
+use crate::simd::operand::Real;
+use crate::simd::vector::{InstructionSet, Lanes, Operation, Vector};
+use crate::types::contract::LANES;
 
 /// Always there: it is chosen when the program is built.
 #[derive(Clone, Copy, Debug)]

@@ -1,8 +1,8 @@
 //! The scalar backend: plain Rust, one element at a time. Slow, present everywhere, and the one to read first.
 
-use crate::contract::LANES;
-use crate::element::Real;
-use crate::vector::{InstructionSet, Lanes, Operation, Vector};
+use crate::simd::operand::Real;
+use crate::simd::vector::{InstructionSet, Lanes, Operation, Vector};
+use crate::types::contract::LANES;
 
 /// Always there: it needs nothing.
 #[derive(Clone, Copy, Debug)]

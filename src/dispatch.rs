@@ -6,9 +6,9 @@ use crate::backends::portable::Portable;
 use crate::backends::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::backends::{avx2::Avx2, avx512::Avx512};
-use crate::element::Real;
-use crate::error::{Error, owned};
-use crate::vector::{InstructionSet, Operation};
+use crate::simd::operand::Real;
+use crate::simd::vector::{InstructionSet, Operation};
+use crate::types::error::{Error, owned};
 
 /// The environment variable that forces a backend: `KOALA_BACKEND=avx2`, say.
 pub const ENVIRONMENT_VARIABLE: &str = "KOALA_BACKEND";

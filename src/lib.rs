@@ -31,46 +31,28 @@
 
 #![deny(unsafe_code)]
 
-#[cfg(feature = "checkpoint")]
-pub mod checkpoint;
-pub mod contract;
-pub mod kernel;
-pub mod recursion;
-pub mod schedule;
+mod types;
 
-mod adapters;
-mod any_buffers;
-mod backend;
 #[allow(unsafe_code)]
 #[path = "../backends/mod.rs"]
 mod backends;
-mod batches;
-mod clipping;
-mod convert;
-mod dots;
-mod element;
-mod error;
-mod exchange;
-mod lending;
+mod dispatch;
+mod simd;
+
 mod methods;
-mod optimizer;
-mod pass_1;
 mod passes;
-#[cfg(feature = "rayon")]
-mod pool;
-mod reach;
-mod report;
-mod rows;
-mod settings;
-mod staging;
-mod storage;
-mod tasks;
-mod tensor_state;
-mod tensors;
-mod threads;
-mod update;
-mod vector;
-mod walk;
+mod step;
+
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
+pub mod kernel;
+mod optimizer;
+
+mod adapters;
+#[cfg(feature = "cuda")]
+#[allow(unsafe_code)]
+#[path = "../backends/cuda/mod.rs"]
+pub mod cuda;
 
 /// The README's code, so that the tests run it.
 #[cfg(doctest)]
@@ -83,18 +65,20 @@ pub use adapters::burn;
 pub use adapters::candle;
 #[cfg(feature = "ndarray")]
 pub use adapters::ndarray;
-pub use backend::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
-#[cfg(feature = "cuda")]
-pub use backends::cuda;
-pub use element::{Element, ElementType, Real};
-pub use error::Error;
-pub use exchange::Gradient;
+pub use dispatch::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
 pub use half::{bf16, f16};
 pub use kernel::{HalfCopy, Outcome, Scalars, TensorReport};
 pub use methods::{AdamW, KoalaM, KoalaV, Method, Sgd};
-pub use optimizer::{GroupId, Optimizer};
-pub use report::{Config, Report};
-pub use settings::{Loss, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, Variant};
-pub use tensor_state::{StateType, TensorState};
-pub use tensors::Tensor;
-pub use threads::Threads;
+pub use optimizer::Optimizer;
+pub use optimizer::config::Config;
+pub use optimizer::registry::GroupId;
+pub use optimizer::report::Report;
+pub use optimizer::schedule;
+pub use optimizer::state::{StateType, TensorState};
+pub use optimizer::tensor::Tensor;
+pub use types::contract;
+pub use types::element::{Element, ElementType};
+pub use types::error::Error;
+pub use types::settings::{Loss, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, Variant};
+pub use types::storage::Gradient;
+pub use types::threads::Threads;

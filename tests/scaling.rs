@@ -6,7 +6,8 @@ mod common;
 use common::methods::{METHODS, expected, found};
 use common::{Case, TYPES, backends, largest, random_vector};
 use koala_optim::{
-    Config, Element, Error, Loss, Method, OnNonFinite, Optimizer, Policy, Report, Scaling, Settings, StateType, Tensor,
+    Config, Element, ElementType, Error, Loss, Method, OnNonFinite, Optimizer, Policy, Report, Scaling, Settings, StateType,
+    Tensor,
 };
 
 const SCALINGS: [Scaling; 3] = [
@@ -87,7 +88,10 @@ fn koala_plus_plus_is_as_if_scaled_before() -> Result<(), Error> {
     fn check<P: Element>(state: StateType, scaling: Scaling) -> Result<(), Error> {
         let before = |gradients: &mut [Vec<f64>]| {
             for x in gradients.iter_mut().flatten() {
-                let arithmetic = |value: f64| P::Arithmetic::rounded(value).to_f64();
+                let arithmetic = |value: f64| match P::TYPE {
+                    ElementType::F64 => value,
+                    _ => f64::from(value as f32),
+                };
                 let limit = arithmetic(scaling.limit);
                 *x = arithmetic(arithmetic(scaling.factor) * *x).clamp(-limit, limit);
             }

@@ -1,6 +1,6 @@
 //! What can be wrong with a call on a device. After any error, nothing of parameters and state has changed.
 
-use crate::Error as CallError;
+use crate::types::error::Error as CallError;
 
 /// Why a call did nothing.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,8 @@
 //! Numbers that a step reads on the device when it runs, so that the host need not know them: the loss, learning rates,
 //! and what a gradient scaler keeps.
 
-use crate::{ElementType, Loss};
+use crate::types::element::ElementType;
+use crate::types::settings::Loss;
 
 /// A loss on the device, which a step reads when it runs, so that the host need not know it.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -14,9 +14,11 @@ use super::numbers::{DeviceLearningRate, DeviceScaler};
 use super::state::StateBuffers;
 use super::tables::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
 use super::tensor::check_address;
-use crate::{
-    ElementType, Error as CallError, GroupId, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, StateType,
-};
+use crate::optimizer::registry::GroupId;
+use crate::optimizer::state::StateType;
+use crate::types::element::ElementType;
+use crate::types::error::Error as CallError;
+use crate::types::settings::{Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings};
 
 pub use reading::{Counts, State};
 

@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
-use crate::contract::BLOCK;
-use crate::{ElementType, Settings, Variant};
+use crate::types::contract::BLOCK;
+use crate::types::element::ElementType;
+use crate::types::settings::{Settings, Variant};
 
 /// Elements of a chunk: what a thread block takes.
 pub const CHUNK: usize = 8 * BLOCK;

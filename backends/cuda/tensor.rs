@@ -1,7 +1,7 @@
 //! A tensor of a step: addresses of buffers on the device.
 
 use super::error::Error;
-use crate::ElementType;
+use crate::types::element::ElementType;
 
 /// A tensor as a step takes it: its name, and where its buffers are on the device.
 ///

@@ -3,8 +3,8 @@
 use std::fmt::{Display, Formatter, Result, Write};
 use std::path::{Path, PathBuf};
 
-use crate::element::ElementType;
 use crate::methods::Method;
+use crate::types::element::ElementType;
 
 /// Why a checkpoint was not written, or not restored. The path is that of its file, and empty if it is of none.
 #[derive(Debug)]

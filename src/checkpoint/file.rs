@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::header::Header;
 use super::replace::check_regular;
 use super::{Checkpoint, Error, Record, TensorData};
-use crate::element::ElementType;
+use crate::types::element::ElementType;
 
 const VERSION: u64 = 1;
 const VERSION_ENTRY: &str = "koala-checkpoint";

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
 use super::file::is_known;
-use crate::optimizer::count_elements;
+use crate::optimizer::registry::count_elements;
 
 const METADATA: &str = "__metadata__";
 

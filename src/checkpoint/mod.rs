@@ -81,8 +81,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::element::{Element, ElementType};
-use crate::optimizer::{Optimizer, count_elements};
+use crate::optimizer::Optimizer;
+use crate::optimizer::registry::count_elements;
+use crate::types::element::{Element, ElementType};
 
 pub use error::{Difference, Error};
 use record::Record;

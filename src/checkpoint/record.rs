@@ -5,12 +5,13 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::TensorData;
-use crate::element::ElementType;
-use crate::error::{Error, check_lengths};
 use crate::methods::Method;
-use crate::optimizer::{Optimizer, count_elements};
-use crate::recursion::Scalars;
-use crate::settings::{Noise, Policy, Scaling, Settings, above_zero, at_least_zero};
+use crate::methods::plan::Scalars;
+use crate::optimizer::Optimizer;
+use crate::optimizer::registry::count_elements;
+use crate::types::element::ElementType;
+use crate::types::error::{Error, check_lengths};
+use crate::types::settings::{Noise, Policy, Scaling, Settings, above_zero, at_least_zero};
 
 /// The part of a tensor's state that its scalars are.
 pub const SCALARS: &str = "scalars";

@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use super::record::{self, TensorRecord};
 use super::{Checkpoint, Difference, Error, state_name};
 use crate::methods::Method;
-use crate::optimizer::{Entry, Optimizer};
-use crate::recursion::Scalars;
+use crate::methods::plan::Scalars;
+use crate::optimizer::Optimizer;
+use crate::optimizer::registry::Entry;
 
 /// What to do where a checkpoint differs from the optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

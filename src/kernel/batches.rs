@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::error::Error;
+use crate::types::error::Error;
 
 /// Elements of small tensors that are planned together and then written together, while they are in the first cache:
 /// what one of them waits for, another makes use of.

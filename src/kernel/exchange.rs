@@ -1,14 +1,11 @@
-//! Gradients whose memory becomes the filter's h, so that h need not be written: the kernel's step with exchange, and
-//! memory for gradients that optimizers can take.
+//! The kernel's step with a gradient whose memory becomes the filter's h, so that h need not be written.
 
-use std::marker::PhantomData;
-use std::ops::{Deref, DerefMut};
-
-use crate::any_buffers::AnyBuffers;
-use crate::element::Element;
-use crate::error::Error;
-use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport};
-use crate::storage::Storage;
+use crate::methods::plan::{Scalars, TensorReport};
+use crate::passes::update::HalfCopy;
+use crate::step::Step;
+use crate::step::buffers::{AnyBuffers, Buffers};
+use crate::types::element::Element;
+use crate::types::error::Error;
 
 /// The buffers of one tensor whose gradient may become the new h, all of one length and type: see [`step_exchanging`].
 #[derive(Debug)]
@@ -59,47 +56,4 @@ pub fn step_exchanging<P: Element>(
         std::mem::swap(gradient, h);
     }
     Ok(report)
-}
-
-/// A gradient in memory of its own, which a step may exchange for the filter's old h:
-/// [`Tensor::exchanging`](crate::Tensor::exchanging), [`TensorState::step_exchanging`](crate::TensorState::step_exchanging).
-/// It is a slice of elements on a 64-byte boundary. After a step it holds what is of no use.
-///
-/// ```
-/// let mut gradient = koala_optim::Gradient::<f32>::zeroed(3)?;
-/// gradient.copy_from_slice(&[0.1, 0.2, -0.3]);
-/// assert_eq!(gradient[1], 0.2);
-/// # Ok::<(), koala_optim::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Gradient<P> {
-    pub(crate) storage: Storage,
-    element: PhantomData<P>,
-}
-
-impl<P: Element> Gradient<P> {
-    /// `length` zeros.
-    ///
-    /// # Errors
-    /// [`Error::Memory`] if there is none for them.
-    ///
-    /// See the [type's example](Self).
-    pub fn zeroed(length: usize) -> Result<Self, Error> {
-        let memory = Error::Memory { tensor: String::new(), elements: length };
-        Ok(Gradient { storage: Storage::zeroed(length, P::TYPE).ok_or(memory)?, element: PhantomData })
-    }
-}
-
-impl<P: Element> Deref for Gradient<P> {
-    type Target = [P];
-
-    fn deref(&self) -> &[P] {
-        self.storage.elements()
-    }
-}
-
-impl<P: Element> DerefMut for Gradient<P> {
-    fn deref_mut(&mut self) -> &mut [P] {
-        self.storage.elements_mut()
-    }
 }

@@ -1,11 +1,12 @@
 //! Level 1 over many tensors: a step of all of them, whatever their types and wherever their buffers are.
 
-use crate::any_buffers::AnyBuffers;
-use crate::batches::{self, List};
-use crate::error::{Error, check_lengths};
-use crate::kernel::{Plan, Scalars, Step};
-use crate::passes::Manner;
-use crate::tasks::{ApplyPlan, PlanTensor};
+use crate::kernel::batches;
+use crate::kernel::batches::List;
+use crate::methods::plan::{Plan, Scalars};
+use crate::step::buffers::AnyBuffers;
+use crate::step::tasks::{ApplyPlan, PlanTensor};
+use crate::step::{Manner, Step};
+use crate::types::error::{Error, check_lengths};
 
 /// What a tensor lends for as long as one pass needs it.
 ///

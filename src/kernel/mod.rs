@@ -17,184 +17,33 @@
 //! # Ok::<(), koala_optim::Error>(())
 //! ```
 
+pub mod batches;
+mod exchange;
+mod list;
+
+use bytemuck::cast_slice;
 use half::{bf16, f16};
 
-pub use crate::any_buffers::AnyBuffers;
-pub use crate::exchange::{ExchangeBuffers, step_exchanging};
-pub use crate::lending::{Lender, Lent, step_tensors};
-pub use crate::recursion::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
+use crate::dispatch::Backend;
+use crate::methods::plan::kept;
+use crate::methods::{self, Method, Update};
+use crate::passes::dots::Input;
+use crate::simd::operand::Operand;
+use crate::step::Manner;
+use crate::step::buffers::{Look, Task, check_pair, pairs_of_types};
+use crate::step::measure::{filter_input, measure};
+use crate::step::tasks::{Predict, WholeStep};
+use crate::step::trouble::error_without_elements;
+use crate::step::whole::apply_plan;
+use crate::types::element::{Element, ElementType};
+use crate::types::error::Error;
 
-use crate::any_buffers;
-use crate::backend::Backend;
-use crate::element::Element;
-use crate::error::{Error, check_lengths};
-use crate::methods::{self, Method};
-use crate::pass_1::filter_input;
-use crate::passes::error_of;
-use crate::recursion::kept;
-use crate::settings::{OnNonFinite, Policy, Scaling, Settings, at_least_zero};
-use crate::staging::Scaled;
-
-/// Everything about a step but the tensor.
-#[derive(Clone, Copy, Debug)]
-pub struct Step {
-    /// Where it runs.
-    pub backend: Backend,
-    /// Which optimizer steps, with its shared numbers as they are now.
-    pub method: Method,
-    /// The tensor's settings.
-    pub settings: Settings,
-    /// What to do when it can't be taken.
-    pub policy: Policy,
-    /// The loss and the noise.
-    pub measurement: Measurement,
-    /// What becomes of the gradient as it is loaded.
-    pub scaling: Scaling,
-    /// Whether the report is to have the norms, which may cost a pass more. What is written does not depend on it.
-    pub norms: bool,
-}
-
-impl Step {
-    /// A step of KOALA++ with the default settings and policy on the fastest backend.
-    ///
-    /// ```
-    /// use koala_optim::kernel::{Measurement, Step};
-    /// let step = Step { norms: true, ..Step::new(Measurement { loss: 0.7, noise: 1.0 }) };
-    /// ```
-    pub fn new(measurement: Measurement) -> Self {
-        Step {
-            backend: Backend::detect(),
-            method: Method::KoalaPlusPlus,
-            settings: Settings::default(),
-            policy: Policy::default(),
-            measurement,
-            scaling: Scaling::default(),
-            norms: false,
-        }
-    }
-
-    pub(crate) fn validate(&self) -> Result<(), Error> {
-        self.method.validate()?;
-        self.scaling.validate()?;
-        self.validate_numbers()
-    }
-
-    /// All that there is to validate of a plain step.
-    #[inline(always)]
-    pub(crate) fn validate_numbers(&self) -> Result<(), Error> {
-        self.settings.validate()?;
-        // A noise of NaN or infinity is for the policy to judge.
-        if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
-    }
-
-    /// Whether this is KOALA++, with the gradient as it is.
-    #[inline(always)]
-    pub(crate) fn is_plain(&self) -> bool {
-        let Scaling { factor, limit } = self.scaling;
-        matches!(self.method, Method::KoalaPlusPlus) && factor == 1.0 && limit == f64::INFINITY
-    }
-
-    /// Whether there is something to find out about the gradient before it is used. A limit would hide what is infinite.
-    pub(crate) fn looks(&self) -> bool {
-        self.method.measures()
-            || self.policy.non_finite != OnNonFinite::Unchecked
-            || self.scaling.limit != f64::INFINITY
-    }
-
-    /// What becomes of the gradient, if anything.
-    pub(crate) fn scaled(&self) -> Option<Scaled<f64>> {
-        let Scaling { factor, limit } = self.scaling;
-        (self.scaling != Scaling::default()).then_some(Scaled { factor, limit, clip: 1.0 })
-    }
-}
-
-/// A second place for the new parameters, rounded: for networks that compute in half precision.
-#[derive(Debug)]
-pub enum HalfCopy<'a> {
-    /// In bf16.
-    Bf16(&'a mut [bf16]),
-    /// In f16.
-    F16(&'a mut [f16]),
-}
-
-impl<'a> HalfCopy<'a> {
-    pub(crate) fn len(&self) -> usize {
-        match self {
-            HalfCopy::Bf16(copy) => copy.len(),
-            HalfCopy::F16(copy) => copy.len(),
-        }
-    }
-
-    pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
-        match self {
-            HalfCopy::Bf16(copy) => {
-                let (left, right) = copy.split_at_mut(middle);
-                (HalfCopy::Bf16(left), HalfCopy::Bf16(right))
-            }
-            HalfCopy::F16(copy) => {
-                let (left, right) = copy.split_at_mut(middle);
-                (HalfCopy::F16(left), HalfCopy::F16(right))
-            }
-        }
-    }
-
-    pub(crate) fn reborrow(&mut self) -> HalfCopy<'_> {
-        match self {
-            HalfCopy::Bf16(copy) => HalfCopy::Bf16(copy),
-            HalfCopy::F16(copy) => HalfCopy::F16(copy),
-        }
-    }
-}
-
-/// The buffers of one tensor, all of one length n; 0 is legal and does nothing. `P` is what the parameters are stored
-/// in, `S` the state: the same type, f32 or bf16. With any other state, what takes the buffers does not compile:
-///
-/// ```compile_fail,E0080
-/// use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
-///
-/// let (mut v, mut h) = ([0.0_f64], [0.0_f64]); // Of f32 it compiles.
-/// let buffers = Buffers { parameters: &mut [1.0_f32], gradient: &[0.1_f32], v: &mut v, h: &mut h, copy: None };
-/// step(&Step::new(Measurement { loss: 0.7, noise: 1.0 }), buffers, &mut Scalars::default())?;
-/// # Ok::<(), koala_optim::Error>(())
-/// ```
-///
-/// ```compile_fail,E0080
-/// use koala_optim::{Backend, f16, kernel::{Buffers, Scalars, dots}};
-///
-/// let (mut v, mut h) = ([f16::ZERO], [f16::ZERO]); // Of f32 it compiles.
-/// let buffers = Buffers { parameters: &mut [1.0_f32], gradient: &[0.1_f32], v: &mut v, h: &mut h, copy: None };
-/// dots(Backend::detect(), 0.5, &buffers, &Scalars::default())?;
-/// # Ok::<(), koala_optim::Error>(())
-/// ```
-#[derive(Debug)]
-pub struct Buffers<'a, P, S> {
-    /// θ: read and written.
-    pub parameters: &'a mut [P],
-    /// g = ∂L/∂θ of the minibatch's mean loss: read.
-    pub gradient: &'a [P],
-    /// v = H·P, the product of gradient and covariance: read (but for a first step) and written. What other methods keep
-    /// here, and whether it is empty, [`Method::state_vectors`] says; theirs is all zeros before a first step.
-    pub v: &'a mut [S],
-    /// h, the measurement row of the step before: likewise.
-    pub h: &'a mut [S],
-    /// Written with the new parameters, rounded, where there is one and the step is taken. What is too large for it
-    /// becomes infinite.
-    pub copy: Option<HalfCopy<'a>>,
-}
-
-impl<P: Element, S: Element> Buffers<'_, P, S> {
-    #[inline(always)]
-    pub(crate) fn validate(&self, method: &Method) -> Result<(), Error> {
-        let length = self.parameters.len();
-        let [h, v] = method.state_lengths(length);
-        check_lengths([
-            ("gradient", self.gradient.len(), length),
-            ("state v", self.v.len(), v),
-            ("state h", self.h.len(), h),
-            ("half-precision copy", self.copy.as_ref().map_or(length, HalfCopy::len), length),
-        ])
-    }
-}
+pub use crate::kernel::exchange::{ExchangeBuffers, step_exchanging};
+pub use crate::kernel::list::{Lender, Lent, step_tensors};
+pub use crate::methods::plan::{Dots, Measurement, Norms, Outcome, Plan, Scalars, TensorReport};
+pub use crate::passes::update::HalfCopy;
+pub use crate::step::Step;
+pub use crate::step::buffers::{AnyBuffers, Buffers};
 
 /// One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped.
 ///
@@ -255,7 +104,7 @@ pub fn dots<P: Element, S: Element>(
     scalars: &Scalars,
 ) -> Result<Dots, Error> {
     buffers.validate(&Method::KoalaPlusPlus)?;
-    Ok(any_buffers::dots(backend, weight_decay, &filter_input(weight_decay, buffers, scalars)))
+    Ok(compiled_dots(backend, weight_decay, buffers, scalars))
 }
 
 /// The scalar recursion, from the dots of a whole tensor of type `P`: what [`apply`] will do. Whether an element
@@ -274,19 +123,20 @@ pub fn dots<P: Element, S: Element>(
 /// # Ok::<(), koala_optim::Error>(())
 /// ```
 pub fn plan<P: Element>(step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
+    plan_in(P::TYPE, step, dots, scalars)
+}
+
+fn plan_in(parameters: ElementType, step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
     step.validate()?;
     if !step.is_plain() {
         return Err(Error::Halves);
     }
-    if step.settings.frozen {
-        return Ok(kept(Outcome::Frozen, None));
-    }
-    let plan = methods::plan::<P::Arithmetic>(step, *dots, *scalars);
-    let no_buffers = Buffers::<P, P> { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
-    match error_of(step.policy, &plan, &no_buffers) {
-        Some(error) => Err(error),
-        None => Ok(plan),
-    }
+    let plan = match parameters {
+        _ if step.settings.frozen => kept(Outcome::Frozen, None),
+        ElementType::F64 => methods::decide::<f64>(step, *dots, *scalars),
+        ElementType::F32 | ElementType::Bf16 | ElementType::F16 => methods::decide::<f32>(step, *dots, *scalars),
+    };
+    error_without_elements(step.policy, &plan).map_or(Ok(plan), Err)
 }
 
 /// Pass 2: writes what the plan says, to a whole tensor or a part of one, and the scalars.
@@ -314,4 +164,154 @@ pub fn apply<P: Element, S: Element>(
     scalars: &mut Scalars,
 ) -> Result<(), Error> {
     AnyBuffers::of(buffers).apply(backend, plan, scalars)
+}
+
+macro_rules! dots_of_pairs {
+    ($($variant:ident: $parameters:ty, $state:ty;)*) => {
+        /// Pass 1 of KOALA++. Which pair of types it is, is known when this is compiled; the pass is compiled in this crate.
+        #[inline(always)]
+        fn compiled_dots<P: Element, S: Element>(
+            backend: Backend,
+            weight_decay: f64,
+            buffers: &Buffers<'_, P, S>,
+            scalars: &Scalars,
+        ) -> Dots {
+            const { check_pair(P::TYPE, S::TYPE) };
+            let Input { gradient, parameters, h, v } = filter_input(weight_decay, buffers, scalars);
+            $(if P::TYPE == <$parameters>::TYPE && S::TYPE == <$state>::TYPE {
+                #[inline(never)]
+                fn compiled(backend: Backend, weight_decay: f64, input: &Input<'_, $parameters, $state>) -> Dots {
+                    measure(backend, false, weight_decay, input)
+                }
+                let (gradient, parameters) = (cast_slice(gradient), cast_slice(parameters));
+                let input = Input { gradient, parameters, h: cast_slice(h), v: cast_slice(v) };
+                return compiled(backend, weight_decay, &input);
+            })*
+            unreachable!("there are no other pairs");
+        }
+    };
+}
+
+pairs_of_types!(dots_of_pairs);
+
+impl AnyBuffers<'_> {
+    /// As [`step`].
+    ///
+    /// # Errors
+    /// As [`step`].
+    ///
+    /// See the [type's example](Self).
+    #[inline(always)]
+    pub fn step(self, step: &Step, scalars: &mut Scalars) -> Result<TensorReport, Error> {
+        let mut report = TensorReport::default();
+        self.step_exchanging(step, false, scalars, &mut report)?;
+        Ok(report)
+    }
+
+    /// As [`step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h change places:
+    /// where the result is true, h has not been written, and the gradient is the new h. The report is written where it is
+    /// to be, since it is large for a result.
+    ///
+    /// # Errors
+    /// As [`step`].
+    ///
+    /// See the [type's example](Self).
+    pub fn step_exchanging(
+        self,
+        step: &Step,
+        exchange: bool,
+        scalars: &mut Scalars,
+        report: &mut TensorReport,
+    ) -> Result<bool, Error> {
+        self.with(scalars, WholeStep { step, exchange, report })
+    }
+
+    /// As [`predict`].
+    ///
+    /// # Errors
+    /// As [`predict`].
+    ///
+    /// See the [type's example](Self).
+    pub fn predict(self, step: &Step) -> Result<f64, Error> {
+        self.with(&mut Scalars::default(), Predict { step })
+    }
+
+    /// As [`dots`].
+    ///
+    /// # Errors
+    /// As [`dots`].
+    ///
+    /// See the [type's example](Self).
+    pub fn dots(&self, backend: Backend, weight_decay: f64, scalars: &Scalars) -> Result<Dots, Error> {
+        self.look(TakeDots { backend, weight_decay, scalars })
+    }
+
+    /// As [`plan`].
+    ///
+    /// # Errors
+    /// As [`plan`].
+    ///
+    /// See the [type's example](Self).
+    pub fn plan(&self, step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
+        self.look(Decide { step, dots, scalars })
+    }
+
+    /// As [`apply`].
+    ///
+    /// # Errors
+    /// As [`apply`].
+    ///
+    /// See the [type's example](Self).
+    pub fn apply(self, backend: Backend, plan: &Plan, scalars: &mut Scalars) -> Result<(), Error> {
+        self.with(scalars, Apply { backend, plan })
+    }
+}
+
+struct TakeDots<'a> {
+    backend: Backend,
+    weight_decay: f64,
+    scalars: &'a Scalars,
+}
+
+impl Look for TakeDots<'_> {
+    type Output = Result<Dots, Error>;
+
+    #[inline(always)]
+    fn at<P: Operand, S: Operand>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
+        dots(self.backend, self.weight_decay, buffers, self.scalars)
+    }
+}
+
+struct Decide<'a> {
+    step: &'a Step,
+    dots: &'a Dots,
+    scalars: &'a Scalars,
+}
+
+impl Look for Decide<'_> {
+    type Output = Result<Plan, Error>;
+
+    #[inline(always)]
+    fn at<P: Operand, S: Operand>(self, _: &Buffers<'_, P, S>) -> Self::Output {
+        plan_in(P::TYPE, self.step, self.dots, self.scalars)
+    }
+}
+
+struct Apply<'a> {
+    backend: Backend,
+    plan: &'a Plan,
+}
+
+impl Task for Apply<'_> {
+    type Output = Result<(), Error>;
+
+    #[inline(always)]
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        buffers.validate(&Method::KoalaPlusPlus)?;
+        if !matches!(self.plan.update, Update::KoalaPlusPlus(_)) || self.plan.scaled.is_some() {
+            return Err(Error::Halves);
+        }
+        apply_plan(self.backend, Manner::default(), self.plan, buffers, scalars);
+        Ok(())
+    }
 }

@@ -8,13 +8,14 @@
 //! ```
 
 use super::{Update, rounded, splat, stepped};
-use crate::element::{ElementType, Real};
-use crate::error::Error;
-use crate::reach::Reach;
-use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
-use crate::settings::{Settings, below_one};
-use crate::update::{Rule, Streams};
-use crate::vector::Vector;
+use crate::methods::plan::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
+use crate::methods::reach::Reach;
+use crate::passes::update::{Rule, Streams};
+use crate::simd::operand::Real;
+use crate::simd::vector::Vector;
+use crate::types::element::ElementType;
+use crate::types::error::Error;
+use crate::types::settings::{Settings, below_one};
 
 /// The numbers of AdamW.
 ///

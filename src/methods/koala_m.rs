@@ -19,13 +19,13 @@
 
 use super::koala_v::{breakdown, effective_loss};
 use super::{Update, rounded, splat, stepped};
-use crate::element::Real;
-use crate::error::Error;
-use crate::reach::Reach;
-use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_for_input, not_below_zero};
-use crate::settings::{Settings, at_least_zero, finite};
-use crate::update::{Rule, Streams};
-use crate::vector::Vector;
+use crate::methods::plan::{Dots, Measurement, Plan, Scalars, TensorReport, kept_for_input, not_below_zero};
+use crate::methods::reach::Reach;
+use crate::passes::update::{Rule, Streams};
+use crate::simd::operand::Real;
+use crate::simd::vector::Vector;
+use crate::types::error::Error;
+use crate::types::settings::{Settings, at_least_zero, finite};
 
 /// How much of the running average and of the noise of the parameters a step keeps.
 const KEPT: f64 = 0.9;

@@ -1,4 +1,4 @@
-//! Pass 2 of KOALA++. Its scalars are in [`recursion`](crate::recursion).
+//! Pass 2 of KOALA++. Its scalars are in [`plan`](crate::methods::plan).
 //!
 //! ```text
 //! for each element:
@@ -11,10 +11,11 @@
 //! On a first step h = H and v = σ·H are written before it, rounded to the state's type; it is then like any other.
 //! Where the gradient's memory becomes the new h, which it can without weight decay, h' is not written.
 
-use crate::Backend;
-use crate::element::{Element, Real};
-use crate::update::{Input, Pass, Rule, Streams};
-use crate::vector::Vector;
+use crate::dispatch::Backend;
+use crate::passes::update::{Input, Pass, Rule, Streams};
+use crate::simd::operand::{Operand, Real};
+use crate::simd::vector::Vector;
+use crate::types::element::Element;
 
 /// The numbers that vectors are multiplied with.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -76,7 +77,7 @@ impl<F: Real> Update<F> {
     }
 }
 
-impl<P: Element, S: Element> Pass<P, S> for Update<P::Arithmetic> {
+impl<P: Operand, S: Element> Pass<P, S> for Update<P::Arithmetic> {
     #[inline(always)]
     fn stages(&self) -> usize {
         1 + usize::from(self.coefficients().initial_variance.is_some())
@@ -96,7 +97,7 @@ impl<P: Element, S: Element> Pass<P, S> for Update<P::Arithmetic> {
 }
 
 #[inline(never)]
-fn begin<P: Element, S: Element>(
+fn begin<P: Operand, S: Element>(
     backend: Backend,
     coefficients: Coefficients<P::Arithmetic>,
     input: &mut Input<'_, P, S>,

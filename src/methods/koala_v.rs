@@ -8,10 +8,12 @@
 //! ```
 
 use super::{Update, rounded, sgd::Descend, stepped};
-use crate::element::Real;
-use crate::error::Error;
-use crate::recursion::{Dots, Measurement, Outcome, Plan, Scalars, TensorReport, kept, kept_for_input, not_below_zero};
-use crate::settings::{Settings, at_least_zero};
+use crate::methods::plan::{
+    Dots, Measurement, Outcome, Plan, Scalars, TensorReport, kept, kept_for_input, not_below_zero,
+};
+use crate::simd::operand::Real;
+use crate::types::error::Error;
+use crate::types::settings::{Settings, at_least_zero};
 
 /// The numbers of KOALA-V.
 ///
@@ -77,6 +79,6 @@ pub(super) fn effective_loss(settings: &Settings, measurement: Measurement, dots
 
 /// The plan where the innovation variance is not positive.
 pub(super) fn breakdown(innovation_variance: f64) -> Plan {
-    let trouble = crate::recursion::Trouble { quantity: "the innovation variance S", value: innovation_variance };
+    let trouble = crate::methods::plan::Trouble { quantity: "the innovation variance S", value: innovation_variance };
     kept(Outcome::Breakdown, Some(trouble))
 }

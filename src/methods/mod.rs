@@ -7,6 +7,8 @@ mod adamw;
 mod koala_m;
 pub(crate) mod koala_plus_plus;
 mod koala_v;
+pub(crate) mod plan;
+pub(crate) mod reach;
 mod sgd;
 
 pub use adamw::AdamW;
@@ -16,12 +18,13 @@ pub use sgd::Sgd;
 
 pub(crate) use koala_m::Predict;
 
-use crate::element::{ElementType, Real};
-use crate::error::Error;
-use crate::kernel::Step;
-use crate::reach::Reach;
-use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, first_non_finite, kept};
-use crate::vector::Vector;
+use crate::methods::plan::{Dots, Outcome, Plan, Scalars, TensorReport, first_non_finite, kept};
+use crate::methods::reach::Reach;
+use crate::simd::operand::Real;
+use crate::simd::vector::Vector;
+use crate::step::Step;
+use crate::types::element::ElementType;
+use crate::types::error::Error;
 
 /// Which optimizer steps, and those of its numbers that all tensors share. For [`KoalaV`] and [`KoalaM`] these move with
 /// each step: they are the variance of all parameters.
@@ -183,10 +186,10 @@ impl Default for Update {
 }
 
 /// Decides about one tensor, for arithmetic in `F`.
-pub(crate) fn plan<F: Real>(step: &Step, dots: Dots, scalars: Scalars) -> Plan {
+pub(crate) fn decide<F: Real>(step: &Step, dots: Dots, scalars: Scalars) -> Plan {
     let Step { method, settings, policy, measurement, .. } = step;
     match method {
-        Method::KoalaPlusPlus => recursion::plan::<F>(settings, policy.breakdown, *measurement, dots, scalars),
+        Method::KoalaPlusPlus => plan::plan::<F>(settings, policy.breakdown, *measurement, dots, scalars),
         Method::KoalaV(koala_v) => koala_v.plan::<F>(settings, *measurement, dots, scalars),
         Method::KoalaM(koala_m) => koala_m.plan::<F>(settings, *measurement, dots, scalars),
         Method::AdamW(adamw) => adamw.plan::<F>(settings, *measurement, dots, scalars),
@@ -213,7 +216,7 @@ pub(crate) fn reach(
         Update::KoalaPlusPlus(coefficients) => {
             let begins = Scalars { h_h: dots.c, ..Scalars::default() };
             let before = if coefficients.initial_variance.is_some() { begins } else { before };
-            recursion::reach(settings, dots.c, before, *coefficients)
+            plan::reach(settings, dots.c, before, *coefficients)
         }
         Update::Descend(descend) => descend.reach(gradient_squared),
         Update::Momentum(momentum) => momentum.reach(gradient_squared, parameters_squared),

@@ -13,13 +13,13 @@
 //! then  x ← c,  y ← y',  s ← s'
 //! ```
 
-use crate::contract::SKIP_GRADIENT_NORM;
-use crate::element::Real;
 use crate::methods::Update;
 use crate::methods::koala_plus_plus::Coefficients;
-use crate::reach::{Reach, Room};
-use crate::settings::{OnBreakdown, OnNonFinite, Policy, Settings, Variant, all_finite};
-use crate::staging::Scaled;
+use crate::methods::reach::{Reach, Room};
+use crate::passes::staging::Scaled;
+use crate::simd::operand::Real;
+use crate::types::contract::SKIP_GRADIENT_NORM;
+use crate::types::settings::{OnBreakdown, OnNonFinite, Policy, Settings, Variant, all_finite};
 
 /// The scalars of one tensor's filter between two steps. All zero before the first one.
 #[repr(C)]

@@ -4,7 +4,7 @@
 //!
 //! What is taken for granted of what no dot measures, [`contract`](crate::contract) says.
 
-use crate::element::{Element, ElementType};
+use crate::types::element::{Element, ElementType};
 
 /// Squares of bounds: dots are squares too.
 #[derive(Clone, Copy, Debug)]

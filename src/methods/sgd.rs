@@ -10,13 +10,13 @@
 //! Without momentum there is no state: θ' = θ − η·H.
 
 use super::{Update, rounded, splat, stepped};
-use crate::element::Real;
-use crate::error::Error;
-use crate::reach::Reach;
-use crate::recursion::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
-use crate::settings::{Settings, below_one};
-use crate::update::{Rule, Streams};
-use crate::vector::Vector;
+use crate::methods::plan::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
+use crate::methods::reach::Reach;
+use crate::passes::update::{Rule, Streams};
+use crate::simd::operand::Real;
+use crate::simd::vector::Vector;
+use crate::types::error::Error;
+use crate::types::settings::{Settings, below_one};
 
 /// The numbers of stochastic gradient descent.
 ///

@@ -1,22 +1,29 @@
 //! Level 3, the optimizer: named tensors in groups, the noise that they share, and one call that steps them all.
 
+pub mod config;
+pub mod registry;
+pub mod report;
+pub mod schedule;
+pub mod state;
+pub mod tensor;
+pub mod walk;
+
 use std::collections::HashMap;
 
-use crate::backend::Backend;
-use crate::element::ElementType;
-use crate::error::{Error, check_lengths, owned};
-use crate::kernel::{Measurement, Scalars, Step, TensorReport};
+use crate::dispatch::Backend;
 use crate::methods::Method;
-use crate::report::{Config, Report};
-use crate::settings::{Loss, Noise, OnNonFinite, Policy, Scaling, Settings, at_least_zero};
-use crate::tensor_state::{StateType, TensorState};
-use crate::tensors::Tensor;
-use crate::threads::{Crew, Threads};
-use crate::walk::{Ordered, Walk, Walked};
-
-/// A group of tensors with the same settings; made by [`Optimizer::add_group`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct GroupId(pub(crate) usize);
+use crate::methods::plan::{Measurement, Scalars, TensorReport};
+use crate::optimizer::config::Config;
+use crate::optimizer::registry::{Entry, GroupId, count_elements};
+use crate::optimizer::report::Report;
+use crate::optimizer::state::{StateType, TensorState};
+use crate::optimizer::tensor::Tensor;
+use crate::optimizer::walk::{Ordered, Walk, Walked};
+use crate::step::Step;
+use crate::types::element::ElementType;
+use crate::types::error::{Error, check_lengths, owned};
+use crate::types::settings::{Loss, Noise, OnNonFinite, Policy, Scaling, Settings, at_least_zero};
+use crate::types::threads::{Crew, Threads};
 
 /// KOALA++, or another [`Method`], over a model.
 ///
@@ -55,24 +62,6 @@ pub struct Optimizer {
     /// Distinguishes the calls of `step`, so that a tensor given twice is found without clearing marks.
     calls: u64,
     details: Vec<TensorReport>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Entry {
-    pub(crate) name: Box<str>,
-    /// Whether the name is but its place in a list, which may be another tensor's in the next run.
-    #[cfg_attr(not(feature = "checkpoint"), allow(dead_code, reason = "only a checkpoint asks for it"))]
-    pub(crate) is_nameless: bool,
-    pub(crate) group: usize,
-    /// If it was told.
-    pub(crate) shape: Option<Box<[usize]>>,
-    given_in_call: u64,
-    pub(crate) state: TensorState,
-}
-
-/// The number of elements of a tensor of that shape, if there can be so many.
-pub(crate) fn count_elements(shape: &[usize]) -> Option<usize> {
-    shape.iter().try_fold(1, |product: usize, &length| product.checked_mul(length))
 }
 
 impl Optimizer {

@@ -1,15 +1,15 @@
 //! Level 2: the filter of one tensor, which owns v, h and the scalars, and steps the parameters that it is given.
 
-use half::bf16;
+use bytemuck::{cast_slice, cast_slice_mut};
 
-use crate::element::{Element, ElementType};
-use crate::error::Error;
-use crate::exchange::Gradient;
-use crate::kernel::{Buffers, HalfCopy, Scalars, Step, TensorReport};
 use crate::methods::Method;
-use crate::storage::Storage;
-use crate::tasks::Task;
-use crate::tensors::Tensor;
+use crate::methods::plan::{Scalars, TensorReport};
+use crate::passes::update::HalfCopy;
+use crate::step::Step;
+use crate::step::buffers::AnyBuffers;
+use crate::types::element::{Element, ElementType};
+use crate::types::error::Error;
+use crate::types::storage::{Gradient, Storage};
 
 /// What v and h are stored in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,9 +119,9 @@ impl TensorState {
         gradient: &[P],
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
-        let tensor = Tensor::with_copy(Tensor::new("", parameters, gradient), copy);
         let mut report = TensorReport::default();
-        tensor.step_alone(self, step, false, &mut report)?;
+        let (buffers, scalars) = self.buffers(parameters, gradient, copy)?;
+        buffers.step_exchanging(step, false, scalars, &mut report)?;
         Ok(report)
     }
 
@@ -151,9 +151,9 @@ impl TensorState {
         gradient: &mut Gradient<P>,
         copy: Option<HalfCopy<'_>>,
     ) -> Result<TensorReport, Error> {
-        let tensor = Tensor::with_copy(Tensor::new("", parameters, gradient), copy);
         let mut report = TensorReport::default();
-        if tensor.step_alone(self, step, true, &mut report)? {
+        let (buffers, scalars) = self.buffers(parameters, gradient, copy)?;
+        if buffers.step_exchanging(step, true, scalars, &mut report)? {
             self.exchange(&mut gradient.storage);
         }
         Ok(report)
@@ -182,7 +182,7 @@ impl TensorState {
         parameters: &mut [P],
         copy: Option<HalfCopy<'_>>,
     ) -> Result<f64, Error> {
-        Tensor::with_copy(Tensor::new("", parameters, &[]), copy).predict_alone(self, step)
+        self.buffers(parameters, &[], copy)?.0.predict(step)
     }
 
     /// Lets a gradient take the place of h.
@@ -296,32 +296,28 @@ impl TensorState {
         if found == expected { Ok(()) } else { Err(Error::Type { tensor: String::new(), found, expected }) }
     }
 
-    /// Calls `task` with the buffers in their own types: the one place where the state's type becomes a parameter.
-    /// Inlined, as all on this way is: arguments that are written to memory have to be waited for.
-    #[inline(always)]
-    pub(crate) fn with_buffers<P: Element, T: Task>(
-        &mut self,
-        parameters: &mut [P],
-        gradient: &[P],
-        copy: Option<HalfCopy<'_>>,
-        task: T,
-    ) -> T::Output {
-        match self.v.element_type() {
-            same if same == P::TYPE => self.call::<P, P, T>(parameters, gradient, copy, task),
-            ElementType::Bf16 => self.call::<P, bf16, T>(parameters, gradient, copy, task),
-            _ => self.call::<P, f32, T>(parameters, gradient, copy, task),
-        }
+    /// Parameters of type `P` and their gradient, with the state.
+    fn buffers<'b, P: Element>(
+        &'b mut self,
+        parameters: &'b mut [P],
+        gradient: &'b [P],
+        copy: Option<HalfCopy<'b>>,
+    ) -> Result<(AnyBuffers<'b>, &'b mut Scalars), Error> {
+        self.check_type(P::TYPE)?;
+        Ok(self.buffers_of_bytes(cast_slice_mut(parameters), cast_slice(gradient), copy))
     }
 
+    /// Parameters and their gradient, whose bytes are those of elements of the type that they were added with, with the
+    /// state. Inlined, as all on this way is: arguments that are written to memory have to be waited for.
     #[inline(always)]
-    fn call<P: Element, S: Element, T: Task>(
-        &mut self,
-        parameters: &mut [P],
-        gradient: &[P],
-        copy: Option<HalfCopy<'_>>,
-        task: T,
-    ) -> T::Output {
-        let (v, h) = (self.v.elements_mut::<S>(), self.h.elements_mut::<S>());
-        task.run(Buffers { parameters, gradient, v, h, copy }, &mut self.scalars)
+    pub(crate) fn buffers_of_bytes<'b>(
+        &'b mut self,
+        parameters: &'b mut [u8],
+        gradient: &'b [u8],
+        copy: Option<HalfCopy<'b>>,
+    ) -> (AnyBuffers<'b>, &'b mut Scalars) {
+        let types = [self.parameters_type, self.v.element_type()];
+        let state = [self.v.bytes_mut(), self.h.bytes_mut()];
+        (AnyBuffers::of_bytes(types, parameters, gradient, state, copy), &mut self.scalars)
     }
 }

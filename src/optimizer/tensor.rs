@@ -3,15 +3,16 @@
 use half::{bf16, f16};
 
 use crate::backends::prefetch::prefetch;
-use crate::clipping::Products;
-use crate::element::{Element, ElementType};
-use crate::error::{Error, check_lengths};
-use crate::exchange::Gradient;
-use crate::kernel::{HalfCopy, Plan, Step, TensorReport};
-use crate::passes::Manner;
-use crate::storage::Storage;
-use crate::tasks::{ApplyPlan, PlanClipped, PlanTensor, Predict, PredictTensor, TakeProducts, Task, WholeStep};
-use crate::tensor_state::TensorState;
+use crate::methods::plan::{Plan, TensorReport};
+use crate::optimizer::state::TensorState;
+use crate::passes::update::HalfCopy;
+use crate::step::buffers::Task;
+use crate::step::clipping::Products;
+use crate::step::tasks::{ApplyPlan, PlanClipped, PlanTensor, PredictTensor, TakeProducts};
+use crate::step::{Manner, Step};
+use crate::types::element::{Element, ElementType};
+use crate::types::error::{Error, check_lengths};
+use crate::types::storage::{Gradient, Storage};
 
 /// The parameters and the gradient of one tensor, for one step.
 ///
@@ -155,31 +156,6 @@ impl<'a> Tensor<'a> {
         }
     }
 
-    /// The same with a copy, if there is one.
-    pub(crate) fn with_copy(mut self, copy: Option<HalfCopy<'a>>) -> Self {
-        self.given.copy = copy;
-        self
-    }
-
-    /// A whole step without an optimizer. The result says whether the gradient has to take the place of h, if that is
-    /// offered. Not generic, so that it is compiled in this crate.
-    pub(crate) fn step_alone(
-        mut self,
-        state: &mut TensorState,
-        step: &Step,
-        exchange: bool,
-        report: &mut TensorReport,
-    ) -> Result<bool, Error> {
-        state.check_type(self.given.element_type)?;
-        self.given.with_buffers(state, WholeStep { step, exchange, report })
-    }
-
-    /// A prediction without an optimizer.
-    pub(crate) fn predict_alone(mut self, state: &mut TensorState, step: &Step) -> Result<f64, Error> {
-        state.check_type(self.given.element_type)?;
-        self.given.with_buffers(state, Predict { step })
-    }
-
     /// Pass 1 and the recursion: nothing is written but the plan.
     pub(crate) fn plan(&mut self, state: &mut TensorState, step: &Step, parallel: bool) -> Result<(), Error> {
         match self.given.with_buffers(state, PlanTensor { step, parallel, plan: &mut self.plan }) {
@@ -226,21 +202,11 @@ impl<'a> Tensor<'a> {
 }
 
 impl Given<'_> {
-    /// Calls `task` with the buffers in their own types: the one place where the parameters' type becomes a parameter.
+    /// Calls `task` with the buffers in their own types.
     #[inline(always)]
     fn with_buffers<T: Task>(&mut self, state: &mut TensorState, task: T) -> T::Output {
-        match self.element_type {
-            ElementType::F32 => self.call::<f32, T>(state, task),
-            ElementType::F64 => self.call::<f64, T>(state, task),
-            ElementType::Bf16 => self.call::<bf16, T>(state, task),
-            ElementType::F16 => self.call::<f16, T>(state, task),
-        }
-    }
-
-    #[inline(always)]
-    fn call<P: Element, T: Task>(&mut self, state: &mut TensorState, task: T) -> T::Output {
-        let parameters = bytemuck::cast_slice_mut::<u8, P>(self.parameters);
         let copy = self.copy.as_mut().map(HalfCopy::reborrow);
-        state.with_buffers(parameters, bytemuck::cast_slice(self.gradient.bytes()), copy, task)
+        let (buffers, scalars) = state.buffers_of_bytes(self.parameters, self.gradient.bytes(), copy);
+        buffers.with(scalars, task)
     }
 }

@@ -1,12 +1,13 @@
 //! The walk over the tensors of one step: which are worked on together, which by several threads, and in which order.
 
-use crate::batches::{self, List};
-use crate::error::Error;
-use crate::kernel::Step;
-use crate::optimizer::Entry;
-use crate::settings::Policy;
-use crate::tensors::Tensor;
-use crate::threads::join;
+use crate::kernel::batches;
+use crate::kernel::batches::List;
+use crate::optimizer::registry::Entry;
+use crate::optimizer::tensor::Tensor;
+use crate::step::Step;
+use crate::types::error::Error;
+use crate::types::settings::Policy;
+use crate::types::threads::join;
 
 /// Tensors of fewer elements than this together are stepped by one thread, one after the other.
 const WORTH_A_TASK: usize = 1 << 16;

@@ -13,12 +13,13 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use crate::Backend;
-use crate::contract::{BLOCK, CHUNK, LANES, RUN_ROWS};
-use crate::element::Element;
-use crate::rows::{padded, rows};
-use crate::threads::join;
-use crate::vector::{Lanes, Operation, Vector, load};
+use crate::dispatch::Backend;
+use crate::simd::operand::Operand;
+use crate::simd::rows::{padded, rows};
+use crate::simd::vector::{Lanes, Operation, Vector, load};
+use crate::types::contract::{BLOCK, CHUNK, LANES, RUN_ROWS};
+use crate::types::element::Element;
+use crate::types::threads::join;
 
 /// a = H·h, b = H·v, c = H·H, t = θ·θ; those that are not taken stay 0.
 pub type Sums = [f64; 4];
@@ -46,7 +47,7 @@ impl<P, S> Input<'_, P, S> {
 
 /// The dots of a tensor of any length.
 #[inline(always)]
-pub fn dots<P: Element, S: Element>(
+pub fn dots<P: Operand, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,
@@ -60,7 +61,7 @@ pub fn dots<P: Element, S: Element>(
 
 /// The contract's tree over chunks, both halves at once if `parallel`.
 #[inline(never)]
-fn divided<P: Element, S: Element>(
+fn divided<P: Operand, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,
@@ -73,7 +74,7 @@ fn divided<P: Element, S: Element>(
 }
 
 #[inline(always)]
-fn chunk<P: Element, S: Element>(backend: Backend, weight_decay: P::Arithmetic, input: &Input<'_, P, S>) -> Sums {
+fn chunk<P: Operand, S: Element>(backend: Backend, weight_decay: P::Arithmetic, input: &Input<'_, P, S>) -> Sums {
     if input.h.is_empty() {
         let Input { gradient, parameters, .. } = *input;
         return first_chunk(backend, weight_decay, &Input { gradient, parameters, h: &[], v: &[] });
@@ -85,7 +86,7 @@ fn chunk<P: Element, S: Element>(backend: Backend, weight_decay: P::Arithmetic, 
 }
 
 #[inline(never)]
-fn first_chunk<P: Element>(backend: Backend, weight_decay: P::Arithmetic, input: &Input<'_, P, P>) -> Sums {
+fn first_chunk<P: Operand>(backend: Backend, weight_decay: P::Arithmetic, input: &Input<'_, P, P>) -> Sums {
     match input.parameters.is_empty() {
         false => backend.run(ChunkDots::<P, P, true, true> { weight_decay, input }),
         true => backend.run(ChunkDots::<P, P, false, true> { weight_decay, input }),
@@ -93,7 +94,7 @@ fn first_chunk<P: Element>(backend: Backend, weight_decay: P::Arithmetic, input:
 }
 
 /// The contract's sum of squares.
-pub fn squares<P: Element>(backend: Backend, parallel: bool, elements: &[P]) -> f64 {
+pub fn squares<P: Operand>(backend: Backend, parallel: bool, elements: &[P]) -> f64 {
     let input = Input::<P, P> { gradient: elements, parameters: &[], h: &[], v: &[] };
     dots(backend, parallel, P::Arithmetic::rounded(0.0), &input)[2]
 }
@@ -114,12 +115,12 @@ fn add<const N: usize>(mut left: [f64; N], right: [f64; N]) -> [f64; N] {
 
 /// The dots of at most a chunk. `DECAY`: θ is read; `FIRST`: h and v are not. The input is lent: a copy of what has just
 /// been written would have to wait for it.
-struct ChunkDots<'a, P: Element, S, const DECAY: bool, const FIRST: bool> {
+struct ChunkDots<'a, P: Operand, S, const DECAY: bool, const FIRST: bool> {
     weight_decay: P::Arithmetic,
     input: &'a Input<'a, P, S>,
 }
 
-impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::Arithmetic>
+impl<P: Operand, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::Arithmetic>
     for ChunkDots<'_, P, S, DECAY, FIRST>
 {
     type Output = Sums;
@@ -168,7 +169,7 @@ impl<P: Element, S: Element, const DECAY: bool, const FIRST: bool> Operation<P::
 }
 
 /// Rows of the streams, and what is made of them. Those that are not read have no rows.
-struct Streams<'a, P: Element, S, V: Vector<P::Arithmetic>, const DECAY: bool, const FIRST: bool> {
+struct Streams<'a, P: Operand, S, V: Vector<P::Arithmetic>, const DECAY: bool, const FIRST: bool> {
     vector: V,
     weight_decay: V::Column,
     gradient: &'a [[P; LANES]],
@@ -177,7 +178,7 @@ struct Streams<'a, P: Element, S, V: Vector<P::Arithmetic>, const DECAY: bool, c
     v: &'a [[S; LANES]],
 }
 
-impl<'a, P: Element, S: Element, V: Vector<P::Arithmetic>, const DECAY: bool, const FIRST: bool>
+impl<'a, P: Operand, S: Element, V: Vector<P::Arithmetic>, const DECAY: bool, const FIRST: bool>
     Streams<'a, P, S, V, DECAY, FIRST>
 {
     /// Which of the four sums are taken.

@@ -10,13 +10,15 @@
 
 use std::ops::Range;
 
-use crate::Backend;
-use crate::contract::BLOCK;
-use crate::convert::Convert;
-use crate::dots::{self, Sums, by_blocks};
-use crate::element::{Element, Real};
-use crate::update::{self, Pass};
-use crate::vector::{Operation, Vector};
+use crate::dispatch::Backend;
+use crate::passes::dots::{Sums, by_blocks};
+use crate::passes::update::Pass;
+use crate::passes::{dots, update};
+use crate::simd::convert::Convert;
+use crate::simd::operand::{Operand, Real};
+use crate::simd::vector::{Operation, Vector};
+use crate::types::contract::BLOCK;
+use crate::types::element::Element;
 
 /// What becomes of a gradient's elements, in the arithmetic type.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +51,7 @@ impl<F: Real> Scaled<F> {
     }
 
     /// The gradient as the step sees it.
-    fn load<'b, P: Element<Arithmetic = F>>(
+    fn load<'b, P: Operand<Arithmetic = F>>(
         &self,
         backend: Backend,
         gradient: &'b [P],
@@ -74,7 +76,7 @@ impl<F: Real> Scaled<F> {
 
     /// The sum of squares of what `load` would make of a block without a limit, where it is not finite and there is one,
     /// which would hide that.
-    fn hidden<P: Element<Arithmetic = F>>(
+    fn hidden<P: Operand<Arithmetic = F>>(
         &self,
         backend: Backend,
         gradient: &[P],
@@ -129,7 +131,7 @@ pub fn dots_of_block<F: Real>(backend: Backend, weight_decay: F, input: &dots::I
 
 /// The dots of a tensor with its gradient scaled, bit by bit those of a gradient that has been scaled before; and the
 /// sum of its squares. That and H·H are not finite where a limit hides what is not.
-pub fn dots<P: Element, S: Element>(
+pub fn dots<P: Operand, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,
@@ -153,7 +155,7 @@ pub fn dots_and_squares<F: Real>(backend: Backend, weight_decay: F, block: &dots
 
 /// One block of what pass 1 reads, and a sum of the gradient's squares that is not finite, if there is one and a limit
 /// hides it.
-pub fn load_block<'b, P: Element, S: Element>(
+pub fn load_block<'b, P: Operand, S: Element>(
     backend: Backend,
     scaled: &Scaled<P::Arithmetic>,
     input: &'b dots::Input<'_, P, S>,
@@ -173,7 +175,7 @@ pub fn load_block<'b, P: Element, S: Element>(
 }
 
 /// ‖a − b‖², by the contract's sum of squares, in the arithmetic type of `b`.
-pub fn distance_squared<P: Element, S: Element>(backend: Backend, parallel: bool, a: &[S], b: &[P]) -> f64 {
+pub fn distance_squared<P: Operand, S: Element>(backend: Backend, parallel: bool, a: &[S], b: &[P]) -> f64 {
     let minus_one = P::Arithmetic::rounded(-1.0);
     let [distance] = by_blocks(0..b.len(), parallel, &|range, [of_a, of_b]: &mut [Block<P::Arithmetic>; 2]| {
         // H·H, with a for a gradient and a weight decay of −1.
@@ -195,7 +197,7 @@ pub struct Staged<'a, F> {
     pub scaled: Option<Scaled<F>>,
 }
 
-impl<P: Element, S: Element> Pass<P, S> for Staged<'_, P::Arithmetic> {
+impl<P: Operand, S: Element> Pass<P, S> for Staged<'_, P::Arithmetic> {
     fn stages(&self) -> usize {
         self.pass.stages()
     }
@@ -215,7 +217,7 @@ impl<P: Element, S: Element> Pass<P, S> for Staged<'_, P::Arithmetic> {
 impl<F: Real> Staged<'_, F> {
     /// Block by block. The blocks' memory is not to be in the frame of a function that calls itself.
     #[inline(never)]
-    fn run_staged<P: Element<Arithmetic = F>, S: Element>(
+    fn run_staged<P: Operand<Arithmetic = F>, S: Element>(
         &self,
         backend: Backend,
         stage: usize,

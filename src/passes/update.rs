@@ -4,14 +4,15 @@
 use bytemuck::Zeroable;
 use half::{bf16, f16};
 
-use crate::contract::{BLOCK, CHUNK, LANES};
-use crate::convert::Convert;
-use crate::dots::split_point;
-use crate::element::{Element, Real};
-use crate::rows::{copy_tail, padded};
-use crate::threads::join;
-use crate::vector::{Operation, Vector, load, store};
-use crate::{Backend, HalfCopy};
+use crate::dispatch::Backend;
+use crate::passes::dots::split_point;
+use crate::simd::convert::Convert;
+use crate::simd::operand::{Operand, Real};
+use crate::simd::rows::{copy_tail, padded};
+use crate::simd::vector::{Operation, Vector, load, store};
+use crate::types::contract::{BLOCK, CHUNK, LANES};
+use crate::types::element::Element;
+use crate::types::threads::join;
 
 /// Elements from which on it pays to begin at a cache line.
 const WORTH_PEELING: usize = 256;
@@ -47,7 +48,7 @@ pub trait Pass<P, S>: Sync {
 }
 
 /// Every rule is a pass of one stage.
-impl<P: Element, S: Element, R: Rule<P::Arithmetic> + Sync> Pass<P, S> for R {
+impl<P: Operand, S: Element, R: Rule<P::Arithmetic> + Sync> Pass<P, S> for R {
     #[inline(always)]
     fn run(&self, backend: Backend, _: usize, input: &mut Input<'_, P, S>) {
         backend.run(Elementwise { rule: self, input });
@@ -77,7 +78,7 @@ impl<P, S> Input<'_, P, S> {
 
 /// Updates a tensor of any length, in chunks, several at once if `parallel`. `copy`, if there is one, has its length too.
 #[inline(always)]
-pub fn update<P: Element, S: Element, U: Pass<P, S>>(
+pub fn update<P: Operand, S: Element, U: Pass<P, S>>(
     backend: Backend,
     parallel: bool,
     pass: &U,
@@ -93,7 +94,7 @@ pub fn update<P: Element, S: Element, U: Pass<P, S>>(
 /// The end first: pass 1 has just been there, so it is what the cache holds of a tensor that is larger than it. But of
 /// several threads each first gets its own half, as in pass 1: that half may be in its cache.
 #[inline(never)]
-fn divided<P: Element, S: Element, U: Pass<P, S>>(
+fn divided<P: Operand, S: Element, U: Pass<P, S>>(
     backend: Backend,
     parallel: bool,
     among_threads: bool,
@@ -115,7 +116,7 @@ fn divided<P: Element, S: Element, U: Pass<P, S>>(
 }
 
 #[inline(always)]
-fn chunk<P: Element, S: Element, U: Pass<P, S>>(
+fn chunk<P: Operand, S: Element, U: Pass<P, S>>(
     backend: Backend,
     pass: &U,
     input: &mut Input<'_, P, S>,
@@ -128,7 +129,7 @@ fn chunk<P: Element, S: Element, U: Pass<P, S>>(
 }
 
 #[inline(always)]
-fn every_stage<P: Element, S: Element, U: Pass<P, S>>(backend: Backend, pass: &U, input: &mut Input<'_, P, S>) {
+fn every_stage<P: Operand, S: Element, U: Pass<P, S>>(backend: Backend, pass: &U, input: &mut Input<'_, P, S>) {
     for stage in 0..pass.stages() {
         pass.run(backend, stage, input);
     }
@@ -136,7 +137,7 @@ fn every_stage<P: Element, S: Element, U: Pass<P, S>>(backend: Backend, pass: &U
 
 /// Block by block, so that the new parameters are copied while they are in the first cache.
 #[inline(never)]
-fn update_and_copy<P: Element, S: Element, U: Pass<P, S>>(
+fn update_and_copy<P: Operand, S: Element, U: Pass<P, S>>(
     backend: Backend,
     pass: &U,
     input: &mut Input<'_, P, S>,
@@ -163,7 +164,7 @@ struct Elementwise<'a, 'b, R, P, S> {
     input: &'a mut Input<'b, P, S>,
 }
 
-impl<P: Element, S: Element, R: Rule<P::Arithmetic>> Operation<P::Arithmetic> for Elementwise<'_, '_, R, P, S> {
+impl<P: Operand, S: Element, R: Rule<P::Arithmetic>> Operation<P::Arithmetic> for Elementwise<'_, '_, R, P, S> {
     type Output = ();
 
     #[inline(always)]
@@ -218,7 +219,7 @@ const fn used<F: Real, R: Rule<F>>() -> Streams<bool> {
 
 /// Fewer elements than a row.
 #[inline(always)]
-fn part_of_row<P: Element, S: Element, V: Vector<P::Arithmetic>, R: Rule<P::Arithmetic>>(
+fn part_of_row<P: Operand, S: Element, V: Vector<P::Arithmetic>, R: Rule<P::Arithmetic>>(
     vector: V,
     rule: R,
     gradient_part: &[P],
@@ -236,7 +237,7 @@ fn part_of_row<P: Element, S: Element, V: Vector<P::Arithmetic>, R: Rule<P::Arit
 }
 
 #[inline(always)]
-fn row<P: Element, S: Element, V: Vector<P::Arithmetic>, R: Rule<P::Arithmetic>>(
+fn row<P: Operand, S: Element, V: Vector<P::Arithmetic>, R: Rule<P::Arithmetic>>(
     v: V,
     rule: R,
     gradient: &[P; LANES],
@@ -283,4 +284,42 @@ fn misalignment<P, S>(used: Streams<bool>, gradient: &[P], parameters: &[P], h: 
         && same(used.h, h.as_ptr().addr())
         && same(used.v, v.as_ptr().addr());
     if in_step { bytes / size_of::<P>() } else { 0 }
+}
+
+/// A second place for the new parameters, rounded: for networks that compute in half precision.
+#[derive(Debug)]
+pub enum HalfCopy<'a> {
+    /// In bf16.
+    Bf16(&'a mut [bf16]),
+    /// In f16.
+    F16(&'a mut [f16]),
+}
+
+impl<'a> HalfCopy<'a> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            HalfCopy::Bf16(copy) => copy.len(),
+            HalfCopy::F16(copy) => copy.len(),
+        }
+    }
+
+    pub(crate) fn split_at(self, middle: usize) -> (Self, Self) {
+        match self {
+            HalfCopy::Bf16(copy) => {
+                let (left, right) = copy.split_at_mut(middle);
+                (HalfCopy::Bf16(left), HalfCopy::Bf16(right))
+            }
+            HalfCopy::F16(copy) => {
+                let (left, right) = copy.split_at_mut(middle);
+                (HalfCopy::F16(left), HalfCopy::F16(right))
+            }
+        }
+    }
+
+    pub(crate) fn reborrow(&mut self) -> HalfCopy<'_> {
+        match self {
+            HalfCopy::Bf16(copy) => HalfCopy::Bf16(copy),
+            HalfCopy::F16(copy) => HalfCopy::F16(copy),
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! Elements from one type to another, and scaled: by the backends' own conversions, each rounded once.
 
-use crate::contract::LANES;
-use crate::element::{Element, Real};
-use crate::rows::{copy_tail, padded};
-use crate::vector::{Operation, Vector, load, store};
+use crate::simd::operand::Real;
+use crate::simd::rows::{copy_tail, padded};
+use crate::simd::vector::{Operation, Vector, load, store};
+use crate::types::contract::LANES;
+use crate::types::element::Element;
 
 /// `to` becomes `factor` times `from`, computed in `F`; both of one length.
 pub struct Convert<'a, F, A, B> {

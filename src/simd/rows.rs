@@ -1,8 +1,9 @@
 //! Slices as rows of sixteen elements, and the last row that is not full.
 
-use crate::contract::LANES;
-use crate::element::{Element, Real};
-use crate::vector::Vector;
+use crate::simd::operand::Real;
+use crate::simd::vector::Vector;
+use crate::types::contract::LANES;
+use crate::types::element::Element;
 
 /// The full rows of the first `length` elements.
 #[inline(always)]

@@ -5,9 +5,10 @@
 
 use half::{bf16, f16};
 
-use crate::contract::LANES;
-use crate::element::{Element, ElementType, Real};
-use crate::rows::copy_tail;
+use crate::simd::operand::Real;
+use crate::simd::rows::copy_tail;
+use crate::types::contract::LANES;
+use crate::types::element::{Element, ElementType};
 
 /// The sixteen float64 sums that a block's runs are added to. Aligned: AVX2 keeps them in memory and pays for a split.
 #[repr(align(64))]

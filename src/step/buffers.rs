@@ -1,21 +1,93 @@
-//! The buffers of a tensor whose types are known only when the program runs: what C and lists of unlike tensors have.
-//! What is done with them is compiled once, in this crate, for all types and backends; so the kernel's generic functions
-//! hand theirs on to here.
+//! The buffers of one tensor, in types that are known when a program is compiled and in types that are known when it runs.
+//! This is the only place where types are told apart.
 
 use bytemuck::{cast_slice, cast_slice_mut};
 use half::{bf16, f16};
 
-use crate::backend::Backend;
-use crate::dots::Input;
-use crate::element::{Element, ElementType};
-use crate::error::Error;
-use crate::kernel::{self, Buffers, Dots, Plan, Scalars, Step, TensorReport};
-use crate::methods::{Method, Update};
-use crate::pass_1::measure;
-use crate::passes::{Manner, apply_plan, step_with_report};
-use crate::tasks::{Predict, Task};
+use crate::backends::prefetch::prefetch;
+use crate::methods::Method;
+use crate::methods::plan::Scalars;
+use crate::passes::update::HalfCopy;
+use crate::simd::operand::Operand;
+use crate::types::element::{Element, ElementType};
+use crate::types::error::{Error, check_lengths};
 
+/// The buffers of one tensor, all of one length n; 0 is legal and does nothing. `P` is what the parameters are stored
+/// in, `S` the state: the same type, f32 or bf16. With any other state, what takes the buffers does not compile:
+///
+/// ```compile_fail,E0080
+/// use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
+///
+/// let (mut v, mut h) = ([0.0_f64], [0.0_f64]); // Of f32 it compiles.
+/// let buffers = Buffers { parameters: &mut [1.0_f32], gradient: &[0.1_f32], v: &mut v, h: &mut h, copy: None };
+/// step(&Step::new(Measurement { loss: 0.7, noise: 1.0 }), buffers, &mut Scalars::default())?;
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+///
+/// ```compile_fail,E0080
+/// use koala_optim::{Backend, f16, kernel::{Buffers, Scalars, dots}};
+///
+/// let (mut v, mut h) = ([f16::ZERO], [f16::ZERO]); // Of f32 it compiles.
+/// let buffers = Buffers { parameters: &mut [1.0_f32], gradient: &[0.1_f32], v: &mut v, h: &mut h, copy: None };
+/// dots(Backend::detect(), 0.5, &buffers, &Scalars::default())?;
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Buffers<'a, P, S> {
+    /// θ: read and written.
+    pub parameters: &'a mut [P],
+    /// g = ∂L/∂θ of the minibatch's mean loss: read.
+    pub gradient: &'a [P],
+    /// v = H·P, the product of gradient and covariance: read (but for a first step) and written. What other methods keep
+    /// here, and whether it is empty, [`Method::state_vectors`] says; theirs is all zeros before a first step.
+    pub v: &'a mut [S],
+    /// h, the measurement row of the step before. It is read and written as v is.
+    pub h: &'a mut [S],
+    /// Written with the new parameters, rounded, where there is one and the step is taken. What is too large for it
+    /// becomes infinite.
+    pub copy: Option<HalfCopy<'a>>,
+}
+
+impl<P: Element, S: Element> Buffers<'_, P, S> {
+    #[inline(always)]
+    pub(crate) fn validate(&self, method: &Method) -> Result<(), Error> {
+        let length = self.parameters.len();
+        let [h, v] = method.state_lengths(length);
+        check_lengths([
+            ("gradient", self.gradient.len(), length),
+            ("state v", self.v.len(), v),
+            ("state h", self.h.len(), h),
+            ("half-precision copy", self.copy.as_ref().map_or(length, HalfCopy::len), length),
+        ])
+    }
+}
+
+/// Calls a macro with every pair of types that there may be, parameters first.
 macro_rules! pairs_of_types {
+    ($callback:ident) => {
+        $callback! {
+            F32: f32, f32;
+            F32Bf16: f32, bf16;
+            F64: f64, f64;
+            F64F32: f64, f32;
+            F64Bf16: f64, bf16;
+            Bf16: bf16, bf16;
+            Bf16F32: bf16, f32;
+            F16: f16, f16;
+            F16F32: f16, f32;
+            F16Bf16: f16, bf16;
+        }
+    };
+}
+pub(crate) use pairs_of_types;
+
+/// Does not compile for a pair of types that there is not.
+pub(crate) const fn check_pair(parameters: ElementType, state: ElementType) {
+    let is_one = parameters as u8 == state as u8 || matches!(state, ElementType::F32 | ElementType::Bf16);
+    assert!(is_one, "the state is of the parameters' type, f32 or bf16");
+}
+
+macro_rules! any_buffers {
     ($($variant:ident: $parameters:ty, $state:ty;)*) => {
         /// The buffers of one tensor, of whatever types: each pair of types that there may be, parameters first.
         ///
@@ -58,69 +130,26 @@ macro_rules! pairs_of_types {
                 })*
                 unreachable!("there are no other pairs");
             }
-        }
 
-        $(impl Buffers<'_, $parameters, $state> {
-            /// A whole step, compiled in this crate. The result says whether the gradient has to take the place of h.
-            #[inline(never)]
-            fn compiled_step(
-                self,
-                step: &Step,
-                exchange: bool,
-                scalars: &mut Scalars,
-                report: &mut TensorReport,
-            ) -> Result<bool, Error> {
-                step_with_report(step, Manner { exchange, ..Manner::default() }, self, scalars, report)
-            }
-        })*
-
-        $(impl Input<'_, $parameters, $state> {
-            /// Pass 1 of KOALA++, compiled in this crate.
-            #[inline(never)]
-            fn compiled_dots(&self, backend: Backend, weight_decay: f64) -> Dots {
-                measure(backend, false, weight_decay, self)
-            }
-        })*
-
-        /// Pass 1 of KOALA++ over buffers whose types are known when this is compiled, as in [`AnyBuffers::of`].
-        #[inline(always)]
-        pub(crate) fn dots<P: Element, S: Element>(
-            backend: Backend,
-            weight_decay: f64,
-            input: &Input<'_, P, S>,
-        ) -> Dots {
-            const { check_pair(P::TYPE, S::TYPE) };
-            $(if P::TYPE == <$parameters>::TYPE && S::TYPE == <$state>::TYPE {
-                let input = Input::<$parameters, $state> {
-                    gradient: cast_slice(input.gradient),
-                    parameters: cast_slice(input.parameters),
-                    h: cast_slice(input.h),
-                    v: cast_slice(input.v),
-                };
-                return input.compiled_dots(backend, weight_decay);
-            })*
-            unreachable!("there are no other pairs");
-        }
-
-        impl AnyBuffers<'_> {
-            /// As [`kernel::step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h
-            /// change places: where the result is true, h has not been written, and the gradient is the new h. The report
-            /// is written where it is to be, since it is large for a result.
-            ///
-            /// # Errors
-            /// As [`kernel::step`].
-            ///
-            /// See the [type's example](Self).
+            /// The buffers whose bytes these are: parameters and gradient of the first type, the state of the second. The
+            /// bytes are those of elements of these types.
             #[inline(always)]
-            pub fn step_exchanging(
-                self,
-                step: &Step,
-                exchange: bool,
-                scalars: &mut Scalars,
-                report: &mut TensorReport,
-            ) -> Result<bool, Error> {
-                match self {
-                    $(AnyBuffers::$variant(buffers) => buffers.compiled_step(step, exchange, scalars, report),)*
+            pub(crate) fn of_bytes(
+                types: [ElementType; 2],
+                parameters: &'a mut [u8],
+                gradient: &'a [u8],
+                [v, h]: [&'a mut [u8]; 2],
+                copy: Option<HalfCopy<'a>>,
+            ) -> Self {
+                match types {
+                    $([<$parameters>::TYPE, <$state>::TYPE] => AnyBuffers::$variant(Buffers {
+                        parameters: cast_slice_mut(parameters),
+                        gradient: cast_slice(gradient),
+                        v: cast_slice_mut(v),
+                        h: cast_slice_mut(h),
+                        copy,
+                    }),)*
+                    _ => unreachable!("there are no other pairs"),
                 }
             }
 
@@ -132,9 +161,9 @@ macro_rules! pairs_of_types {
                 }
             }
 
-            /// The same for what only looks at them.
+            /// Calls `look` with the buffers in their own types, which it does not change.
             #[inline(always)]
-            fn look<L: Look>(&self, look: L) -> L::Output {
+            pub(crate) fn look<L: Look>(&self, look: L) -> L::Output {
                 match self {
                     $(AnyBuffers::$variant(buffers) => look.at(buffers),)*
                 }
@@ -143,29 +172,18 @@ macro_rules! pairs_of_types {
     };
 }
 
-pairs_of_types! {
-    F32: f32, f32;
-    F32Bf16: f32, bf16;
-    F64: f64, f64;
-    F64F32: f64, f32;
-    F64Bf16: f64, bf16;
-    Bf16: bf16, bf16;
-    Bf16F32: bf16, f32;
-    F16: f16, f16;
-    F16F32: f16, f32;
-    F16Bf16: f16, bf16;
-}
+pairs_of_types!(any_buffers);
 
-/// Does not compile for a pair of types that there is not.
-const fn check_pair(parameters: ElementType, state: ElementType) {
-    let is_one = parameters as u8 == state as u8 || matches!(state, ElementType::F32 | ElementType::Bf16);
-    assert!(is_one, "the state is of the parameters' type, f32 or bf16");
+/// Something to do with a tensor's buffers, whatever their types.
+pub(crate) trait Task {
+    type Output;
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
 }
 
 /// Something to find out about a tensor's buffers, whatever their types.
-trait Look {
+pub(crate) trait Look {
     type Output;
-    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output;
+    fn at<P: Operand, S: Operand>(self, buffers: &Buffers<'_, P, S>) -> Self::Output;
 }
 
 impl AnyBuffers<'_> {
@@ -184,63 +202,11 @@ impl AnyBuffers<'_> {
         self.len() == 0
     }
 
-    /// As [`kernel::step`].
-    ///
-    /// # Errors
-    /// As [`kernel::step`].
-    ///
-    /// See the [type's example](Self).
-    #[inline(always)]
-    pub fn step(self, step: &Step, scalars: &mut Scalars) -> Result<TensorReport, Error> {
-        let mut report = TensorReport::default();
-        self.step_exchanging(step, false, scalars, &mut report)?;
-        Ok(report)
-    }
-
-    /// As [`kernel::predict`].
-    ///
-    /// # Errors
-    /// As [`kernel::predict`].
-    ///
-    /// See the [type's example](Self).
-    pub fn predict(self, step: &Step) -> Result<f64, Error> {
-        self.with(&mut Scalars::default(), Predict { step })
-    }
-
-    /// As [`kernel::dots`].
-    ///
-    /// # Errors
-    /// As [`kernel::dots`].
-    ///
-    /// See the [type's example](Self).
-    pub fn dots(&self, backend: Backend, weight_decay: f64, scalars: &Scalars) -> Result<Dots, Error> {
-        self.look(TakeDots { backend, weight_decay, scalars })
-    }
-
-    /// As [`kernel::plan`].
-    ///
-    /// # Errors
-    /// As [`kernel::plan`].
-    ///
-    /// See the [type's example](Self).
-    pub fn plan(&self, step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
-        self.look(Decide { step, dots, scalars })
-    }
-
-    /// As [`kernel::apply`].
-    ///
-    /// # Errors
-    /// As [`kernel::apply`].
-    ///
-    /// See the [type's example](Self).
-    pub fn apply(self, backend: Backend, plan: &Plan, scalars: &mut Scalars) -> Result<(), Error> {
-        self.with(scalars, Apply { backend, plan })
-    }
-
     pub(crate) fn validate(&self, method: &Method) -> Result<(), Error> {
         self.look(Validate { method })
     }
 
+    /// Asks for the beginnings of the buffers to be brought into the cache.
     #[inline]
     pub(crate) fn prefetch(&self) {
         self.look(Prefetch);
@@ -253,7 +219,7 @@ impl Look for Length {
     type Output = usize;
 
     #[inline(always)]
-    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> usize {
+    fn at<P: Operand, S: Operand>(self, buffers: &Buffers<'_, P, S>) -> usize {
         buffers.parameters.len()
     }
 }
@@ -266,71 +232,21 @@ impl Look for Validate<'_> {
     type Output = Result<(), Error>;
 
     #[inline(always)]
-    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
+    fn at<P: Operand, S: Operand>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
         buffers.validate(self.method)
     }
 }
 
-/// Asks for the beginnings of the buffers to be brought into the cache.
 struct Prefetch;
 
 impl Look for Prefetch {
     type Output = ();
 
     #[inline(always)]
-    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) {
+    fn at<P: Operand, S: Operand>(self, buffers: &Buffers<'_, P, S>) {
         let Buffers { parameters, gradient, v, h, .. } = buffers;
-        let of_parameters = [cast_slice(parameters), cast_slice(gradient)];
-        let of_state = [cast_slice(v), cast_slice(h)];
-        of_parameters.into_iter().chain(of_state).for_each(crate::backends::prefetch::prefetch);
-    }
-}
-
-struct TakeDots<'a> {
-    backend: Backend,
-    weight_decay: f64,
-    scalars: &'a Scalars,
-}
-
-impl Look for TakeDots<'_> {
-    type Output = Result<Dots, Error>;
-
-    #[inline(always)]
-    fn at<P: Element, S: Element>(self, buffers: &Buffers<'_, P, S>) -> Self::Output {
-        kernel::dots(self.backend, self.weight_decay, buffers, self.scalars)
-    }
-}
-
-struct Decide<'a> {
-    step: &'a Step,
-    dots: &'a Dots,
-    scalars: &'a Scalars,
-}
-
-impl Look for Decide<'_> {
-    type Output = Result<Plan, Error>;
-
-    #[inline(always)]
-    fn at<P: Element, S: Element>(self, _: &Buffers<'_, P, S>) -> Self::Output {
-        kernel::plan::<P>(self.step, self.dots, self.scalars)
-    }
-}
-
-struct Apply<'a> {
-    backend: Backend,
-    plan: &'a Plan,
-}
-
-impl Task for Apply<'_> {
-    type Output = Result<(), Error>;
-
-    #[inline(always)]
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        buffers.validate(&Method::KoalaPlusPlus)?;
-        if !matches!(self.plan.update, Update::KoalaPlusPlus(_)) || self.plan.scaled.is_some() {
-            return Err(Error::Halves);
+        for buffer in [cast_slice(parameters), cast_slice(gradient), cast_slice(v), cast_slice(h)] {
+            prefetch(buffer);
         }
-        apply_plan(self.backend, Manner::default(), self.plan, buffers, scalars);
-        Ok(())
     }
 }

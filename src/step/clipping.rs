@@ -11,11 +11,13 @@
 //! With τ = 1 these are, to the last bit, the dots of a step that does not clip; and where gradient and weight decay
 //! nearly cancel out, those of little clipped lose no digits by it.
 
-use crate::Backend;
-use crate::dots::{self, Sums, by_blocks};
-use crate::element::{Element, Real};
-use crate::recursion::{Dots, not_below_zero};
-use crate::staging::{Scaled, dots_and_squares, dots_of_block, load_block};
+use crate::dispatch::Backend;
+use crate::methods::plan::{Dots, not_below_zero};
+use crate::passes::dots;
+use crate::passes::dots::{Sums, by_blocks};
+use crate::passes::staging::{Scaled, dots_and_squares, dots_of_block, load_block};
+use crate::simd::operand::{Operand, Real};
+use crate::types::element::Element;
 
 /// The products of which the dots are made for every clip.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -58,7 +60,7 @@ impl Products {
 
 /// The products of a tensor: the dots of each block and those of its parameters, while it is in the first cache. Without
 /// weight decay the parameters are empty, before a first step h and v are.
-pub fn products<P: Element, S: Element>(
+pub fn products<P: Operand, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: P::Arithmetic,

@@ -1,14 +1,16 @@
 //! Pass 1 of every method: what of a tensor it reads, the dots that it finds, and the norms for the report.
 
-use crate::Backend;
-use crate::clipping::{self, Products};
-use crate::contract::SKIP_GRADIENT_NORM;
-use crate::dots::{self, squares};
-use crate::element::Element;
-use crate::kernel::{Buffers, Step};
+use crate::dispatch::Backend;
 use crate::methods::Method;
-use crate::recursion::{Dots, Norms, Scalars};
-use crate::staging;
+use crate::methods::plan::{Dots, Norms, Scalars};
+use crate::passes::dots::squares;
+use crate::passes::{dots, staging};
+use crate::simd::operand::Operand;
+use crate::step::buffers::Buffers;
+use crate::step::clipping::Products;
+use crate::step::{Step, clipping};
+use crate::types::contract::SKIP_GRADIENT_NORM;
+use crate::types::element::{Element, ElementType};
 
 /// What of a tensor pass 1 of KOALA++ reads.
 #[inline(always)]
@@ -24,7 +26,7 @@ pub(crate) fn filter_input<'a, P: Element, S: Element>(
 
 /// Pass 1 with the gradient as it is.
 #[inline(always)]
-pub(crate) fn measure<P: Element, S: Element>(
+pub(crate) fn measure<P: Operand, S: Element>(
     backend: Backend,
     parallel: bool,
     weight_decay: f64,
@@ -41,7 +43,10 @@ pub(crate) fn measure<P: Element, S: Element>(
 
 /// Whether H differs from g: not where the weight decay is nothing in the arithmetic type.
 fn decays<P: Element>(weight_decay: f64) -> bool {
-    P::Arithmetic::rounded(weight_decay).to_f64() != 0.0
+    match P::TYPE {
+        ElementType::F64 => weight_decay != 0.0,
+        ElementType::F32 | ElementType::Bf16 | ElementType::F16 => weight_decay as f32 != 0.0,
+    }
 }
 
 /// Whether ‖g‖ ≥ ‖H‖ − wd·‖θ‖ shows that the gradient is not to be skipped, with room for the rounding of all three.
@@ -54,7 +59,7 @@ fn is_long(c: f64, weight_decay: f64, t: f64) -> bool {
 }
 
 /// Pass 1 where it is not KOALA++'s with the gradient as it is.
-pub(crate) fn other_dots<P: Element, S: Element>(
+pub(crate) fn other_dots<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
@@ -91,7 +96,7 @@ pub(crate) fn decisive(step: &Step, found: Dots) -> Dots {
 }
 
 /// What of a tensor pass 1 reads.
-fn input<'a, P: Element, S: Element>(
+fn input<'a, P: Operand, S: Element>(
     step: &Step,
     buffers: &'a Buffers<'_, P, S>,
     scalars: &Scalars,
@@ -106,13 +111,13 @@ fn input<'a, P: Element, S: Element>(
 }
 
 /// Whether pass 1 forms H = g + wd·θ: for the step, or for the report of a method that does so only in pass 2.
-fn reads_parameters<P: Element>(step: &Step) -> bool {
+fn reads_parameters<P: Operand>(step: &Step) -> bool {
     let forms = step.method.measures() || (step.norms && matches!(step.method, Method::Sgd(_)));
     forms && decays::<P>(step.settings.weight_decay)
 }
 
 /// Pass 1 where the gradient is to be clipped by a norm that is not known yet.
-pub(crate) fn products<P: Element, S: Element>(
+pub(crate) fn products<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
@@ -125,7 +130,7 @@ pub(crate) fn products<P: Element, S: Element>(
 
 /// Those norms that pass 1 has taken are not taken again.
 #[inline(never)]
-pub(crate) fn norms<P: Element, S: Element>(
+pub(crate) fn norms<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
@@ -143,7 +148,7 @@ pub(crate) fn norms<P: Element, S: Element>(
 }
 
 /// θ·θ, which is not taken again if pass 1 has taken it.
-pub(crate) fn parameters_squared<P: Element, S: Element>(
+pub(crate) fn parameters_squared<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,

@@ -1,19 +1,92 @@
-//! What a step does with one tensor: pass 1 finds the dots, the method decides, pass 2 writes. For every method and every
-//! way to scale gradients; KOALA++ with the gradient as it is, which nearly every step is, goes the shortest way.
+//! One tensor's step: its buffers, what is measured, what is decided, and what is written.
 
-use crate::Backend;
-use crate::clipping::Products;
-use crate::contract::BLOCK;
-use crate::element::{Element, Real};
-use crate::error::Error;
-use crate::kernel::{Buffers, Step};
-use crate::methods::{self, Method, Predict, Update, koala_plus_plus};
-use crate::pass_1::{decisive, filter_input, measure, norms, other_dots, parameters_squared};
-use crate::reach::Room;
-use crate::recursion::{self, Dots, Outcome, Plan, Scalars, TensorReport, Trouble, kept};
-use crate::settings::{OnBreakdown, OnNonFinite, Policy};
-use crate::staging::{self, Scaled, Staged, part};
-use crate::update::{self, Pass, update};
+pub mod buffers;
+pub mod clipping;
+pub mod measure;
+pub mod overflow;
+pub mod tasks;
+pub mod trouble;
+pub mod whole;
+
+use crate::dispatch::Backend;
+use crate::methods::Method;
+use crate::methods::plan::Measurement;
+use crate::passes::staging::Scaled;
+use crate::types::error::Error;
+use crate::types::settings::{OnNonFinite, Policy, Scaling, Settings, at_least_zero};
+
+/// Everything about a step but the tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Where it runs.
+    pub backend: Backend,
+    /// Which optimizer steps, with its shared numbers as they are now.
+    pub method: Method,
+    /// The tensor's settings.
+    pub settings: Settings,
+    /// What to do when it can't be taken.
+    pub policy: Policy,
+    /// The loss and the noise.
+    pub measurement: Measurement,
+    /// What becomes of the gradient as it is loaded.
+    pub scaling: Scaling,
+    /// Whether the report is to have the norms, which may cost a pass more. What is written does not depend on it.
+    pub norms: bool,
+}
+
+impl Step {
+    /// A step of KOALA++ with the default settings and policy on the fastest backend.
+    ///
+    /// ```
+    /// use koala_optim::kernel::{Measurement, Step};
+    /// let step = Step { norms: true, ..Step::new(Measurement { loss: 0.7, noise: 1.0 }) };
+    /// ```
+    pub fn new(measurement: Measurement) -> Self {
+        Step {
+            backend: Backend::detect(),
+            method: Method::KoalaPlusPlus,
+            settings: Settings::default(),
+            policy: Policy::default(),
+            measurement,
+            scaling: Scaling::default(),
+            norms: false,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        self.method.validate()?;
+        self.scaling.validate()?;
+        self.validate_numbers()
+    }
+
+    /// All that there is to validate of a plain step.
+    #[inline(always)]
+    pub(crate) fn validate_numbers(&self) -> Result<(), Error> {
+        self.settings.validate()?;
+        // A noise of NaN or infinity is for the policy to judge.
+        if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
+    }
+
+    /// Whether this is KOALA++, with the gradient as it is.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        let Scaling { factor, limit } = self.scaling;
+        matches!(self.method, Method::KoalaPlusPlus) && factor == 1.0 && limit == f64::INFINITY
+    }
+
+    /// Whether there is something to find out about the gradient before it is used. A limit would hide what is infinite.
+    pub(crate) fn looks(&self) -> bool {
+        self.method.measures()
+            || self.policy.non_finite != OnNonFinite::Unchecked
+            || self.scaling.limit != f64::INFINITY
+    }
+
+    /// What becomes of the gradient, if anything.
+    pub(crate) fn scaled(&self) -> Option<Scaled<f64>> {
+        let Scaling { factor, limit } = self.scaling;
+        (self.scaling != Scaling::default()).then_some(Scaled { factor, limit, clip: 1.0 })
+    }
+}
 
 /// How a step is to be taken, which no bit of its results depends on.
 #[derive(Clone, Copy, Default)]
@@ -22,317 +95,4 @@ pub(crate) struct Manner {
     pub parallel: bool,
     /// Without writing h where the gradient is to take its place, which it can where H is the gradient.
     pub exchange: bool,
-}
-
-/// A whole step. The result says whether the gradient has to take the place of h. The report is written where it is to
-/// be: to copy it takes as long as a good part of a small step.
-#[inline(always)]
-pub(crate) fn step_with_report<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<bool, Error> {
-    if step.settings.frozen || !step.is_plain() {
-        return other_step(step, manner, buffers, scalars, report);
-    }
-    step.validate_numbers()?;
-    buffers.validate(&Method::KoalaPlusPlus)?;
-    match usual_plan(step, manner.parallel, &buffers, scalars) {
-        Ok(plan) => {
-            *report = plan.report;
-            Ok(apply_plan(step.backend, manner, &plan, buffers, scalars))
-        }
-        Err(dots) => finish(step, manner, dots, buffers, scalars, report),
-    }
-}
-
-#[inline(never)]
-fn other_step<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<bool, Error> {
-    step.validate()?;
-    buffers.validate(&step.method)?;
-    let mut plan = Plan::default();
-    plan_tensor(step, manner.parallel, &buffers, scalars, &mut plan);
-    carry_out(step, manner, &plan, buffers, scalars, report)
-}
-
-/// The rest of a step of KOALA++ after pass 1, whatever it is.
-#[cold]
-fn finish<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    dots: Dots,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<bool, Error> {
-    let plan = decide(step, manner.parallel, None, [dots; 2], &buffers, scalars);
-    carry_out(step, manner, &plan, buffers, scalars, report)
-}
-
-fn carry_out<P: Element, S: Element>(
-    step: &Step,
-    manner: Manner,
-    plan: &Plan,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<bool, Error> {
-    match error_of(step.policy, plan, &buffers) {
-        Some(error) => Err(error),
-        None => {
-            *report = plan.report;
-            Ok(apply_plan(step.backend, manner, plan, buffers, scalars))
-        }
-    }
-}
-
-/// Pass 1 and the decision, which is written where it is to be: it is large for a result. The lengths and the settings
-/// are known to be good.
-#[inline(always)]
-pub(crate) fn plan_tensor<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-    plan: &mut Plan,
-) {
-    if step.settings.frozen {
-        *plan = kept(Outcome::Frozen, None);
-        return;
-    }
-    if !step.is_plain() {
-        *plan = other_plan(step, parallel, buffers, scalars);
-        return;
-    }
-    *plan = match usual_plan(step, parallel, buffers, scalars) {
-        Ok(usual) => usual,
-        Err(dots) => decide(step, parallel, None, [dots; 2], buffers, scalars),
-    };
-}
-
-/// Pass 1 of KOALA++ and the plan of nearly every step; the dots where there is more to decide.
-#[inline(always)]
-fn usual_plan<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Result<Plan, Dots> {
-    let weight_decay = step.settings.weight_decay;
-    let dots = measure(step.backend, parallel, weight_decay, &filter_input(weight_decay, buffers, scalars));
-    let room = Room::of::<P, S>();
-    match recursion::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars, room) {
-        Some(plan) if !step.norms => Ok(plan),
-        _ => Err(dots),
-    }
-}
-
-#[inline(never)]
-fn other_plan<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Plan {
-    let looks = step.looks();
-    let found = if looks || step.norms { other_dots(step, parallel, buffers, scalars) } else { Dots::default() };
-    let dots = if looks { decisive(step, found) } else { Dots::default() };
-    decide(step, parallel, step.scaled(), [dots, found], buffers, scalars)
-}
-
-/// The decision, once that norm is known.
-pub(crate) fn plan_of_products<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    products: &Products,
-    clip: f64,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Plan {
-    if step.settings.frozen {
-        return kept(Outcome::Frozen, None);
-    }
-    let clip = P::Arithmetic::rounded(clip).to_f64();
-    let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay).to_f64();
-    let found = products.dots(clip, weight_decay);
-    // A gradient without a norm can't be clipped by it.
-    let without = found.gradient_squared.filter(|squared| !squared.is_finite());
-    let found = Dots { c: without.unwrap_or(found.c), ..found };
-    let scaled = match clip == 1.0 {
-        true => step.scaled(),
-        false => Some(Scaled { clip, ..step.scaled().unwrap_or_default() }),
-    };
-    decide(step, parallel, scaled, [decisive(step, found), found], buffers, scalars)
-}
-
-/// The decision by the first dots about a gradient that is scaled so, and what the report is to have besides, from the
-/// second, which are all that was found.
-#[cold]
-fn decide<P: Element, S: Element>(
-    step: &Step,
-    parallel: bool,
-    scaled: Option<Scaled<f64>>,
-    [dots, found]: [Dots; 2],
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Plan {
-    let mut plan = Plan { scaled, ..methods::plan::<P::Arithmetic>(step, dots, *scalars) };
-    if plan.report.outcome.is_step() && step.looks() {
-        let squared = (S::TYPE.is_far_below(P::TYPE) && plan.update.takes_parameters())
-            .then(|| parameters_squared(step, parallel, buffers, found));
-        let reach = methods::reach(step, S::TYPE, dots, squared, *scalars, &plan.update);
-        let overflow = if reach.is_within(Room::of::<P, S>()) { None } else { overflow(step.backend, &plan, buffers) };
-        plan = overflow.map_or(plan, |trouble| kept(Outcome::NonFinite, Some(trouble)));
-    }
-    if step.norms {
-        plan.report.norms = Some(norms(step, parallel, buffers, found));
-    }
-    plan
-}
-
-/// Pass 2. The lengths are known to be good. The result says whether the gradient has to take the place of h, if that was
-/// offered.
-#[inline(always)]
-pub(crate) fn apply_plan<P: Element, S: Element>(
-    backend: Backend,
-    manner: Manner,
-    plan: &Plan,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-) -> bool {
-    if !plan.report.outcome.is_step() {
-        return false;
-    }
-    let (Update::KoalaPlusPlus(coefficients), None) = (plan.update, plan.scaled) else {
-        other_pass_2(backend, manner.parallel, plan, buffers);
-        *scalars = plan.scalars;
-        return false;
-    };
-    let exchange = manner.exchange && P::TYPE == S::TYPE && coefficients.weight_decay == 0.0;
-    let coefficients = coefficients.map(P::Arithmetic::rounded);
-    let Buffers { parameters, gradient, v, h, copy } = buffers;
-    let mut input = update::Input { gradient, parameters, h, v };
-    update(backend, manner.parallel, &koala_plus_plus::Update::new(coefficients, exchange), &mut input, copy);
-    *scalars = plan.scalars;
-    exchange
-}
-
-/// Pass 2 in the arithmetic type, whatever the types are: one of its own for every type would be long to compile.
-#[inline(never)]
-fn other_pass_2<P: Element, S: Element>(backend: Backend, parallel: bool, plan: &Plan, buffers: Buffers<'_, P, S>) {
-    let Buffers { parameters, gradient, v, h, copy } = buffers;
-    let mut input = update::Input { gradient, parameters, h, v };
-    let scaled = plan.scaled.map(|scaled| scaled.cast());
-    with_pass::<P::Arithmetic>(plan.update, |pass| {
-        update(backend, parallel, &Staged { pass, scaled }, &mut input, copy);
-    });
-}
-
-/// The first element that pass 2 would make infinite, or NaN: found on copies, so that nothing is written. Where a
-/// parameter is not finite before it, that stays the caller's.
-#[cold]
-#[inline(never)]
-fn overflow<P: Element, S: Element>(backend: Backend, plan: &Plan, buffers: &Buffers<'_, P, S>) -> Option<Trouble> {
-    let (mut of_parameters, mut of_v, mut of_h) = ([P::zeroed(); BLOCK], [S::zeroed(); BLOCK], [S::zeroed(); BLOCK]);
-    let length = buffers.parameters.len();
-    for start in (0..length).step_by(BLOCK) {
-        let range = start..(start + BLOCK).min(length);
-        let old = &buffers.parameters[range.clone()];
-        let parameters = copied(old, &mut of_parameters);
-        let v = copied(part(buffers.v, &range), &mut of_v);
-        let h = copied(part(buffers.h, &range), &mut of_h);
-        let gradient = &buffers.gradient[range];
-        let block = Buffers { parameters: &mut *parameters, gradient, v: &mut *v, h: &mut *h, copy: None };
-        other_pass_2(backend, false, plan, block);
-        for place in (0..old.len()).filter(|place| old[*place].to_f64().is_finite()) {
-            let state = [v.get(place), h.get(place)].into_iter().flatten().map(|new| new.to_f64());
-            let named = state.map(|new| ("an element of the new state", new));
-            let parameter = ("an element of the new parameters", parameters[place].to_f64());
-            let mut all = named.chain([parameter]);
-            if let Some((quantity, value)) = all.find(|(_, new)| !new.is_finite()) {
-                return Some(Trouble { quantity, value });
-            }
-        }
-    }
-    None
-}
-
-/// A copy of at most a block.
-fn copied<'b, T: Copy>(elements: &[T], block: &'b mut [T; BLOCK]) -> &'b mut [T] {
-    let block = &mut block[..elements.len()];
-    block.copy_from_slice(elements);
-    block
-}
-
-/// Calls `work` with the pass 2 of a plan.
-fn with_pass<F: Real>(planned: Update, work: impl FnOnce(&dyn Pass<F, F>)) {
-    match planned {
-        Update::KoalaPlusPlus(coefficients) => {
-            work(&koala_plus_plus::Update::new(coefficients.map(F::rounded), false));
-        }
-        Update::Descend(descend) => work(&descend),
-        Update::Momentum(momentum) => work(&momentum),
-        Update::KoalaM(correct) => work(&correct),
-        Update::AdamW(average) => work(&average),
-    }
-}
-
-/// KOALA-M's prediction of one tensor: Σ‖m − θ‖² before it. Where that is not finite, nothing is written.
-pub(crate) fn predict<P: Element, S: Element>(
-    backend: Backend,
-    parallel: bool,
-    velocity_decay: f64,
-    buffers: Buffers<'_, P, S>,
-) -> f64 {
-    let Buffers { parameters, v: average, h: velocity, copy, .. } = buffers;
-    let distance = staging::distance_squared(backend, parallel, average, parameters);
-    if distance.is_finite() {
-        let pass = &Predict { velocity_decay };
-        let mut input = update::Input { gradient: &[], parameters, h: velocity, v: &mut [] };
-        update(backend, parallel, &Staged { pass, scaled: None }, &mut input, copy);
-    }
-    distance
-}
-
-/// The error that the policy makes of a plan, if it does.
-#[inline(always)]
-pub(crate) fn error_of<P: Element, S: Element>(
-    policy: Policy,
-    plan: &Plan,
-    buffers: &Buffers<'_, P, S>,
-) -> Option<Error> {
-    plan.trouble.and_then(|trouble| error_of_trouble(policy, plan.report.outcome, trouble, buffers))
-}
-
-#[cold]
-fn error_of_trouble<P: Element, S: Element>(
-    policy: Policy,
-    outcome: Outcome,
-    trouble: Trouble,
-    buffers: &Buffers<'_, P, S>,
-) -> Option<Error> {
-    let tensor = String::new();
-    match outcome {
-        Outcome::NonFinite if policy.non_finite == OnNonFinite::Error => {
-            let culprit = |elements: &[P]| elements.iter().map(|x| x.to_f64()).find(|x| !x.is_finite());
-            let (quantity, value) = match (culprit(buffers.gradient), culprit(buffers.parameters)) {
-                (Some(value), _) => ("an element of the gradient", value),
-                (None, Some(value)) => ("an element of the parameters", value),
-                (None, None) => (trouble.quantity, trouble.value),
-            };
-            Some(Error::NonFinite { tensor, quantity, value })
-        }
-        Outcome::Breakdown if policy.breakdown == OnBreakdown::Error => {
-            Some(Error::Breakdown { tensor, innovation_variance: trouble.value })
-        }
-        _ => None,
-    }
 }

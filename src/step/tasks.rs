@@ -1,20 +1,16 @@
 //! What is done with a tensor's buffers once their types are known: each a [`Task`], which an optimizer's tensors and those
 //! of lists are given alike.
 
-use crate::any_buffers::AnyBuffers;
-use crate::clipping::Products;
-use crate::element::Element;
-use crate::error::{Error, check_lengths};
-use crate::kernel::{Buffers, HalfCopy, Plan, Scalars, Step, TensorReport};
 use crate::methods::Method;
-use crate::pass_1;
-use crate::passes::{self, Manner};
-
-/// Something to do with a tensor's buffers, whatever their types.
-pub(crate) trait Task {
-    type Output;
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
-}
+use crate::methods::plan::{Plan, Scalars, TensorReport};
+use crate::passes::update::HalfCopy;
+use crate::simd::operand::Operand;
+use crate::step::buffers::{Buffers, Task};
+use crate::step::clipping::Products;
+use crate::step::trouble::error_of;
+use crate::step::whole::step_with_report;
+use crate::step::{Manner, Step, measure, whole};
+use crate::types::error::{Error, check_lengths};
 
 /// A whole step. The output says whether the gradient has to take the place of h, if that was offered.
 pub(crate) struct WholeStep<'a> {
@@ -27,10 +23,22 @@ impl Task for WholeStep<'_> {
     type Output = Result<bool, Error>;
 
     #[inline(always)]
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        // The kernel's own, so that it is compiled but once.
-        AnyBuffers::of(buffers).step_exchanging(self.step, self.exchange, scalars, self.report)
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        let WholeStep { step, exchange, report } = self;
+        whole_step(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
     }
+}
+
+/// A function of its own for each pair of types, so that none has the frame of the largest.
+#[inline(never)]
+fn whole_step<P: Operand, S: Operand>(
+    step: &Step,
+    manner: Manner,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+    report: &mut TensorReport,
+) -> Result<bool, Error> {
+    step_with_report(step, manner, buffers, scalars, report)
 }
 
 /// Pass 1 and the recursion: nothing is written but the plan.
@@ -44,9 +52,9 @@ impl Task for PlanTensor<'_> {
     type Output = Option<Error>;
 
     #[inline(always)]
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        passes::plan_tensor(self.step, self.parallel, &buffers, scalars, self.plan);
-        passes::error_of(self.step.policy, self.plan, &buffers)
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        whole::plan_tensor(self.step, self.parallel, &buffers, scalars, self.plan);
+        error_of(self.step.policy, self.plan, &buffers)
     }
 }
 
@@ -61,9 +69,9 @@ impl Task for ApplyPlan<'_> {
     type Output = bool;
 
     #[inline(always)]
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
         let ApplyPlan { step, manner, plan } = self;
-        passes::apply_plan(step.backend, manner, plan, buffers, scalars)
+        whole::apply_plan(step.backend, manner, plan, buffers, scalars)
     }
 }
 
@@ -76,8 +84,8 @@ pub(crate) struct TakeProducts<'a> {
 impl Task for TakeProducts<'_> {
     type Output = Products;
 
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
-        pass_1::products(self.step, self.parallel, &buffers, scalars)
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
+        measure::products(self.step, self.parallel, &buffers, scalars)
     }
 }
 
@@ -93,10 +101,10 @@ pub(crate) struct PlanClipped<'a> {
 impl Task for PlanClipped<'_> {
     type Output = Option<Error>;
 
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         let PlanClipped { step, parallel, products, clip, plan } = self;
-        *plan = passes::plan_of_products(step, parallel, products, clip, &buffers, scalars);
-        passes::error_of(step.policy, plan, &buffers)
+        *plan = whole::plan_of_products(step, parallel, products, clip, &buffers, scalars);
+        error_of(step.policy, plan, &buffers)
     }
 }
 
@@ -108,7 +116,7 @@ pub(crate) struct Predict<'a> {
 impl Task for Predict<'_> {
     type Output = Result<f64, Error>;
 
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
         let step = self.step;
         step.validate()?;
         let length = buffers.parameters.len();
@@ -120,7 +128,7 @@ impl Task for Predict<'_> {
         ])?;
         match step.method {
             Method::KoalaM(koala_m) if !step.settings.frozen => {
-                Ok(passes::predict(step.backend, false, koala_m.velocity_decay, buffers))
+                Ok(whole::predict(step.backend, false, koala_m.velocity_decay, buffers))
             }
             _ => Ok(0.0),
         }
@@ -137,7 +145,7 @@ pub(crate) struct PredictTensor<'a> {
 impl Task for PredictTensor<'_> {
     type Output = f64;
 
-    fn run<P: Element, S: Element>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> f64 {
-        passes::predict(self.step.backend, self.parallel, self.velocity_decay, buffers)
+    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> f64 {
+        whole::predict(self.step.backend, self.parallel, self.velocity_decay, buffers)
     }
 }

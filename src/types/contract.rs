@@ -19,7 +19,7 @@
 //!    order in which the method's file in `src/methods` writes it. Each multiply and each add is rounded by itself; a
 //!    fused multiply-add is never used. The step is bound by memory, so nothing is lost by it.
 //! 2. **Dot products** have a fixed shape, described below, through which no vector width and no thread shows.
-//! 3. **Scalars** are f64, computed in the order in which [`recursion`](crate::recursion) writes them. A coefficient
+//! 3. **Scalars** are f64, computed in the order in which the method's file writes them. A coefficient
 //!    that multiplies a vector is rounded once to the arithmetic type.
 //! 4. **Conversions** to bf16, f16 and f32 are rounded once, to nearest, ties to even.
 //!

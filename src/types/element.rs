@@ -1,8 +1,6 @@
-//! The number types: what tensors are stored in (f32, f64, bf16, f16) and what arithmetic is done in (f32, f64).
+//! The number types that tensors are stored in: f32, f64, bf16 and f16.
 
 use half::{bf16, f16};
-
-use crate::vector::{InstructionSet, Operation};
 
 mod sealed {
     pub trait Sealed {}
@@ -75,8 +73,6 @@ impl std::fmt::Display for ElementType {
 
 /// A type that tensors are stored in. Sealed: f32, f64, bf16 and f16.
 pub trait Element: bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync + sealed::Sealed {
-    /// What arithmetic on parameters of this type is done in: f64 for f64, f32 for all others.
-    type Arithmetic: Real;
     /// This type as a value.
     const TYPE: ElementType;
 
@@ -106,21 +102,11 @@ pub trait Element: bytemuck::Pod + PartialEq + std::fmt::Debug + Send + Sync + s
     }
 }
 
-/// A type that arithmetic is done in. Sealed: f32 and f64.
-pub trait Real:
-    Element<Arithmetic = Self> + PartialOrd + std::ops::Mul<Output = Self> + std::ops::Neg<Output = Self>
-{
-    /// Runs `operation` with a proof that the instruction set computes in this type.
-    #[doc(hidden)]
-    fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output;
-}
-
 macro_rules! real {
     ($type:ident, $name:ident) => {
         impl sealed::Sealed for $type {}
 
         impl Element for $type {
-            type Arithmetic = $type;
             const TYPE: ElementType = ElementType::$name;
 
             #[inline(always)]
@@ -133,13 +119,6 @@ macro_rules! real {
                 value as $type
             }
         }
-
-        impl Real for $type {
-            #[inline(always)]
-            fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output {
-                operation.run(instruction_set)
-            }
-        }
     };
 }
 
@@ -148,7 +127,6 @@ macro_rules! half_precision {
         impl sealed::Sealed for $type {}
 
         impl Element for $type {
-            type Arithmetic = f32;
             const TYPE: ElementType = ElementType::$name;
 
             #[inline(always)]

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use crate::element::ElementType;
+use crate::types::element::ElementType;
 
 /// Why a call did nothing.
 #[derive(Clone, Debug, PartialEq)]

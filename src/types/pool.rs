@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::error::Error;
-use crate::threads::Threads;
+use crate::types::error::Error;
+use crate::types::threads::Threads;
 
 /// The stack of a thread, in bytes: what Rust gives one by default.
 const STACK: usize = 2 << 20;

@@ -1,7 +1,7 @@
 //! What a user sets: the filter's numbers, what to do when a step can't be taken, and the loss it is taken with.
 
-use crate::contract::LEAST_FACTOR;
-use crate::error::Error;
+use crate::types::contract::LEAST_FACTOR;
+use crate::types::error::Error;
 
 /// Which covariance of the least Frobenius norm is reconstructed from v: paper section 3.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,11 @@
 //! Large vectors are pages of their own, which nobody touches before the first step does: so they lie near the
 //! processor whose thread writes them first, and are no resident memory until then. The system is asked for huge pages.
 
-use crate::element::{Element, ElementType};
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+
+use crate::types::element::{Element, ElementType};
+use crate::types::error::Error;
 
 /// A cache line.
 #[repr(C, align(64))]
@@ -130,8 +134,51 @@ impl Storage {
     }
 
     /// The elements' bytes, in the machine's order.
-    #[cfg(feature = "checkpoint")]
+    #[inline]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.memory.bytes_mut()[..self.length * self.element_type.size()]
+    }
+}
+
+/// A gradient in memory of its own, which a step may exchange for the filter's old h:
+/// [`Tensor::exchanging`](crate::Tensor::exchanging), [`TensorState::step_exchanging`](crate::TensorState::step_exchanging).
+/// It is a slice of elements on a 64-byte boundary. After a step it holds what is of no use.
+///
+/// ```
+/// let mut gradient = koala_optim::Gradient::<f32>::zeroed(3)?;
+/// gradient.copy_from_slice(&[0.1, 0.2, -0.3]);
+/// assert_eq!(gradient[1], 0.2);
+/// # Ok::<(), koala_optim::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Gradient<P> {
+    pub(crate) storage: Storage,
+    element: PhantomData<P>,
+}
+
+impl<P: Element> Gradient<P> {
+    /// `length` zeros.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if there is none for them.
+    ///
+    /// See the [type's example](Self).
+    pub fn zeroed(length: usize) -> Result<Self, Error> {
+        let memory = Error::Memory { tensor: String::new(), elements: length };
+        Ok(Gradient { storage: Storage::zeroed(length, P::TYPE).ok_or(memory)?, element: PhantomData })
+    }
+}
+
+impl<P: Element> Deref for Gradient<P> {
+    type Target = [P];
+
+    fn deref(&self) -> &[P] {
+        self.storage.elements()
+    }
+}
+
+impl<P: Element> DerefMut for Gradient<P> {
+    fn deref_mut(&mut self) -> &mut [P] {
+        self.storage.elements_mut()
     }
 }

@@ -1,9 +1,9 @@
 //! Threads: none, unless a count or a pool is asked for. Work is divided in two, again and again, by [`join`]; the
 //! contract's trees divide at the same places, so that the number of threads does not show in the results.
 
-use crate::error::Error;
+use crate::types::error::Error;
 #[cfg(feature = "rayon")]
-use crate::pool::{Pool, counted};
+use crate::types::pool::{Pool, counted};
 
 /// How many threads a step may use.
 ///

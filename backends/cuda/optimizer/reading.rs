@@ -4,8 +4,9 @@ use super::Optimizer;
 use crate::cuda::driver::zeros;
 use crate::cuda::tables::{ProgressRow, ReportRow, ScalarsRow};
 use crate::cuda::{Error, StateBuffers, Stream};
-use crate::kernel::{Norms, Outcome, Scalars, TensorReport};
-use crate::{ElementType, Report};
+use crate::methods::plan::{Norms, Outcome, Scalars, TensorReport};
+use crate::optimizer::report::Report;
+use crate::types::element::ElementType;
 
 /// What an optimizer has asked of its device until now: see [`Optimizer::counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,10 @@
 use super::Optimizer;
 use crate::cuda::tensor::check_address;
 use crate::cuda::{DeviceLearningRate, DeviceScaler, Error};
-use crate::{ElementType, Error as CallError, GroupId, Scaling, Settings};
+use crate::optimizer::registry::GroupId;
+use crate::types::element::ElementType;
+use crate::types::error::Error as CallError;
+use crate::types::settings::{Scaling, Settings};
 
 impl Optimizer {
     /// The settings of a group.

@@ -2,10 +2,10 @@
 
 use super::{Optimizer, Tables};
 use crate::cuda::driver::Kernel;
-use crate::cuda::tables::{self, CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
-use crate::cuda::{Config, Error, StepLoss, Stream, Tensor};
-use crate::settings::at_least_zero;
-use crate::{Error as CallError, Loss, Noise, OnBreakdown, OnNonFinite, Scaling};
+use crate::cuda::tables::{CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
+use crate::cuda::{Config, Error, StepLoss, Stream, Tensor, tables};
+use crate::types::error::Error as CallError;
+use crate::types::settings::{Loss, Noise, OnBreakdown, OnNonFinite, Scaling, at_least_zero};
 
 impl Optimizer {
     /// Puts a step of the given tensors on the stream, some or all of those added, in any order. The host does not wait
