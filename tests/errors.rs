@@ -5,8 +5,8 @@ mod common;
 use common::scalar_bits;
 use koala_optim::kernel::{self, Buffers, HalfCopy, Measurement, Scalars, Step};
 use koala_optim::{
-    Backend, Config, Element, ElementType, Error, GroupId, Loss, Noise, OnBreakdown, OnNonFinite, Optimizer, Policy,
-    Settings, StateType, Tensor, TensorState, Threads, bf16,
+    Backend, Config, Element, ElementType, Error, GroupId, KoalaPlusPlus, Loss, Noise, OnBreakdown, OnNonFinite,
+    Optimizer, Policy, Settings, StateType, Tensor, TensorState, Threads, bf16,
 };
 use proptest::prelude::*;
 
@@ -72,10 +72,7 @@ fn settings_out_of_range() {
     for value in [-1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         bad.push(("learning rate", value, Settings { learning_rate: value, ..good }));
         bad.push(("weight decay", value, Settings { weight_decay: value, ..good }));
-        bad.push(("initial variance", value, Settings { initial_variance: value, ..good }));
-        bad.push(("process noise", value, Settings { process_noise: value, ..good }));
     }
-    bad.push(("initial variance", 0.0, Settings { initial_variance: 0.0, ..good }));
     let (mut optimizer, group) = optimizer(Policy::default());
     let settings = optimizer.settings(group).unwrap();
     for (name, value, bad) in bad {
@@ -194,7 +191,9 @@ fn unchanged_after<P: Element, S: Element>(
         Fault::Length(_) => copy_length -= 1,
         Fault::Setting(0) => faulty.settings.learning_rate = f64::NAN,
         Fault::Setting(1) => faulty.settings.weight_decay = -1.0,
-        Fault::Setting(2) => faulty.settings.process_noise = f64::INFINITY,
+        Fault::Setting(2) => {
+            faulty.method = KoalaPlusPlus { process_noise: f64::INFINITY, ..KoalaPlusPlus::default() }.into()
+        }
         Fault::Setting(_) => faulty.measurement.noise = -1.0,
         Fault::NonFinite(index, value) => gradient[index % length] = P::rounded(f64::from(value)),
         Fault::Loss(value) => faulty.measurement.loss = value,

@@ -1,7 +1,7 @@
 //! What the recursion means: v' = H·P₋₁ of a Kalman filter with a full covariance matrix, for small n, by dense matrices.
 
 use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
-use koala_optim::{Settings, Variant};
+use koala_optim::{KoalaPlusPlus, Settings, Variant};
 use ndarray::{Array1, Array2, Axis};
 use proptest::prelude::*;
 
@@ -10,14 +10,15 @@ fn outer(a: &Array1<f64>, b: &Array1<f64>) -> Array2<f64> {
     a.view().insert_axis(Axis(1)).dot(&b.view().insert_axis(Axis(0)))
 }
 
-/// P₋₁ = (I − K·h)·(P̂ + Q·I), with K = (vᵀ + Q·hᵀ)/s and P̂ the least-Frobenius-norm matrix for which h·P̂ = v.
-fn covariance(variant: Variant, q: f64, v: &Array1<f64>, h: &Array1<f64>, s: f64) -> Array2<f64> {
+/// P₋₁ = (I − K·h)·(P̂ + Q·I), with K = (vᵀ + Q·hᵀ)/s and P̂ the variant's matrix for which h·P̂ = v.
+fn covariance(variant: Variant, q: f64, gamma: f64, v: &Array1<f64>, h: &Array1<f64>, s: f64) -> Array2<f64> {
     let x = h.dot(h);
+    let identity = Array2::eye(h.len());
     let p_hat = match variant {
         Variant::Vanilla => outer(h, v) / x,
         Variant::Symmetric => (outer(h, v) + outer(v, h)) / x - outer(h, h) * (h.dot(v) / (x * x)),
+        Variant::Definite => (&identity - &(outer(h, h) / x)) * gamma + outer(v, v) / h.dot(v),
     };
-    let identity = Array2::eye(h.len());
     let gain = (v + &(h * q)) / s;
     (&identity - &outer(&gain, h)).dot(&(p_hat + identity * q))
 }
@@ -40,12 +41,11 @@ proptest! {
         q in 0.0..0.5f64,
         noise in 0.1..3.0f64,
         weight_decay in prop_oneof![Just(0.0), 1e-4..0.1f64],
-        symmetric in any::<bool>(),
+        variant in prop::sample::select(vec![Variant::Symmetric, Variant::Vanilla, Variant::Definite]),
+        gamma in 0.01..1.0f64,
     ) {
-        let variant = if symmetric { Variant::Symmetric } else { Variant::Vanilla };
-        let settings = Settings {
-            learning_rate: 0.3, weight_decay, initial_variance: sigma, process_noise: q, variant, frozen: false,
-        };
+        let settings = Settings { learning_rate: 0.3, weight_decay, frozen: false };
+        let numbers = KoalaPlusPlus { initial_variance: sigma, process_noise: q, variant, prior_variance: gamma };
         let n = theta.len();
         let mut parameters = theta;
         let (mut v, mut h, mut scalars) = (vec![0.0; n], vec![0.0; n], Scalars::default());
@@ -59,13 +59,13 @@ proptest! {
             };
             let x = old_h.dot(&old_h);
             let old_s = if i == 0 { sigma * x + q * x + noise } else { scalars.innovation_variance };
-            let p = covariance(variant, q, &old_v, &old_h, old_s);
+            let p = covariance(variant, q, gamma, &old_v, &old_h, old_s);
             let expected_v = measurement.dot(&p);
             let expected_s = expected_v.dot(&measurement) + q * measurement.dot(&measurement) + noise;
             prop_assume!(expected_s > 1e-3);
 
             let buffers = Buffers { parameters: &mut parameters, gradient: g, v: &mut v, h: &mut h, copy: None };
-            let step_of = Step { settings, ..Step::new(Measurement { loss, noise }) };
+            let step_of = Step { settings, method: numbers.into(), ..Step::new(Measurement { loss, noise }) };
             let report = step(&step_of, buffers, &mut scalars).unwrap();
             prop_assert!(report.outcome.is_step());
 

@@ -126,7 +126,13 @@ fn tensor(case: &Case) -> Boxed {
 }
 
 fn step(case: &Case, backend: Backend, number: usize, policy: Policy) -> Step {
-    Step { backend, settings: case.settings(), policy, ..Step::new(Case::measurement(number)) }
+    Step {
+        backend,
+        method: case.koala().into(),
+        settings: case.settings(),
+        policy,
+        ..Step::new(Case::measurement(number))
+    }
 }
 
 #[test]

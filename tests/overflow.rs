@@ -6,8 +6,8 @@ mod common;
 use common::backends;
 use koala_optim::kernel::{Measurement, Outcome, Scalars, Step, TensorReport};
 use koala_optim::{
-    AdamW, Backend, Config, Element, ElementType, Error, KoalaM, KoalaV, Loss, Method, OnNonFinite, Optimizer, Policy,
-    Scaling, Settings, Sgd, StateType, Tensor, TensorState, bf16, f16,
+    AdamW, Backend, Config, Element, ElementType, Error, KoalaM, KoalaPlusPlus, KoalaV, Loss, Method, OnNonFinite,
+    Optimizer, Policy, Scaling, Settings, Sgd, StateType, Tensor, TensorState, bf16, f16,
 };
 
 use ElementType::{Bf16, F16, F32, F64};
@@ -49,8 +49,8 @@ fn step_of(backend: Backend, method: Method, settings: Settings) -> Step {
     Step { backend, method, settings, ..Step::new(Measurement { loss: 0.7, noise: 1.0 }) }
 }
 
-fn variances(of_both: f64) -> Settings {
-    Settings { initial_variance: of_both, process_noise: of_both, ..Settings::default() }
+fn variances(of_both: f64) -> Method {
+    KoalaPlusPlus { initial_variance: of_both, process_noise: of_both, ..KoalaPlusPlus::default() }.into()
 }
 
 fn rate(learning_rate: f64) -> Settings {
@@ -78,16 +78,16 @@ fn first_outcome(types: (ElementType, StateType), step: &Step, gradient: f64) ->
 #[test]
 fn a_first_step_that_overflows_writes_nothing() {
     use StateType::Same;
-    let koala = Method::KoalaPlusPlus;
+    let koala = Method::default();
     let cases = [
         // What overflows is σ·H, in the state's type or in that of the arithmetic.
-        ((F32, Same), koala, variances(1e38), 4.0),
-        ((F16, Same), koala, variances(1e5), 4.0),
-        ((Bf16, Same), koala, variances(1e38), 4.0),
-        ((F32, StateType::Bf16), koala, variances(3.395e38), 1.001),
-        ((F64, Same), koala, variances(1e308), 4.0),
-        ((F64, StateType::F32), koala, variances(1e38), 4.0),
-        ((F16, StateType::F32), koala, variances(1e38), 4.0),
+        ((F32, Same), variances(1e38), Settings::default(), 4.0),
+        ((F16, Same), variances(1e5), Settings::default(), 4.0),
+        ((Bf16, Same), variances(1e38), Settings::default(), 4.0),
+        ((F32, StateType::Bf16), variances(3.395e38), Settings::default(), 1.001),
+        ((F64, Same), variances(1e308), Settings::default(), 4.0),
+        ((F64, StateType::F32), variances(1e38), Settings::default(), 4.0),
+        ((F16, StateType::F32), variances(1e38), Settings::default(), 4.0),
         // H itself, which a narrower state can't hold.
         ((F64, StateType::F32), koala, Settings::default(), 1e39),
         // The parameters.
@@ -116,13 +116,13 @@ fn a_first_step_that_overflows_writes_nothing() {
 #[test]
 fn what_comes_near_is_stepped() {
     use StateType::Same;
-    let koala = Method::KoalaPlusPlus;
+    let koala = Method::default();
     let cases = [
-        ((F32, Same), koala, variances(4e37), 4.0),
-        ((F16, Same), koala, variances(8e3), 4.0),
-        ((Bf16, Same), koala, variances(4e37), 4.0),
-        ((F64, Same), koala, variances(4e307), 1.0),
-        ((F16, StateType::F32), koala, variances(1e5), 4.0),
+        ((F32, Same), variances(4e37), Settings::default(), 4.0),
+        ((F16, Same), variances(8e3), Settings::default(), 4.0),
+        ((Bf16, Same), variances(4e37), Settings::default(), 4.0),
+        ((F64, Same), variances(4e307), Settings::default(), 1.0),
+        ((F16, StateType::F32), variances(1e5), Settings::default(), 4.0),
         ((F64, StateType::F32), koala, Settings::default(), 1e38),
         ((F16, Same), Method::AdamW(AdamW::default()), rate(1e-3), 5e3),
         ((F16, Same), Method::Sgd(Sgd::default()), rate(1e-3), 6e4),
@@ -143,7 +143,7 @@ fn what_comes_near_is_stepped() {
 #[test]
 fn later_steps_that_overflow_write_nothing() {
     let methods = [
-        Method::KoalaPlusPlus,
+        variances(2.0),
         Method::KoalaV(KoalaV::default()),
         Method::KoalaM(KoalaM::default()),
         Method::AdamW(AdamW::default()),
@@ -152,7 +152,7 @@ fn later_steps_that_overflow_write_nothing() {
     ];
     for backend in backends() {
         for method in methods {
-            let settings = Settings { learning_rate: 1e-3, weight_decay: 1e-2, ..variances(2.0) };
+            let settings = Settings { learning_rate: 1e-3, weight_decay: 1e-2, ..Settings::default() };
             let step = step_of(backend, method, settings);
             let mut one = One::<f16>::new(&step, StateType::Same);
             let (mut stepped, mut kept) = (0, 0);
@@ -169,7 +169,7 @@ fn later_steps_that_overflow_write_nothing() {
             }
             assert!(stepped > 20, "{method:?}: {stepped} steps, {kept} kept");
             // KOALA-V has no state, and the KOALA family divides by the gradient's square.
-            let may_be_kept = matches!(method, Method::KoalaPlusPlus | Method::AdamW(_) | Method::Sgd(_));
+            let may_be_kept = matches!(method, Method::KoalaPlusPlus(_) | Method::AdamW(_) | Method::Sgd(_));
             assert_eq!(kept > 0, may_be_kept, "{method:?}: {stepped} steps, {kept} kept");
         }
     }
@@ -191,7 +191,7 @@ fn a_mean_without_its_square() {
 fn optimizer(config: Config) -> Result<Optimizer, Error> {
     let mut optimizer = Optimizer::new(config)?;
     let usual = optimizer.add_group(Settings::default())?;
-    let large = optimizer.add_group(variances(1e38))?;
+    let large = optimizer.add_group_with(Settings::default(), variances(1e38))?;
     optimizer.add_tensor("usual", 2, F32, StateType::Same, usual)?;
     optimizer.add_tensor("large", 2, F32, StateType::Same, large)?;
     Ok(optimizer)
@@ -250,7 +250,7 @@ fn a_narrower_state_takes_no_parameters_that_it_can_not_hold() {
         (Method::KoalaV(KoalaV::default()), 1e-2, 1e40, Outcome::FirstStep),
         (Method::AdamW(AdamW::default()), 1e-2, 1e40, Outcome::FirstStep),
         (Method::Sgd(Sgd { momentum: 0.0, nesterov: false }), 1e-2, 1e40, Outcome::FirstStep),
-        (Method::KoalaPlusPlus, 1e-2, 1e41, Outcome::NonFinite),
+        (Method::default(), 1e-2, 1e41, Outcome::NonFinite),
     ];
     for (backend, state) in backends().into_iter().flat_map(|b| [(b, StateType::F32), (b, StateType::Bf16)]) {
         for (method, weight_decay, parameter, outcome) in cases {
@@ -287,7 +287,7 @@ fn a_narrower_state_takes_no_new_parameters_that_it_can_not_hold() {
 #[test]
 fn a_parameter_that_is_infinite_already_stops_nothing() {
     for variance in [0.1, 4e37] {
-        let step = step_of(Backend::detect(), Method::KoalaPlusPlus, variances(variance));
+        let step = step_of(Backend::detect(), variances(variance), Settings::default());
         let mut one = One::<f32>::new(&step, StateType::Same);
         one.parameters[0] = f32::INFINITY;
         assert_eq!(one.step(&step, 4.0).unwrap().outcome, Outcome::FirstStep);

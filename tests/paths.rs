@@ -36,7 +36,7 @@ fn expected(case: &Case) -> Bits {
 }
 
 fn settings(case: &Case, backend: Backend, number: usize) -> Step {
-    Step { backend, settings: case.settings(), ..Step::new(Case::measurement(number)) }
+    Step { backend, method: case.koala().into(), settings: case.settings(), ..Step::new(Case::measurement(number)) }
 }
 
 fn widened<T: Element>(elements: &[T]) -> Vec<u64> {
@@ -219,7 +219,7 @@ fn model(state: StateType, backend: Backend, way: &Way) -> Vec<Bits> {
         .collect();
     let names: Vec<String> = (0..cases.len()).map(|i| format!("tensor {i}")).collect();
     for (case, name) in cases.iter().zip(&names) {
-        let group = optimizer.add_group(case.settings()).unwrap();
+        let group = optimizer.add_group_with(case.settings(), case.koala()).unwrap();
         optimizer.add_tensor(name, case.length, ElementType::F32, state, group).unwrap();
     }
     let mut parameters: Vec<Placed<f32>> = cases.iter().map(|case| Placed::new(&case.initial(), 1)).collect();

@@ -5,8 +5,8 @@ mod common;
 use common::{backends, scalar_bits};
 use koala_optim::kernel::{Buffers, Measurement, Outcome, Scalars, Step, step};
 use koala_optim::{
-    Config, ElementType, Error, GroupId, Loss, Noise, OnBreakdown, OnNonFinite, Optimizer, Policy, Report, Settings,
-    StateType, Tensor,
+    Config, ElementType, Error, GroupId, KoalaPlusPlus, Loss, Noise, OnBreakdown, OnNonFinite, Optimizer, Policy,
+    Report, Settings, StateType, Tensor,
 };
 
 const NAMES: [&str; 3] = ["first", "second", "third"];
@@ -185,9 +185,9 @@ fn broken_step(on_breakdown: OnBreakdown) -> (Result<Outcome, Error>, [f64; 4], 
     let mut parameters = [1.0f64, 1.0, 1.0, 1.0];
     let (mut v, mut h) = ([-5.0f64, 0.0, 0.0, 0.0], [1.0f64, 0.0, 0.0, 0.0]);
     let mut scalars = Scalars { h_h: 1.0, h_v: -5.0, innovation_variance: 1.0, steps: 4 };
-    let settings = Settings { process_noise: 0.0, ..Settings::default() };
+    let method = KoalaPlusPlus { process_noise: 0.0, ..KoalaPlusPlus::default() }.into();
     let policy = policy(OnNonFinite::KeepTensor, on_breakdown);
-    let step_of = Step { settings, policy, ..Step::new(Measurement { loss: 1.0, noise: 1.0 }) };
+    let step_of = Step { method, policy, ..Step::new(Measurement { loss: 1.0, noise: 1.0 }) };
     let gradient = [1.0, 0.0, 0.0, 0.0];
     let buffers = Buffers { parameters: &mut parameters, gradient: &gradient, v: &mut v, h: &mut h, copy: None };
     let outcome = step(&step_of, buffers, &mut scalars).map(|report| report.outcome);

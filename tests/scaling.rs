@@ -6,8 +6,8 @@ mod common;
 use common::methods::{METHODS, expected, found};
 use common::{Case, TYPES, backends, largest, random_vector};
 use koala_optim::{
-    Config, Element, ElementType, Error, Loss, Method, OnNonFinite, Optimizer, Policy, Report, Scaling, Settings, StateType,
-    Tensor,
+    Config, Element, ElementType, Error, Loss, Method, OnNonFinite, Optimizer, Policy, Report, Scaling, Settings,
+    StateType, Tensor,
 };
 
 const SCALINGS: [Scaling; 3] = [
@@ -142,7 +142,7 @@ fn clipping_by_norm_is_as_if_clipped_before_to_rounding() -> Result<(), Error> {
         }
         Ok(())
     }
-    for method in methods().chain([Method::KoalaPlusPlus]) {
+    for method in methods().chain([Method::default()]) {
         check::<f32>(method, 1e-5)?;
         check::<f64>(method, 1e-12)?;
     }
@@ -177,7 +177,7 @@ fn what_is_not_finite_stays_so() -> Result<(), Error> {
             (Scaling { limit: 0.01, ..Scaling::default() }, Some(0.1)),
             (Scaling::default(), Some(0.1)),
         ] {
-            for method in methods().chain([Method::KoalaPlusPlus]) {
+            for method in methods().chain([Method::default()]) {
                 let config = Config { method, scaling, clip_norm, ..Config::default() };
                 let outcome = run::<f32>(config.clone(), StateType::Same, spoil)?;
                 assert!(outcome.parameters.iter().flatten().all(|x| x.is_finite()), "{method:?}");

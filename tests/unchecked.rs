@@ -14,7 +14,7 @@ const N: usize = 1500;
 const UNCHECKED: Policy = Policy { non_finite: OnNonFinite::Unchecked, breakdown: koala_optim::OnBreakdown::Restart };
 
 fn methods() -> impl Iterator<Item = Method> {
-    METHODS.into_iter().chain([Method::KoalaPlusPlus])
+    METHODS.into_iter().chain([Method::default()])
 }
 
 fn is_first_order(method: Method) -> bool {

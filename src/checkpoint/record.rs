@@ -2,13 +2,15 @@
 
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
 
 use super::TensorData;
-use crate::methods::Method;
 use crate::methods::plan::Scalars;
+use crate::methods::{KoalaPlusPlus, Method};
 use crate::optimizer::Optimizer;
-use crate::optimizer::registry::count_elements;
+use crate::optimizer::registry::{Group, count_elements};
 use crate::types::element::ElementType;
 use crate::types::error::{Error, check_lengths};
 use crate::types::settings::{Noise, Policy, Scaling, Settings, above_zero, at_least_zero};
@@ -20,6 +22,7 @@ pub const SCALARS: &str = "scalars";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
     pub steps: u64,
+    #[serde(deserialize_with = "method_of_any_version")]
     pub method: Method,
     pub predicted: bool,
     pub gradient_factor: f64,
@@ -29,11 +32,55 @@ pub struct Record {
     pub noise: f64,
     pub noise_rule: Noise,
     pub policy: Policy,
-    pub groups: Vec<Settings>,
+    pub groups: Vec<GroupRecord>,
     pub tensors: Vec<TensorRecord>,
     /// One of them that has no name, for which there is no file.
     #[serde(skip)]
     pub nameless: Option<String>,
+}
+
+/// A group: its settings, and the numbers of its method.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GroupRecord {
+    #[serde(flatten)]
+    pub settings: Settings,
+    /// None in a file of the first version of this library, which had numbers of KOALA++ alone for each group.
+    pub method: Option<Method>,
+    /// These numbers, which are no longer written.
+    #[serde(flatten, skip_serializing)]
+    first_version: KoalaPlusPlus,
+}
+
+impl GroupRecord {
+    fn of(&Group { settings, method }: &Group) -> Self {
+        GroupRecord { settings, method: Some(method), first_version: KoalaPlusPlus::default() }
+    }
+
+    /// The group in an optimizer of that method.
+    pub fn group(&self, of_optimizer: Method) -> Group {
+        let first_version = match of_optimizer {
+            Method::KoalaPlusPlus(_) => Method::KoalaPlusPlus(self.first_version),
+            other => other,
+        };
+        Group { settings: self.settings, method: self.method.unwrap_or(first_version) }
+    }
+
+    fn validate(&self, of_optimizer: Method) -> Result<(), Error> {
+        let Group { settings, method } = self.group(of_optimizer);
+        let (found, expected) = (method.name(), of_optimizer.name());
+        settings.validate()?;
+        method.validate()?;
+        if found == expected { Ok(()) } else { Err(Error::Method { found, expected }) }
+    }
+}
+
+/// A method, with the defaults of the numbers that the file lacks. The first version wrote KOALA++ by its name alone.
+fn method_of_any_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Method, D::Error> {
+    let method = match Value::deserialize(deserializer)? {
+        Value::String(name) => Value::Object([(name, Value::Object(Map::new()))].into_iter().collect()),
+        other => other,
+    };
+    serde_json::from_value(method).map_err(D::Error::custom)
 }
 
 /// A tensor, as it was added.
@@ -76,7 +123,7 @@ impl Record {
             noise: optimizer.noise,
             noise_rule: optimizer.noise_rule,
             policy: optimizer.policy,
-            groups: optimizer.groups.clone(),
+            groups: optimizer.groups.iter().map(GroupRecord::of).collect(),
             tensors: tensors.collect(),
             nameless: nameless(optimizer),
         }
@@ -93,7 +140,7 @@ impl Record {
         self.method.validate()?;
         self.scaling().validate()?;
         self.clip_norm.map_or(Ok(()), |norm| above_zero("norm to clip by", norm))?;
-        self.groups.iter().try_for_each(Settings::validate)?;
+        self.groups.iter().try_for_each(|group| group.validate(self.method))?;
         if self.steps > MOST_STEPS {
             let (setting, value) = ("number of steps", self.steps as f64);
             return Err(Error::Setting { setting, value, expected: "below 2⁵³" });
@@ -146,9 +193,9 @@ impl TensorData<'_> {
     }
 }
 
-/// Whether a step of that method can leave such scalars, or there was none yet. Only KOALA++ divides by them.
+/// Whether a step of that method can leave such scalars, or there was none yet. Only a filter divides by them.
 fn can_be_left(method: Method, &Scalars { h_h, h_v, innovation_variance: s, steps }: &Scalars) -> bool {
-    let divides = steps > 0 && method == Method::KoalaPlusPlus;
+    let divides = steps > 0 && method.filters();
     let is_sound = |value: f64| value > 0.0 || (value == 0.0 && !divides);
     [h_h, h_v, s].iter().all(|value| value.is_finite()) && is_sound(h_h) && is_sound(s)
 }

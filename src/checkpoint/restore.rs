@@ -7,7 +7,7 @@ use super::{Checkpoint, Difference, Error, state_name};
 use crate::methods::Method;
 use crate::methods::plan::Scalars;
 use crate::optimizer::Optimizer;
-use crate::optimizer::registry::Entry;
+use crate::optimizer::registry::{Entry, Group};
 
 /// What to do where a checkpoint differs from the optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ impl Checkpoint<'_> {
         if loading == Loading::Exact && !differences.is_empty() {
             return Err(Error::Mismatch { path: self.path.clone(), differences });
         }
-        if !same_kind(optimizer.method, self.record.method) {
+        if !optimizer.method.is_like(&self.record.method) {
             return Ok(Loaded { tensors: 0, differences });
         }
 
@@ -86,8 +86,12 @@ impl Checkpoint<'_> {
                 storage.bytes_mut().copy_from_slice(&self.tensors[&state_name(name, vector)].bytes);
             }
         }
-        for (own, settings) in optimizer.groups.iter_mut().zip(&self.record.groups) {
-            *own = *settings;
+        for (own, record) in optimizer.groups.iter_mut().zip(&self.record.groups) {
+            let Group { settings, method } = record.group(self.record.method);
+            own.settings = settings;
+            if own.method.is_like(&method) {
+                own.method = method;
+            }
         }
         optimizer.method = self.record.method;
         optimizer.predicted = self.record.predicted;
@@ -104,7 +108,7 @@ impl Checkpoint<'_> {
     fn compare(&self, optimizer: &Optimizer) -> Result<(Vec<Fitting>, Vec<Difference>), Error> {
         let (mut fitting, mut differences) = (Vec::new(), Vec::new());
         let (found, expected) = (self.record.method, optimizer.method);
-        let same_method = same_kind(found, expected);
+        let same_method = found.is_like(&expected);
         if !same_method {
             differences.push(Difference::Method { found, expected });
         }
@@ -121,11 +125,16 @@ impl Checkpoint<'_> {
                 continue;
             };
             let before = differences.len();
-            let scalars = self.compare_tensor(tensor, &optimizer.entries[entry], &mut differences)?;
+            let own = &optimizer.entries[entry];
+            let (found, expected) = (self.method(tensor), optimizer.groups[own.group].method);
+            if same_method && !found.is_like(&expected) {
+                differences.push(Difference::Method { found, expected });
+            }
+            let scalars = self.compare_tensor(tensor, own, &mut differences)?;
             if same_method && differences.len() == before {
                 fitting.push(Fitting { entry, scalars });
             }
-            let (found, expected) = (tensor.group, optimizer.entries[entry].group);
+            let (found, expected) = (tensor.group, own.group);
             if found != expected {
                 differences.push(Difference::Group { tensor: tensor.name.clone(), found, expected });
             }
@@ -159,7 +168,7 @@ impl Checkpoint<'_> {
             }
         };
         compare_type("parameters", tensor.parameters, entry.state.parameters_type());
-        let [h, v] = self.record.method.state_lengths(tensor.length);
+        let [h, v] = self.method(tensor).state_lengths(tensor.length);
         for ((vector, storage), length) in entry.state.vectors().zip([v, h]) {
             let data = self.part(tensor, vector)?;
             if data.shape != tensor.shape_of_vector(length) {
@@ -174,6 +183,11 @@ impl Checkpoint<'_> {
         })
     }
 
+    /// The method that has stepped a tensor.
+    fn method(&self, tensor: &TensorRecord) -> Method {
+        self.record.groups[tensor.group].group(self.record.method).method
+    }
+
     fn part(&self, tensor: &TensorRecord, part: &str) -> Result<&super::TensorData<'_>, Error> {
         self.tensors.get(&state_name(&tensor.name, part)).ok_or_else(|| self.contradiction(tensor, part))
     }
@@ -182,9 +196,4 @@ impl Checkpoint<'_> {
         let reason = format!("its {:?} is not there, or not as its metadata says", state_name(&tensor.name, part));
         Error::Damaged { path: self.path.clone(), reason }
     }
-}
-
-/// Whether the state of one is that of the other, its numbers aside.
-fn same_kind(one: Method, other: Method) -> bool {
-    one.name() == other.name() && one.state_vectors() == other.state_vectors()
 }

@@ -157,5 +157,5 @@ fn plan_any(lent: Lent<'_>, plan: &mut Plan) -> Option<Error> {
 /// Whether the gradient has to take the place of h, if that was offered. Not generic either.
 fn apply_any(lent: Lent<'_>, exchange: bool, plan: &Plan) -> bool {
     let Lent { step, buffers, scalars } = lent;
-    buffers.with(scalars, ApplyPlan { step, manner: Manner { parallel: false, exchange }, plan })
+    buffers.with(scalars, ApplyPlan { backend: step.backend, manner: Manner { parallel: false, exchange }, plan })
 }

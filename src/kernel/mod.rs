@@ -25,16 +25,17 @@ use bytemuck::cast_slice;
 use half::{bf16, f16};
 
 use crate::dispatch::Backend;
+use crate::methods;
 use crate::methods::plan::kept;
-use crate::methods::{self, Method, Update};
 use crate::passes::dots::Input;
+use crate::passes::staging::Scaled;
 use crate::simd::operand::Operand;
 use crate::step::Manner;
 use crate::step::buffers::{Look, Task, check_pair, pairs_of_types};
-use crate::step::measure::{filter_input, measure};
+use crate::step::measure::{filter_input, measure, staged_measure};
 use crate::step::tasks::{Predict, WholeStep};
 use crate::step::trouble::error_without_elements;
-use crate::step::whole::apply_plan;
+use crate::step::whole::{compiled_apply, staged_apply};
 use crate::types::element::{Element, ElementType};
 use crate::types::error::Error;
 
@@ -103,7 +104,7 @@ pub fn dots<P: Element, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Result<Dots, Error> {
-    buffers.validate(&Method::KoalaPlusPlus)?;
+    buffers.validate_filter()?;
     Ok(compiled_dots(backend, weight_decay, buffers, scalars))
 }
 
@@ -128,13 +129,14 @@ pub fn plan<P: Element>(step: &Step, dots: &Dots, scalars: &Scalars) -> Result<P
 
 fn plan_in(parameters: ElementType, step: &Step, dots: &Dots, scalars: &Scalars) -> Result<Plan, Error> {
     step.validate()?;
-    if !step.is_plain() {
+    if !step.method.filters() || step.scaled().is_some() {
         return Err(Error::Halves);
     }
+    let (method, planned) = (step.method, step.planned(*dots, *scalars));
     let plan = match parameters {
         _ if step.settings.frozen => kept(Outcome::Frozen, None),
-        ElementType::F64 => methods::decide::<f64>(step, *dots, *scalars),
-        ElementType::F32 | ElementType::Bf16 | ElementType::F16 => methods::decide::<f32>(step, *dots, *scalars),
+        ElementType::F64 => method.plan::<f64>(planned),
+        ElementType::F32 | ElementType::Bf16 | ElementType::F16 => method.plan::<f32>(planned),
     };
     error_without_elements(step.policy, &plan).map_or(Ok(plan), Err)
 }
@@ -166,8 +168,17 @@ pub fn apply<P: Element, S: Element>(
     AnyBuffers::of(buffers).apply(backend, plan, scalars)
 }
 
+macro_rules! dots_by {
+    (compiled, $backend:expr, $weight_decay:expr, $input:expr) => {
+        measure($backend, false, $weight_decay, $input)
+    };
+    (staged, $backend:expr, $weight_decay:expr, $input:expr) => {
+        staged_measure($backend, false, $weight_decay, Scaled::default(), $input)
+    };
+}
+
 macro_rules! dots_of_pairs {
-    ($($variant:ident: $parameters:ty, $state:ty;)*) => {
+    ($($variant:ident: $parameters:ty, $state:ty, $way:ident;)*) => {
         /// Pass 1 of KOALA++. Which pair of types it is, is known when this is compiled; the pass is compiled in this crate.
         #[inline(always)]
         fn compiled_dots<P: Element, S: Element>(
@@ -181,7 +192,7 @@ macro_rules! dots_of_pairs {
             $(if P::TYPE == <$parameters>::TYPE && S::TYPE == <$state>::TYPE {
                 #[inline(never)]
                 fn compiled(backend: Backend, weight_decay: f64, input: &Input<'_, $parameters, $state>) -> Dots {
-                    measure(backend, false, weight_decay, input)
+                    dots_by!($way, backend, weight_decay, input)
                 }
                 let (gradient, parameters) = (cast_slice(gradient), cast_slice(parameters));
                 let input = Input { gradient, parameters, h: cast_slice(h), v: cast_slice(v) };
@@ -302,16 +313,28 @@ struct Apply<'a> {
     plan: &'a Plan,
 }
 
+impl Apply<'_> {
+    fn validate<P: Operand, S: Operand>(&self, buffers: &Buffers<'_, P, S>) -> Result<(), Error> {
+        buffers.validate_filter()?;
+        match methods::filters(self.plan.update) && self.plan.scaled.is_none() {
+            true => Ok(()),
+            false => Err(Error::Halves),
+        }
+    }
+}
+
 impl Task for Apply<'_> {
     type Output = Result<(), Error>;
 
-    #[inline(always)]
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        buffers.validate(&Method::KoalaPlusPlus)?;
-        if !matches!(self.plan.update, Update::KoalaPlusPlus(_)) || self.plan.scaled.is_some() {
-            return Err(Error::Halves);
-        }
-        apply_plan(self.backend, Manner::default(), self.plan, buffers, scalars);
+    fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        self.validate(&buffers)?;
+        compiled_apply(self.backend, Manner::default(), self.plan, buffers, scalars);
+        Ok(())
+    }
+
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        self.validate(&buffers)?;
+        staged_apply(self.backend, false, self.plan, buffers, scalars);
         Ok(())
     }
 }

@@ -7,73 +7,84 @@
 //! θ' = (1 − η·wd)·θ − (η/(1 − β₁ᵗ))·(m'/(√v'·(1/√(1 − β₂ᵗ)) + ε))
 //! ```
 
-use super::{Update, rounded, splat, stepped};
-use crate::methods::plan::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
+use crate::methods::number::{Number, numbers};
+use crate::methods::numbered;
+use crate::methods::plan::{Plan, TensorReport, Update, kept_if_not_finite, stepped};
 use crate::methods::reach::Reach;
-use crate::passes::update::{Rule, Streams};
+use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded, splat};
+use crate::passes::update::{Pass, Rule, Streams};
 use crate::simd::operand::Real;
 use crate::simd::vector::Vector;
-use crate::types::element::ElementType;
 use crate::types::error::Error;
-use crate::types::settings::{Settings, below_one};
+use crate::types::settings::Settings;
 
-/// The numbers of AdamW.
-///
-/// ```
-/// assert_eq!(koala_optim::AdamW::default().beta2, 0.999);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
-pub struct AdamW {
-    /// β₁, in [0, 1): what a step keeps of the mean of the gradient. Default 0.9.
-    pub beta1: f64,
-    /// β₂, in [0, 1): what a step keeps of the mean of its square. Default 0.999.
-    pub beta2: f64,
-    /// ε ≥ 10⁻³⁷, in units of the gradient: keeps the denominator from zero. Default 10⁻⁸.
-    pub epsilon: f64,
-}
-
-impl Default for AdamW {
-    fn default() -> Self {
-        AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8 }
+numbers! {
+    /// The numbers of AdamW.
+    ///
+    /// ```
+    /// assert_eq!(koala_optim::AdamW::default().beta2, 0.999);
+    /// ```
+    AdamW {
+        /// β₁, in [0, 1): what a step keeps of the mean of the gradient. Default 0.9.
+        beta1("beta1", BELOW_ONE): f64 = 0.9,
+        /// β₂, in [0, 1): what a step keeps of the mean of its square. Default 0.999.
+        beta2("beta2", BELOW_ONE): f64 = 0.999,
+        /// ε ≥ 10⁻³⁷, in units of the gradient: keeps the denominator from zero. Default 10⁻⁸.
+        epsilon("epsilon", AT_LEAST_1E_37): f64 = 1e-8,
     }
 }
 
-impl AdamW {
-    pub(super) fn validate(&self) -> Result<(), Error> {
-        below_one("beta1", self.beta1)?;
-        below_one("beta2", self.beta2)?;
-        // Below that, an f32 loses it.
-        let (setting, value) = ("epsilon", self.epsilon);
-        let good = value.is_finite() && value >= 1e-37;
-        if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number, at least 1e-37" }) }
+impl Rules for AdamW {
+    const NAME: &'static str = "adamw";
+    const WANTED: Wanted = Wanted::Decoupled;
+    const SHARED: bool = false;
+    const NUMBERS: &'static [Number] = Self::NUMBERS;
+
+    fn vectors(&self) -> [Option<&'static str>; 2] {
+        [Some("mean"), Some("mean of squares")]
     }
 
-    pub(super) fn plan<F: Real>(
-        &self,
-        settings: &Settings,
-        measurement: Measurement,
-        dots: Dots,
-        scalars: Scalars,
-    ) -> Plan {
+    fn validate(&self) -> Result<(), Error> {
+        self.validate_numbers()
+    }
+
+    fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan {
+        let Planned { settings, measurement, dots, scalars, .. } = planned;
         if let Some(plan) = kept_if_not_finite(measurement, dots) {
             return plan;
         }
         let Settings { learning_rate, weight_decay, .. } = *settings;
         let step = scalars.steps + 1;
-        let average = Average {
-            beta1: rounded::<F>(self.beta1),
-            one_minus_beta1: rounded::<F>(1.0 - self.beta1),
-            beta2: rounded::<F>(self.beta2),
-            one_minus_beta2: rounded::<F>(1.0 - self.beta2),
-            shrink: rounded::<F>(1.0 - learning_rate * weight_decay),
-            rate: rounded::<F>(learning_rate / (1.0 - power(self.beta1, step))),
-            root: rounded::<F>(1.0 / (1.0 - power(self.beta2, step)).sqrt()),
-            epsilon: rounded::<F>(self.epsilon),
-        };
+        let numbers = [
+            self.beta1,
+            1.0 - self.beta1,
+            self.beta2,
+            1.0 - self.beta2,
+            1.0 - learning_rate * weight_decay,
+            learning_rate / (1.0 - power(self.beta1, step)),
+            1.0 / (1.0 - power(self.beta2, step)).sqrt(),
+            self.epsilon,
+        ]
+        .map(rounded::<F>);
+        let [_, _, _, _, shrink, rate, root, _] = numbers;
         let names = ["1 − η·wd", "η/(1 − β₁ᵗ)", "1/√(1 − β₂ᵗ)"];
-        let numbers = [average.shrink, average.rate, average.root];
-        stepped(TensorReport::default(), scalars, Update::AdamW(average), names, numbers)
+        let update = Update { rule: numbered::<Self>(0), numbers };
+        stepped(TensorReport::default(), scalars, update, names, [shrink, rate, root])
+    }
+
+    fn with_pass<F: Real>(update: Update, work: &mut dyn FnMut(&dyn Pass<F, F>)) {
+        work(&Average::new(update));
+    }
+
+    fn reach(update: Update, Reaching { state, gradient_squared, .. }: Reaching) -> Reach {
+        let Average { one_minus_beta2, shrink, rate, epsilon, .. } = Average::new(update);
+        // Where the square is lost, the gradient's element was below √(smallest/(1 − β₂)), and is divided by ε alone.
+        let lost = state.smallest().sqrt() / epsilon;
+        let step_squared = (rate * rate) * ((1.0 + lost) * (1.0 + lost)) / one_minus_beta2;
+        match shrink.abs() <= 1.0 {
+            true => Reach { state_squared: gradient_squared.max(gradient_squared * gradient_squared), step_squared },
+            false => Reach::UNKNOWN,
+        }
     }
 }
 
@@ -91,8 +102,8 @@ fn power(base: f64, exponent: u64) -> f64 {
 }
 
 /// What a step does with the elements.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Average {
+#[derive(Clone, Copy)]
+struct Average {
     beta1: f64,
     one_minus_beta1: f64,
     beta2: f64,
@@ -104,15 +115,9 @@ pub struct Average {
 }
 
 impl Average {
-    pub(super) fn reach(&self, gradient_squared: f64, state: ElementType) -> Reach {
-        let Average { one_minus_beta2, shrink, rate, epsilon, .. } = *self;
-        // Where the square is lost, the gradient's element was below √(smallest/(1 − β₂)), and is divided by ε alone.
-        let lost = state.smallest().sqrt() / epsilon;
-        let step_squared = (rate * rate) * ((1.0 + lost) * (1.0 + lost)) / one_minus_beta2;
-        match shrink.abs() <= 1.0 {
-            true => Reach { state_squared: gradient_squared.max(gradient_squared * gradient_squared), step_squared },
-            false => Reach::UNKNOWN,
-        }
+    fn new(update: Update) -> Self {
+        let [beta1, one_minus_beta1, beta2, one_minus_beta2, shrink, rate, root, epsilon] = update.numbers;
+        Average { beta1, one_minus_beta1, beta2, one_minus_beta2, shrink, rate, root, epsilon }
     }
 }
 

@@ -1,69 +1,149 @@
-//! The optimizers that share this crate's kernels: KOALA++, its predecessors KOALA-V and KOALA-M, AdamW, and stochastic
-//! gradient descent. What differs between them stands here, a file each: the scalars of a step, and the rule for single
-//! elements. How tensors are divided, in which types they are stored, what backends do and what the
-//! [contract](crate::contract) promises is the same for all.
+//! The optimizers that share this crate's kernels, a file each: what a method is stands in [`rule`], and what is decided by
+//! in [`plan`].
+//!
+//! How tensors are divided, in which types they are stored, what backends do and what the
+//! [contract](crate::types::contract) promises does not depend on the method.
 
-mod adamw;
-mod koala_m;
-pub(crate) mod koala_plus_plus;
-mod koala_v;
+pub(crate) mod number;
 pub(crate) mod plan;
 pub(crate) mod reach;
-mod sgd;
+pub(crate) mod rule;
 
-pub use adamw::AdamW;
-pub use koala_m::KoalaM;
-pub use koala_v::KoalaV;
-pub use sgd::Sgd;
-
-pub(crate) use koala_m::Predict;
-
-use crate::methods::plan::{Dots, Outcome, Plan, Scalars, TensorReport, first_non_finite, kept};
+use crate::methods::number::Number;
+use crate::methods::plan::{Plan, RuleNumber, Update};
 use crate::methods::reach::Reach;
+use crate::methods::rule::{Planned, Reaching, Rules, Wanted};
+use crate::passes::update::Pass;
 use crate::simd::operand::Real;
-use crate::simd::vector::Vector;
-use crate::step::Step;
-use crate::types::element::ElementType;
 use crate::types::error::Error;
 
-/// Which optimizer steps, and those of its numbers that all tensors share. For [`KoalaV`] and [`KoalaM`] these move with
-/// each step: they are the variance of all parameters.
-///
-/// ```
-/// use koala_optim::{AdamW, Config, Method, Optimizer};
-/// let optimizer = Optimizer::new(Config { method: Method::AdamW(AdamW::default()), ..Config::default() })?;
-/// # Ok::<(), koala_optim::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum Method {
-    /// KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are in [`Settings`](crate::Settings).
-    #[default]
-    KoalaPlusPlus,
+pub(crate) use crate::methods::koala_m::Predict;
+pub use crate::methods::koala_plus_plus::Variant;
+pub(crate) use crate::methods::koala_plus_plus::{CompiledPass, KoalaPlusPlus as Compiled};
+
+/// From the list of methods: the enum, and a call of the method's file for everything that is asked of one.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $file:ident: $method:ident;)*) => {
+        $(mod $file; pub use $file::$method;)*
+
+        /// Which optimizer steps, and its numbers. Those that all tensors share move with each step: they are the
+        /// variances of [`KoalaV`] and [`KoalaM`].
+        ///
+        /// ```
+        /// use koala_optim::{AdamW, Config, Method, Optimizer};
+        /// let method = Method::AdamW(AdamW { beta2: 0.95, ..AdamW::default() });
+        /// let optimizer = Optimizer::new(Config { method, ..Config::default() })?;
+        /// # Ok::<(), koala_optim::Error>(())
+        /// ```
+        #[derive(Clone, Copy, Debug, PartialEq)]
+        #[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+        pub enum Method {
+            $($(#[$doc])* $method($method),)*
+        }
+
+        /// The place of each method in the list.
+        #[derive(Clone, Copy)]
+        enum Place { $($method,)* }
+
+        $(impl Placed for $method {
+            const PLACE: u8 = Place::$method as u8;
+        })*
+
+        $(impl From<$method> for Method {
+            fn from(numbers: $method) -> Self {
+                Method::$method(numbers)
+            }
+        })*
+
+        /// Every method, in the order of the list, with its default numbers.
+        fn all() -> impl Iterator<Item = Method> {
+            [$(Method::$method($method::default()),)*].into_iter()
+        }
+
+        /// Calls `$call` with the method's numbers.
+        macro_rules! of_method {
+            ($value:expr, $numbers:ident => $call:expr) => {
+                match $value { $(Method::$method($numbers) => $call,)* }
+            };
+        }
+
+        /// Calls the method in whose file a rule stands.
+        macro_rules! of_rule {
+            ($number:expr, $rules:ident => $call:expr) => {
+                match $number.method {
+                    $(<$method as Placed>::PLACE => { type $rules = $method; $call })*
+                    _ => unreachable!("no file has such a rule"),
+                }
+            };
+        }
+    };
+}
+
+methods! {
+    /// KOALA++ (Xia, Davtyan, Favaro, 2025).
+    koala_plus_plus: KoalaPlusPlus;
     /// KOALA-V (Davtyan et al., 2022): one variance for all parameters.
-    KoalaV(KoalaV),
+    koala_v: KoalaV;
     /// KOALA-M (Davtyan et al., 2022): one covariance for all parameters and their velocities.
-    KoalaM(KoalaM),
+    koala_m: KoalaM;
     /// AdamW (Loshchilov and Hutter, 2019).
-    AdamW(AdamW),
+    adamw: AdamW;
     /// Stochastic gradient descent, with momentum.
-    Sgd(Sgd),
+    sgd: Sgd;
+}
+
+/// What has a place in the list of methods.
+trait Placed {
+    const PLACE: u8;
+}
+
+/// The number of a rule of a method.
+#[inline(always)]
+fn numbered<M: Placed>(kind: u8) -> RuleNumber {
+    RuleNumber { method: M::PLACE, kind }
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method::KoalaPlusPlus(KoalaPlusPlus::default())
+    }
 }
 
 impl Method {
+    /// The method of that [name](Self::name), with its default numbers.
+    ///
+    /// ```
+    /// use koala_optim::{AdamW, Method};
+    /// assert_eq!(Method::by_name("adamw"), Some(Method::AdamW(AdamW::default())));
+    /// assert_eq!(Method::by_name("abacus"), None);
+    /// ```
+    pub fn by_name(name: &str) -> Option<Self> {
+        all().find(|method| method.name() == name)
+    }
+
     /// The name by which commands and other languages know it: `koala++`, `koala-v`, `koala-m`, `adamw` or `sgd`.
     ///
     /// ```
-    /// assert_eq!(koala_optim::Method::KoalaPlusPlus.name(), "koala++");
+    /// assert_eq!(koala_optim::Method::default().name(), "koala++");
     /// ```
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Method::KoalaPlusPlus => "koala++",
-            Method::KoalaV(_) => "koala-v",
-            Method::KoalaM(_) => "koala-m",
-            Method::AdamW(_) => "adamw",
-            Method::Sgd(_) => "sgd",
+    pub fn name(&self) -> &'static str {
+        fn name<R: Rules>(_: &R) -> &'static str {
+            R::NAME
         }
+        of_method!(self, numbers => name(numbers))
+    }
+
+    /// The table of its numbers: their names, and what they may be.
+    ///
+    /// ```
+    /// let names: Vec<_> = koala_optim::Method::default().numbers().iter().map(|number| number.name).collect();
+    /// assert_eq!(names, ["initial_variance", "process_noise", "variant", "prior_variance"]);
+    /// ```
+    pub fn numbers(&self) -> &'static [Number] {
+        fn numbers<R: Rules>(_: &R) -> &'static [Number] {
+            R::NUMBERS
+        }
+        of_method!(self, own => numbers(own))
     }
 
     /// Whether every number is in its range.
@@ -72,48 +152,37 @@ impl Method {
     /// [`Error::Setting`] names the first that is not, its value and its range.
     ///
     /// ```
-    /// use koala_optim::{KoalaV, Method};
-    /// assert!(Method::KoalaV(KoalaV { variance: -1.0, ..KoalaV::default() }).validate().is_err());
+    /// use koala_optim::{Method, Sgd};
+    /// assert!(Method::Sgd(Sgd { momentum: 1.0, ..Sgd::default() }).validate().is_err());
     /// ```
     #[inline]
     pub fn validate(&self) -> Result<(), Error> {
-        match self {
-            Method::KoalaPlusPlus => Ok(()),
-            Method::KoalaV(koala_v) => koala_v.validate(),
-            Method::KoalaM(koala_m) => koala_m.validate(),
-            Method::AdamW(adamw) => adamw.validate(),
-            Method::Sgd(sgd) => sgd.validate(),
-        }
+        of_method!(self, numbers => numbers.validate())
     }
 
     /// What the state's two vectors hold, h first, or `None` where there is no such vector, and its slice is empty.
     ///
     /// ```
-    /// use koala_optim::{AdamW, KoalaV, Method};
-    /// assert_eq!(Method::AdamW(AdamW::default()).state_vectors(), [Some("mean"), Some("mean of squares")]);
-    /// assert_eq!(Method::KoalaV(KoalaV::default()).state_vectors(), [None, None]);
+    /// use koala_optim::{Method, Sgd};
+    /// let method = Method::Sgd(Sgd::default());
+    /// assert_eq!(method.state_vectors(), [Some("momentum"), None]);
     /// ```
-    pub const fn state_vectors(&self) -> [Option<&'static str>; 2] {
-        match self {
-            Method::KoalaPlusPlus => [Some("h"), Some("v")],
-            Method::KoalaV(_) => [None, None],
-            Method::KoalaM(_) => [Some("velocity"), Some("average")],
-            Method::AdamW(_) => [Some("mean"), Some("mean of squares")],
-            Method::Sgd(sgd) => [if sgd.momentum == 0.0 { None } else { Some("momentum") }, None],
-        }
+    pub fn state_vectors(&self) -> [Option<&'static str>; 2] {
+        of_method!(self, numbers => numbers.vectors())
     }
 
     /// The lengths of h and v beside parameters of that length.
     #[inline(always)]
-    pub(crate) const fn state_lengths(&self, length: usize) -> [usize; 2] {
-        match self {
-            Method::KoalaPlusPlus => [length; 2],
-            _ => match self.state_vectors() {
-                [Some(_), Some(_)] => [length; 2],
-                [Some(_), None] => [length, 0],
-                _ => [0; 2],
-            },
+    pub(crate) fn state_lengths(&self, length: usize) -> [usize; 2] {
+        match self.filters() {
+            true => [length; 2],
+            false => self.state_vectors().map(|vector| vector.map_or(0, |_| length)),
         }
+    }
+
+    /// Whether the state of one is that of the other, their numbers aside.
+    pub(crate) fn is_like(&self, other: &Method) -> bool {
+        self.name() == other.name() && self.state_vectors() == other.state_vectors()
     }
 
     /// Moves the shared numbers to the time of the next measurement, before its gradient is taken: paper of KOALA,
@@ -123,131 +192,96 @@ impl Method {
     /// ```
     /// use koala_optim::{KoalaV, Method};
     /// let mut method = Method::KoalaV(KoalaV { variance: 0.5, process_noise: 0.25 });
-    /// method.predict(0.0, 10);
+    /// method.predict(0.0, 0);
     /// assert_eq!(method, Method::KoalaV(KoalaV { variance: 0.75, process_noise: 0.25 }));
     /// ```
     pub fn predict(&mut self, distance_squared: f64, parameters: usize) {
-        match self {
-            Method::KoalaV(koala_v) => koala_v.predict(),
-            Method::KoalaM(koala_m) => koala_m.predict(distance_squared, parameters),
-            _ => {}
-        }
+        of_method!(self, numbers => numbers.predict(distance_squared, parameters));
     }
 
-    /// Lets the shared numbers learn from a step: `gain` is the largest [`TensorReport::gain`] among the tensors that
-    /// stepped, 0 if none did. [`Optimizer`](crate::Optimizer) does this by itself.
+    /// Lets the shared numbers learn from a step: `gain` is the largest [`TensorReport::gain`](crate::TensorReport::gain)
+    /// among the tensors that stepped, 0 if none did. [`Optimizer`](crate::Optimizer) does this by itself.
     ///
     /// ```
     /// use koala_optim::{KoalaV, Method};
     /// let mut method = Method::KoalaV(KoalaV { variance: 0.5, process_noise: 0.25 });
-    /// method.correct(1.0);
-    /// assert_eq!(method, Method::KoalaV(KoalaV { variance: 0.25, process_noise: 0.25 }));
+    /// method.correct(1.5);
+    /// assert_eq!(method, Method::KoalaV(KoalaV { variance: 0.125, process_noise: 0.25 }));
     /// ```
     pub fn correct(&mut self, gain: f64) {
-        match self {
-            Method::KoalaV(koala_v) => koala_v.correct(gain),
-            Method::KoalaM(koala_m) => koala_m.correct(gain),
-            _ => {}
+        of_method!(self, numbers => numbers.correct(gain));
+    }
+
+    /// Whether its numbers belong to the optimizer, and not to a group of tensors.
+    pub(crate) fn is_shared(&self) -> bool {
+        fn shared<R: Rules>(_: &R) -> bool {
+            R::SHARED
         }
+        of_method!(self, numbers => shared(numbers))
+    }
+
+    #[inline(always)]
+    fn wanted(&self) -> Wanted {
+        #[inline(always)]
+        fn wanted<R: Rules>(_: &R) -> Wanted {
+            R::WANTED
+        }
+        of_method!(self, numbers => wanted(numbers))
+    }
+
+    /// Whether the state is that of a filter, which is divided by, and which pass 1 reads.
+    #[inline(always)]
+    pub(crate) fn filters(&self) -> bool {
+        self.wanted() == Wanted::Filter
     }
 
     /// Whether a step's rate depends on H·H and θ·θ; otherwise pass 1 only looks whether the gradient is finite.
-    pub(crate) const fn measures(&self) -> bool {
-        !matches!(self, Method::AdamW(_) | Method::Sgd(_))
+    pub(crate) fn measures(&self) -> bool {
+        matches!(self.wanted(), Wanted::Filter | Wanted::Measurement)
     }
-}
 
-/// Pass 2 of a method: its numbers, each rounded to the arithmetic type already, and kept as f64, which holds them
-/// exactly.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Update {
-    KoalaPlusPlus(koala_plus_plus::Coefficients<f64>),
-    Descend(sgd::Descend),
-    Momentum(sgd::Momentum),
-    KoalaM(koala_m::Correct),
-    AdamW(adamw::Average),
-}
+    /// Whether H is g + wd·θ, and not g.
+    pub(crate) fn couples(&self) -> bool {
+        self.wanted() != Wanted::Decoupled
+    }
 
-impl Update {
-    /// Whether θ, which no dot bounds, becomes a part of the state.
-    pub fn takes_parameters(&self) -> bool {
+    /// What a prediction leaves of the velocities of a tensor, if there is a prediction before its gradient is taken.
+    pub(crate) fn velocity_decay(&self) -> Option<f64> {
+        of_method!(self, numbers => numbers.velocity_decay())
+    }
+
+    /// The numbers of the method whose passes are compiled for pairs of types, if this is it. Its definite variant goes the
+    /// way of all other methods.
+    #[inline(always)]
+    pub(crate) fn compiled(&self) -> Option<&Compiled> {
         match self {
-            Update::Momentum(momentum) => momentum.takes_parameters(),
-            Update::KoalaM(_) => true,
-            Update::KoalaPlusPlus(_) | Update::Descend(_) | Update::AdamW(_) => false,
+            Method::KoalaPlusPlus(numbers) if numbers.variant != Variant::Definite => Some(numbers),
+            _ => None,
         }
     }
-}
 
-impl Default for Update {
-    fn default() -> Self {
-        Update::KoalaPlusPlus(Default::default())
+    /// Decides about one tensor, for arithmetic in `F`.
+    pub(crate) fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan {
+        of_method!(self, numbers => numbers.plan::<F>(planned))
     }
 }
 
-/// Decides about one tensor, for arithmetic in `F`.
-pub(crate) fn decide<F: Real>(step: &Step, dots: Dots, scalars: Scalars) -> Plan {
-    let Step { method, settings, policy, measurement, .. } = step;
-    match method {
-        Method::KoalaPlusPlus => plan::plan::<F>(settings, policy.breakdown, *measurement, dots, scalars),
-        Method::KoalaV(koala_v) => koala_v.plan::<F>(settings, *measurement, dots, scalars),
-        Method::KoalaM(koala_m) => koala_m.plan::<F>(settings, *measurement, dots, scalars),
-        Method::AdamW(adamw) => adamw.plan::<F>(settings, *measurement, dots, scalars),
-        Method::Sgd(sgd) => sgd.plan::<F>(settings, *measurement, dots, scalars),
-    }
+/// How far an update can take the elements of a tensor.
+pub(crate) fn reach(update: Update, reaching: Reaching) -> Reach {
+    of_rule!(update.rule, R => R::reach(update, reaching))
 }
 
-/// How far an update can take the elements of a tensor whose state is of that type, given the scalars before it, and θ·θ
-/// where the state might not hold θ.
-pub(crate) fn reach(
-    step: &Step,
-    state: ElementType,
-    dots: Dots,
-    parameters_squared: Option<f64>,
-    before: Scalars,
-    update: &Update,
-) -> Reach {
-    let settings = &step.settings;
-    // ‖g‖ ≤ ‖H‖ + wd·‖θ‖, where g·g was not taken.
-    let decayed = (settings.weight_decay * settings.weight_decay) * dots.t;
-    let gradient_squared = dots.gradient_squared.unwrap_or(2.0 * (dots.c + decayed));
-    match update {
-        // Before a first step, h is H.
-        Update::KoalaPlusPlus(coefficients) => {
-            let begins = Scalars { h_h: dots.c, ..Scalars::default() };
-            let before = if coefficients.initial_variance.is_some() { begins } else { before };
-            plan::reach(settings, dots.c, before, *coefficients)
-        }
-        Update::Descend(descend) => descend.reach(gradient_squared),
-        Update::Momentum(momentum) => momentum.reach(gradient_squared, parameters_squared),
-        Update::KoalaM(correct) => correct.reach(dots.c, parameters_squared),
-        Update::AdamW(average) => average.reach(gradient_squared, state),
-    }
+/// Whether an update is that of a filter, whose state pass 1 reads.
+pub(crate) fn filters(update: Update) -> bool {
+    of_rule!(update.rule, R => R::WANTED == Wanted::Filter)
 }
 
-/// A step with that update, if its numbers are finite.
-fn stepped<const N: usize>(
-    report: TensorReport,
-    scalars: Scalars,
-    update: Update,
-    names: [&'static str; N],
-    numbers: [f64; N],
-) -> Plan {
-    if let Some(trouble) = first_non_finite(names, numbers) {
-        return kept(Outcome::NonFinite, Some(trouble));
-    }
-    let outcome = if scalars.steps == 0 { Outcome::FirstStep } else { Outcome::Stepped };
-    let scalars = Scalars { steps: scalars.steps + 1, ..scalars };
-    Plan { report: TensorReport { outcome, ..report }, scalars, update, ..Plan::default() }
+/// Whether θ becomes a part of the state by an update.
+pub(crate) fn takes_parameters(update: Update) -> bool {
+    of_rule!(update.rule, R => R::takes_parameters(update))
 }
 
-/// A number of a rule, which is of the arithmetic type, in every element of a column.
-#[inline(always)]
-fn splat<F: Real, V: Vector<F>>(v: V, number: f64) -> V::Column {
-    v.splat(F::rounded(number))
-}
-
-/// `value` rounded to the arithmetic type.
-fn rounded<F: Real>(value: f64) -> f64 {
-    F::rounded(value).to_f64()
+/// Calls `work` with the pass 2 of an update.
+pub(crate) fn with_pass<F: Real>(update: Update, work: &mut dyn FnMut(&dyn Pass<F, F>)) {
+    of_rule!(update.rule, R => R::with_pass::<F>(update, work))
 }

@@ -9,40 +9,58 @@
 //!
 //! Without momentum there is no state: θ' = θ − η·H.
 
-use super::{Update, rounded, splat, stepped};
-use crate::methods::plan::{Dots, Measurement, Plan, Scalars, TensorReport, kept_if_not_finite};
+use crate::methods::number::{Number, numbers};
+use crate::methods::numbered;
+use crate::methods::plan::{Plan, TensorReport, Update, kept_if_not_finite, stepped};
 use crate::methods::reach::Reach;
-use crate::passes::update::{Rule, Streams};
+use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded, splat};
+use crate::passes::update::{Pass, Rule, Streams};
 use crate::simd::operand::Real;
 use crate::simd::vector::Vector;
 use crate::types::error::Error;
-use crate::types::settings::{Settings, below_one};
 
-/// The numbers of stochastic gradient descent.
-///
-/// ```
-/// use koala_optim::{Method, Sgd};
-/// let method = Method::Sgd(Sgd { nesterov: true, ..Sgd::default() });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize))]
-pub struct Sgd {
-    /// μ, in [0, 1): what a step keeps of the momentum. Default 0.9.
-    pub momentum: f64,
-    /// Whether a step follows the gradient and the new momentum, as Nesterov has it. It needs a momentum above 0, as in
-    /// PyTorch. Default false.
-    pub nesterov: bool,
-}
-
-impl Default for Sgd {
-    fn default() -> Self {
-        Sgd { momentum: 0.9, nesterov: false }
+numbers! {
+    /// The numbers of stochastic gradient descent.
+    ///
+    /// ```
+    /// use koala_optim::{Method, Sgd};
+    /// let method = Method::Sgd(Sgd { nesterov: true, ..Sgd::default() });
+    /// ```
+    Sgd {
+        /// μ, in [0, 1): what a step keeps of the momentum. Default 0.9.
+        momentum("momentum", BELOW_ONE): f64 = 0.9,
+        /// Whether a step follows the gradient and the new momentum, as Nesterov has it. It needs a momentum above 0, as
+        /// in PyTorch. Default false.
+        nesterov("Nesterov's momentum", CHOICE): bool = false,
     }
 }
 
-impl Sgd {
-    pub(super) fn validate(&self) -> Result<(), Error> {
-        below_one("momentum", self.momentum)?;
+// The rules.
+const DESCEND: u8 = 0;
+const MOMENTUM: u8 = 1;
+const NESTEROV: u8 = 2;
+
+/// θ' = θ − rate·(g + wd·θ), with numbers of the arithmetic type.
+pub(super) fn descent(weight_decay: f64, rate: f64) -> Update {
+    update(DESCEND, weight_decay, rate, 0.0)
+}
+
+fn update(kind: u8, weight_decay: f64, rate: f64, momentum: f64) -> Update {
+    Update { rule: numbered::<Sgd>(kind), numbers: [weight_decay, rate, momentum, 0.0, 0.0, 0.0, 0.0, 0.0] }
+}
+
+impl Rules for Sgd {
+    const NAME: &'static str = "sgd";
+    const WANTED: Wanted = Wanted::Coupled;
+    const SHARED: bool = false;
+    const NUMBERS: &'static [Number] = Self::NUMBERS;
+
+    fn vectors(&self) -> [Option<&'static str>; 2] {
+        [if self.momentum == 0.0 { None } else { Some("momentum") }, None]
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        self.validate_numbers()?;
         if self.nesterov && self.momentum == 0.0 {
             let expected = "a number above 0 beside Nesterov's";
             return Err(Error::Setting { setting: "momentum", value: self.momentum, expected });
@@ -50,31 +68,47 @@ impl Sgd {
         Ok(())
     }
 
-    pub(super) fn plan<F: Real>(
-        &self,
-        settings: &Settings,
-        measurement: Measurement,
-        dots: Dots,
-        scalars: Scalars,
-    ) -> Plan {
+    fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan {
+        let Planned { settings, measurement, dots, scalars, .. } = planned;
         if let Some(plan) = kept_if_not_finite(measurement, dots) {
             return plan;
         }
-        let (weight_decay, rate) = (rounded::<F>(settings.weight_decay), rounded::<F>(settings.learning_rate));
-        let momentum = rounded::<F>(self.momentum);
-        let update = match momentum == 0.0 {
-            true => Update::Descend(Descend { weight_decay, rate }),
-            false => Update::Momentum(Momentum { weight_decay, rate, momentum, nesterov: self.nesterov }),
+        let [weight_decay, rate, momentum] =
+            [settings.weight_decay, settings.learning_rate, self.momentum].map(rounded::<F>);
+        let kind = match (momentum == 0.0, self.nesterov) {
+            (true, _) => DESCEND,
+            (false, false) => MOMENTUM,
+            (false, true) => NESTEROV,
         };
+        let update = update(kind, weight_decay, rate, momentum);
         stepped(TensorReport::default(), scalars, update, ["wd", "η"], [weight_decay, rate])
+    }
+
+    fn with_pass<F: Real>(update: Update, work: &mut dyn FnMut(&dyn Pass<F, F>)) {
+        match update.rule.kind {
+            DESCEND => work(&Descend::new(update)),
+            _ => work(&Momentum::new(update)),
+        }
+    }
+
+    fn reach(update: Update, reaching: Reaching) -> Reach {
+        match update.rule.kind {
+            DESCEND => Descend::new(update).reach(reaching.gradient_squared),
+            _ => Momentum::new(update).reach(reaching.gradient_squared, reaching.parameters_squared),
+        }
+    }
+
+    fn takes_parameters(update: Update) -> bool {
+        let [weight_decay, ..] = update.numbers;
+        update.rule.kind != DESCEND && weight_decay != 0.0
     }
 }
 
-/// θ' = θ − rate·(g + wd·θ).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Descend {
-    pub weight_decay: f64,
-    pub rate: f64,
+/// A step without momentum.
+#[derive(Clone, Copy)]
+struct Descend {
+    weight_decay: f64,
+    rate: f64,
 }
 
 impl<F: Real> Rule<F> for Descend {
@@ -89,7 +123,12 @@ impl<F: Real> Rule<F> for Descend {
 }
 
 impl Descend {
-    pub(super) fn reach(&self, gradient_squared: f64) -> Reach {
+    fn new(update: Update) -> Self {
+        let [weight_decay, rate, ..] = update.numbers;
+        Descend { weight_decay, rate }
+    }
+
+    fn reach(&self, gradient_squared: f64) -> Reach {
         let Descend { weight_decay, rate } = *self;
         match decays_gently(weight_decay, rate) {
             true => Reach { state_squared: 0.0, step_squared: (rate * rate) * gradient_squared },
@@ -105,8 +144,8 @@ fn decays_gently(weight_decay: f64, rate: f64) -> bool {
 }
 
 /// A step with momentum.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Momentum {
+#[derive(Clone, Copy)]
+struct Momentum {
     weight_decay: f64,
     rate: f64,
     momentum: f64,
@@ -114,13 +153,13 @@ pub struct Momentum {
 }
 
 impl Momentum {
-    /// Whether θ becomes a part of the state.
-    pub(super) fn takes_parameters(&self) -> bool {
-        self.weight_decay != 0.0
+    fn new(update: Update) -> Self {
+        let [weight_decay, rate, momentum, ..] = update.numbers;
+        Momentum { weight_decay, rate, momentum, nesterov: update.rule.kind == NESTEROV }
     }
 
     /// With θ·θ where the state might not hold θ.
-    pub(super) fn reach(&self, gradient_squared: f64, parameters_squared: Option<f64>) -> Reach {
+    fn reach(&self, gradient_squared: f64, parameters_squared: Option<f64>) -> Reach {
         let Momentum { weight_decay, rate, momentum, .. } = *self;
         let left = 1.0 - momentum;
         if !decays_gently(weight_decay / left, rate) {

@@ -14,7 +14,7 @@ use crate::dispatch::Backend;
 use crate::methods::Method;
 use crate::methods::plan::{Measurement, Scalars, TensorReport};
 use crate::optimizer::config::Config;
-use crate::optimizer::registry::{Entry, GroupId, count_elements};
+use crate::optimizer::registry::{Entry, Group, GroupId, count_elements};
 use crate::optimizer::report::Report;
 use crate::optimizer::state::{StateType, TensorState};
 use crate::optimizer::tensor::Tensor;
@@ -41,7 +41,7 @@ use crate::types::threads::{Crew, Threads};
 /// ```
 #[derive(Debug)]
 pub struct Optimizer {
-    /// With its shared numbers as they are after the last step.
+    /// The one of new groups, with its shared numbers as they are after the last step.
     pub(crate) method: Method,
     /// Whether KOALA-M has predicted since then.
     pub(crate) predicted: bool,
@@ -53,7 +53,7 @@ pub struct Optimizer {
     backend: Backend,
     crew: Crew,
     pub(crate) keep_details: bool,
-    pub(crate) groups: Vec<Settings>,
+    pub(crate) groups: Vec<Group>,
     /// What the tensors of each group are stepped with in the step that runs; kept so that a step does not allocate.
     group_steps: Vec<Step>,
     pub(crate) entries: Vec<Entry>,
@@ -97,7 +97,7 @@ impl Optimizer {
         })
     }
 
-    /// A new group.
+    /// A new group, whose method has the numbers of [`Config::method`].
     ///
     /// # Errors
     /// [`Error::Setting`] for a number out of range, [`Error::Memory`] if there is none for it.
@@ -114,8 +114,73 @@ impl Optimizer {
         let steps = (self.groups.len() + 1).saturating_sub(self.group_steps.len());
         let room = self.groups.try_reserve(1).and_then(|()| self.group_steps.try_reserve(steps));
         room.map_err(|_| Error::Memory { tensor: String::new(), elements: 0 })?;
-        self.groups.push(settings);
+        self.groups.push(Group { settings, method: self.method });
         Ok(GroupId(self.groups.len() - 1))
+    }
+
+    /// A new group, whose method has numbers of its own.
+    ///
+    /// # Errors
+    /// As [`add_group`](Self::add_group) and [`set_method`](Self::set_method); there is no new group then.
+    ///
+    /// ```
+    /// # use koala_optim::{AdamW, Config, Method, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config { method: Method::AdamW(AdamW::default()), ..Config::default() })?;
+    /// let embeddings = optimizer.add_group_with(Settings::default(), AdamW { beta2: 0.95, ..AdamW::default() })?;
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn add_group_with(&mut self, settings: Settings, method: impl Into<Method>) -> Result<GroupId, Error> {
+        let group = self.add_group(settings)?;
+        self.set_method(group, method).inspect_err(|_| self.groups.truncate(group.0))?;
+        Ok(group)
+    }
+
+    /// Changes the numbers of a group's method from the next step on.
+    ///
+    /// # Errors
+    /// [`Error::Method`] for another method than the optimizer's, for one whose numbers all tensors share (KOALA-V and
+    /// KOALA-M), and where tensors of the group have other state vectors than it; [`Error::Setting`] for a number out of
+    /// range; [`Error::UnknownGroup`].
+    ///
+    /// ```
+    /// # use koala_optim::{AdamW, Config, Error, KoalaPlusPlus, Method, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_method(group, KoalaPlusPlus { process_noise: 1.0, ..KoalaPlusPlus::default() })?;
+    /// let error = optimizer.set_method(group, AdamW::default()).unwrap_err();
+    /// assert_eq!(error, Error::Method { found: "adamw", expected: "koala++" });
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_method(&mut self, group: GroupId, method: impl Into<Method>) -> Result<(), Error> {
+        let method = method.into();
+        method.validate()?;
+        let own = self.group_method(group)?;
+        let has_tensors = self.entries.iter().any(|entry| entry.group == group.0);
+        let (found, expected) = (method.name(), own.name());
+        match () {
+            _ if found == expected && own.is_shared() && method != own => {
+                Err(Error::Method { found: "numbers of a group", expected: "numbers that all tensors share" })
+            }
+            _ if found == expected && (method.is_like(&own) || !has_tensors) => {
+                self.groups[group.0].method = method;
+                Ok(())
+            }
+            _ if found == expected => {
+                Err(Error::Method { found: "other state vectors", expected: "those that the group's tensors have" })
+            }
+            _ => Err(Error::Method { found, expected }),
+        }
+    }
+
+    /// The method of a group, with its numbers as they are after the last step.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`] if the optimizer has not so many groups.
+    ///
+    /// See [`set_method`](Self::set_method).
+    pub fn group_method(&self, group: GroupId) -> Result<Method, Error> {
+        let own = self.groups.get(group.0).ok_or_else(|| self.unknown_group(group))?.method;
+        Ok(if own.is_shared() { self.method } else { own })
     }
 
     /// The settings of a group.
@@ -131,7 +196,7 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn settings(&self, group: GroupId) -> Result<Settings, Error> {
-        self.groups.get(group.0).copied().ok_or(self.unknown_group(group))
+        self.groups.get(group.0).map(|group| group.settings).ok_or_else(|| self.unknown_group(group))
     }
 
     /// Changes the settings of a group from the next step on.
@@ -149,7 +214,7 @@ impl Optimizer {
     pub fn set_settings(&mut self, group: GroupId, settings: Settings) -> Result<(), Error> {
         settings.validate()?;
         let error = self.unknown_group(group);
-        *self.groups.get_mut(group.0).ok_or(error)? = settings;
+        self.groups.get_mut(group.0).ok_or(error)?.settings = settings;
         Ok(())
     }
 
@@ -230,9 +295,9 @@ impl Optimizer {
         if self.by_name.contains_key(name) {
             return Err(Error::DuplicateTensor { tensor: owned(name) });
         }
-        self.settings(group)?;
+        let method = self.group_method(group)?;
         let state =
-            TensorState::with_types(&self.method, length, parameters, state).map_err(|error| error.of_tensor(name))?;
+            TensorState::with_types(&method, length, parameters, state).map_err(|error| error.of_tensor(name))?;
         let [known, name] = self
             .make_room(name)
             .ok_or_else(|| Error::Memory { tensor: String::new(), elements: length }.of_tensor(name))?;
@@ -314,7 +379,7 @@ impl Optimizer {
     /// ```
     pub fn predict(&mut self, tensors: &mut [Tensor<'_>]) -> Result<(), Error> {
         self.find(tensors, true)?;
-        let Method::KoalaM(koala_m) = self.method else { return Ok(()) };
+        let Some(velocity_decay) = self.method.velocity_decay() else { return Ok(()) };
         // A prediction needs neither loss nor noise.
         self.prepare_steps(self.method, Measurement { loss: 0.0, noise: 0.0 });
         let elements = tensors.iter().map(Tensor::len).sum();
@@ -322,7 +387,7 @@ impl Optimizer {
             let ordered = Ordered::new(tensors);
             let walk =
                 Walk { steps: &self.group_steps, first: 0, entries: &mut self.entries, tensors: ordered.tensors };
-            self.crew.run(elements, |parallel| walk.predict(koala_m.velocity_decay, parallel))?
+            self.crew.run(elements, |parallel| walk.predict(velocity_decay, parallel))?
         };
         self.method.predict(distance, parameters);
         self.predicted = true;
@@ -344,7 +409,8 @@ impl Optimizer {
         if loss.second_moment < 0.0 {
             at_least_zero("second moment of the loss", loss.second_moment)?;
         }
-        if matches!(self.method, Method::KoalaM(_)) && !self.predicted {
+        let predicts = self.method.velocity_decay().is_some();
+        if predicts && !self.predicted {
             return Err(Error::NotPredicted);
         }
         self.find(tensors, false)?;
@@ -356,7 +422,7 @@ impl Optimizer {
         // A loss of NaN keeps every tensor as it is.
         let measurement = Measurement { loss: if finite { loss.mean } else { f64::NAN }, noise };
         let mut method = self.method;
-        if !matches!(method, Method::KoalaM(_)) {
+        if !predicts {
             method.predict(0.0, 0);
         }
 
@@ -397,9 +463,9 @@ impl Optimizer {
     fn prepare_steps(&mut self, method: Method, measurement: Measurement) {
         let (backend, policy, scaling, norms) = (self.backend, self.policy, self.scaling, self.keep_details);
         self.group_steps.clear();
-        self.group_steps.extend(self.groups.iter().map(|&settings| Step {
+        self.group_steps.extend(self.groups.iter().map(|&Group { settings, method: own }| Step {
             backend,
-            method,
+            method: if own.is_shared() { method } else { own },
             settings,
             policy,
             measurement,

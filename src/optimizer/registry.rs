@@ -1,10 +1,19 @@
 //! What an optimizer knows of its tensors: their names, groups, shapes and states.
 
+use crate::methods::Method;
 use crate::optimizer::state::TensorState;
+use crate::types::settings::Settings;
 
 /// A group of tensors with the same settings; made by [`Optimizer::add_group`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupId(pub(crate) usize);
+
+/// The settings of a group, and the numbers of its method.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Group {
+    pub(crate) settings: Settings,
+    pub(crate) method: Method,
+}
 
 #[derive(Debug)]
 pub(crate) struct Entry {

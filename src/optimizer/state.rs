@@ -73,7 +73,7 @@ impl TensorState {
     /// assert!(matches!(TensorState::new::<f32>(usize::MAX, StateType::Same), Err(Error::Memory { .. })));
     /// ```
     pub fn new<P: Element>(length: usize, state: StateType) -> Result<Self, Error> {
-        Self::of_method::<P>(&Method::KoalaPlusPlus, length, state)
+        Self::of_method::<P>(&Method::default(), length, state)
     }
 
     /// What that method keeps of a tensor, before the first step: [`Method::state_vectors`].

@@ -192,7 +192,7 @@ impl<'a> Tensor<'a> {
     /// Pass 2.
     pub(crate) fn apply(&mut self, state: &mut TensorState, step: &Step, parallel: bool) {
         let manner = Manner { parallel, exchange: matches!(self.given.gradient, Source::Exchanged(_)) };
-        let exchanges = self.given.with_buffers(state, ApplyPlan { step, manner, plan: &self.plan });
+        let exchanges = self.given.with_buffers(state, ApplyPlan { backend: step.backend, manner, plan: &self.plan });
         if let Source::Exchanged(gradient) = &mut self.given.gradient
             && exchanges
         {

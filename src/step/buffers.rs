@@ -49,10 +49,19 @@ pub struct Buffers<'a, P, S> {
 }
 
 impl<P: Element, S: Element> Buffers<'_, P, S> {
-    #[inline(always)]
     pub(crate) fn validate(&self, method: &Method) -> Result<(), Error> {
+        self.validate_lengths(method.state_lengths(self.parameters.len()))
+    }
+
+    /// For the state of a filter, which has both vectors.
+    #[inline(always)]
+    pub(crate) fn validate_filter(&self) -> Result<(), Error> {
+        self.validate_lengths([self.parameters.len(); 2])
+    }
+
+    #[inline(always)]
+    fn validate_lengths(&self, [h, v]: [usize; 2]) -> Result<(), Error> {
         let length = self.parameters.len();
-        let [h, v] = method.state_lengths(length);
         check_lengths([
             ("gradient", self.gradient.len(), length),
             ("state v", self.v.len(), v),
@@ -62,20 +71,21 @@ impl<P: Element, S: Element> Buffers<'_, P, S> {
     }
 }
 
-/// Calls a macro with every pair of types that there may be, parameters first.
+/// Calls a macro with every pair of types that there may be, parameters first, and which [way](crate::step::whole) its steps
+/// take: to compile the loops of a rare pair takes as long as to compile those of a frequent one.
 macro_rules! pairs_of_types {
     ($callback:ident) => {
         $callback! {
-            F32: f32, f32;
-            F32Bf16: f32, bf16;
-            F64: f64, f64;
-            F64F32: f64, f32;
-            F64Bf16: f64, bf16;
-            Bf16: bf16, bf16;
-            Bf16F32: bf16, f32;
-            F16: f16, f16;
-            F16F32: f16, f32;
-            F16Bf16: f16, bf16;
+            F32: f32, f32, compiled;
+            F32Bf16: f32, bf16, compiled;
+            F64: f64, f64, compiled;
+            F64F32: f64, f32, staged;
+            F64Bf16: f64, bf16, staged;
+            Bf16: bf16, bf16, compiled;
+            Bf16F32: bf16, f32, staged;
+            F16: f16, f16, compiled;
+            F16F32: f16, f32, staged;
+            F16Bf16: f16, bf16, staged;
         }
     };
 }
@@ -88,7 +98,7 @@ pub(crate) const fn check_pair(parameters: ElementType, state: ElementType) {
 }
 
 macro_rules! any_buffers {
-    ($($variant:ident: $parameters:ty, $state:ty;)*) => {
+    ($($variant:ident: $parameters:ty, $state:ty, $way:ident;)*) => {
         /// The buffers of one tensor, of whatever types: each pair of types that there may be, parameters first.
         ///
         /// ```
@@ -157,7 +167,7 @@ macro_rules! any_buffers {
             #[inline(always)]
             pub(crate) fn with<T: Task>(self, scalars: &mut Scalars, task: T) -> T::Output {
                 match self {
-                    $(AnyBuffers::$variant(buffers) => task.run(buffers, scalars),)*
+                    $(AnyBuffers::$variant(buffers) => task.$way(buffers, scalars),)*
                 }
             }
 
@@ -177,7 +187,18 @@ pairs_of_types!(any_buffers);
 /// Something to do with a tensor's buffers, whatever their types.
 pub(crate) trait Task {
     type Output;
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
+
+    /// For types whose loops are compiled.
+    #[inline(always)]
+    fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output
+    where
+        Self: Sized,
+    {
+        self.staged(buffers, scalars)
+    }
+
+    /// For types whose blocks are staged in the arithmetic type, and for what is staged in every type.
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output;
 }
 
 /// Something to find out about a tensor's buffers, whatever their types.

@@ -1,9 +1,9 @@
 //! Pass 1 of every method: what of a tensor it reads, the dots that it finds, and the norms for the report.
 
 use crate::dispatch::Backend;
-use crate::methods::Method;
 use crate::methods::plan::{Dots, Norms, Scalars};
 use crate::passes::dots::squares;
+use crate::passes::staging::Scaled;
 use crate::passes::{dots, staging};
 use crate::simd::operand::Operand;
 use crate::step::buffers::Buffers;
@@ -24,7 +24,7 @@ pub(crate) fn filter_input<'a, P: Element, S: Element>(
     dots::Input { gradient: buffers.gradient, parameters, h, v }
 }
 
-/// Pass 1 with the gradient as it is.
+/// Pass 1 with the gradient as it is, compiled for these types.
 #[inline(always)]
 pub(crate) fn measure<P: Operand, S: Element>(
     backend: Backend,
@@ -58,30 +58,44 @@ fn is_long(c: f64, weight_decay: f64, t: f64) -> bool {
     roughly || c.sqrt() > 1.001 * weight_decay * t.sqrt() + 2.0 * SKIP_GRADIENT_NORM
 }
 
-/// Pass 1 where it is not KOALA++'s with the gradient as it is.
-pub(crate) fn other_dots<P: Operand, S: Element>(
+/// Pass 1 of any method, with the gradient as it is scaled. Only dots with h and v need to be staged where it is not.
+pub(crate) fn staged_dots<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Dots {
     let (backend, input) = (step.backend, input(step, buffers, scalars));
-    let weight_decay = P::Arithmetic::rounded(step.settings.weight_decay);
-    match step.scaled() {
-        Some(scaled) => {
-            let ([a, b, c, t], squared) = staging::dots(backend, parallel, weight_decay, &scaled.cast(), &input);
-            Dots { a, b, c, t, gradient_squared: Some(squared) }
-        }
-        None if step.method.measures() => measure(backend, parallel, step.settings.weight_decay, &input),
-        None => {
-            let squared = squares(backend, parallel, buffers.gradient);
-            let [a, b, c, t] = match input.parameters.is_empty() {
-                true => [0.0, 0.0, squared, 0.0],
-                false => dots::dots(backend, parallel, weight_decay, &input),
-            };
-            Dots { a, b, c, t, gradient_squared: Some(squared) }
-        }
+    let weight_decay = step.settings.weight_decay;
+    if let Some(scaled) = step.scaled() {
+        return staged_measure(backend, parallel, weight_decay, scaled, &input);
     }
+    if !input.h.is_empty() {
+        return staged_measure(backend, parallel, weight_decay, Scaled::default(), &input);
+    }
+    let input = dots::Input::<P, P> { gradient: input.gradient, parameters: input.parameters, h: &[], v: &[] };
+    if step.method.measures() {
+        return measure(backend, parallel, weight_decay, &input);
+    }
+    let squared = squares(backend, parallel, buffers.gradient);
+    let [a, b, c, t] = match input.parameters.is_empty() {
+        true => [0.0, 0.0, squared, 0.0],
+        false => dots::dots(backend, parallel, P::Arithmetic::rounded(weight_decay), &input),
+    };
+    Dots { a, b, c, t, gradient_squared: Some(squared) }
+}
+
+/// Pass 1 block by block in the arithmetic type, with the gradient scaled.
+pub(crate) fn staged_measure<P: Operand, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    weight_decay: f64,
+    scaled: Scaled<f64>,
+    input: &dots::Input<'_, P, S>,
+) -> Dots {
+    let weight_decay = P::Arithmetic::rounded(weight_decay);
+    let ([a, b, c, t], squared) = staging::dots(backend, parallel, weight_decay, &scaled.cast(), input);
+    Dots { a, b, c, t, gradient_squared: Some(squared) }
 }
 
 /// What is decided by: a method whose rate does not depend on H·H and θ·θ only looks at the gradient, whatever else was
@@ -101,7 +115,7 @@ fn input<'a, P: Operand, S: Element>(
     buffers: &'a Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> dots::Input<'a, P, S> {
-    let filters = step.method == Method::KoalaPlusPlus && scalars.steps > 0;
+    let filters = step.method.filters() && scalars.steps > 0;
     dots::Input {
         gradient: buffers.gradient,
         parameters: if reads_parameters::<P>(step) { buffers.parameters } else { &[] },
@@ -112,7 +126,7 @@ fn input<'a, P: Operand, S: Element>(
 
 /// Whether pass 1 forms H = g + wd·θ: for the step, or for the report of a method that does so only in pass 2.
 fn reads_parameters<P: Operand>(step: &Step) -> bool {
-    let forms = step.method.measures() || (step.norms && matches!(step.method, Method::Sgd(_)));
+    let forms = step.method.measures() || (step.norms && step.method.couples());
     forms && decays::<P>(step.settings.weight_decay)
 }
 

@@ -9,8 +9,9 @@ pub mod trouble;
 pub mod whole;
 
 use crate::dispatch::Backend;
-use crate::methods::Method;
-use crate::methods::plan::Measurement;
+use crate::methods::plan::{Dots, Measurement, Scalars};
+use crate::methods::rule::{Planned, Rules};
+use crate::methods::{Compiled, Method};
 use crate::passes::staging::Scaled;
 use crate::types::error::Error;
 use crate::types::settings::{OnNonFinite, Policy, Scaling, Settings, at_least_zero};
@@ -44,7 +45,7 @@ impl Step {
     pub fn new(measurement: Measurement) -> Self {
         Step {
             backend: Backend::detect(),
-            method: Method::KoalaPlusPlus,
+            method: Method::default(),
             settings: Settings::default(),
             policy: Policy::default(),
             measurement,
@@ -59,19 +60,34 @@ impl Step {
         self.validate_numbers()
     }
 
-    /// All that there is to validate of a plain step.
+    /// All that there is to validate of a step that goes the compiled way.
     #[inline(always)]
-    pub(crate) fn validate_numbers(&self) -> Result<(), Error> {
+    pub(crate) fn validate_compiled(&self, method: &Compiled) -> Result<(), Error> {
+        method.validate()?;
+        self.validate_numbers()
+    }
+
+    #[inline(always)]
+    fn validate_numbers(&self) -> Result<(), Error> {
         self.settings.validate()?;
         // A noise of NaN or infinity is for the policy to judge.
         if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
     }
 
-    /// Whether this is KOALA++, with the gradient as it is.
+    /// The method's numbers, if the step goes the [compiled](whole) way: its method is the one whose passes are compiled, the
+    /// gradient is as it is, and the tensor is not frozen.
     #[inline(always)]
-    pub(crate) fn is_plain(&self) -> bool {
+    pub(crate) fn compiled(&self) -> Option<&Compiled> {
         let Scaling { factor, limit } = self.scaling;
-        matches!(self.method, Method::KoalaPlusPlus) && factor == 1.0 && limit == f64::INFINITY
+        let is_plain = factor == 1.0 && limit == f64::INFINITY && !self.settings.frozen;
+        self.method.compiled().filter(|_| is_plain)
+    }
+
+    /// What a plan is made from.
+    #[inline(always)]
+    pub(crate) fn planned(&self, dots: Dots, scalars: Scalars) -> Planned<'_> {
+        let Step { settings, policy, measurement, .. } = self;
+        Planned { settings, on_breakdown: policy.breakdown, measurement: *measurement, dots, scalars }
     }
 
     /// Whether there is something to find out about the gradient before it is used. A limit would hide what is infinite.

@@ -5,7 +5,7 @@ use crate::methods::plan::{Plan, Trouble};
 use crate::passes::staging::part;
 use crate::simd::operand::Operand;
 use crate::step::buffers::Buffers;
-use crate::step::whole::other_pass_2;
+use crate::step::whole::staged_update;
 use crate::types::contract::BLOCK;
 use crate::types::element::Element;
 
@@ -13,7 +13,11 @@ use crate::types::element::Element;
 /// parameter is not finite before it, that stays the caller's.
 #[cold]
 #[inline(never)]
-pub(crate) fn overflow<P: Operand, S: Element>(backend: Backend, plan: &Plan, buffers: &Buffers<'_, P, S>) -> Option<Trouble> {
+pub(crate) fn overflow<P: Operand, S: Element>(
+    backend: Backend,
+    plan: &Plan,
+    buffers: &Buffers<'_, P, S>,
+) -> Option<Trouble> {
     let (mut of_parameters, mut of_v, mut of_h) = ([P::zeroed(); BLOCK], [S::zeroed(); BLOCK], [S::zeroed(); BLOCK]);
     let length = buffers.parameters.len();
     for start in (0..length).step_by(BLOCK) {
@@ -24,7 +28,7 @@ pub(crate) fn overflow<P: Operand, S: Element>(backend: Backend, plan: &Plan, bu
         let h = copied(part(buffers.h, &range), &mut of_h);
         let gradient = &buffers.gradient[range];
         let block = Buffers { parameters: &mut *parameters, gradient, v: &mut *v, h: &mut *h, copy: None };
-        other_pass_2(backend, false, plan, block);
+        staged_update(backend, false, plan, block);
         for place in (0..old.len()).filter(|place| old[*place].to_f64().is_finite()) {
             let state = [v.get(place), h.get(place)].into_iter().flatten().map(|new| new.to_f64());
             let named = state.map(|new| ("an element of the new state", new));

@@ -1,14 +1,13 @@
 //! What is done with a tensor's buffers once their types are known: each a [`Task`], which an optimizer's tensors and those
 //! of lists are given alike.
 
-use crate::methods::Method;
+use crate::dispatch::Backend;
 use crate::methods::plan::{Plan, Scalars, TensorReport};
 use crate::passes::update::HalfCopy;
 use crate::simd::operand::Operand;
 use crate::step::buffers::{Buffers, Task};
 use crate::step::clipping::Products;
 use crate::step::trouble::error_of;
-use crate::step::whole::step_with_report;
 use crate::step::{Manner, Step, measure, whole};
 use crate::types::error::{Error, check_lengths};
 
@@ -23,9 +22,14 @@ impl Task for WholeStep<'_> {
     type Output = Result<bool, Error>;
 
     #[inline(always)]
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+    fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         let WholeStep { step, exchange, report } = self;
         whole_step(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
+    }
+
+    #[inline(always)]
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        whole::staged_step(self.step, false, buffers, scalars, self.report).map(|()| false)
     }
 }
 
@@ -38,7 +42,7 @@ fn whole_step<P: Operand, S: Operand>(
     scalars: &mut Scalars,
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
-    step_with_report(step, manner, buffers, scalars, report)
+    whole::compiled_step(step, manner, buffers, scalars, report)
 }
 
 /// Pass 1 and the recursion: nothing is written but the plan.
@@ -52,15 +56,20 @@ impl Task for PlanTensor<'_> {
     type Output = Option<Error>;
 
     #[inline(always)]
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
-        whole::plan_tensor(self.step, self.parallel, &buffers, scalars, self.plan);
+    fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        whole::compiled_plan(self.step, self.parallel, &buffers, scalars, self.plan);
+        error_of(self.step.policy, self.plan, &buffers)
+    }
+
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+        whole::staged_plan(self.step, self.parallel, &buffers, scalars, self.plan);
         error_of(self.step.policy, self.plan, &buffers)
     }
 }
 
 /// Pass 2. The output says whether the gradient has to take the place of h, if that was offered.
 pub(crate) struct ApplyPlan<'a> {
-    pub step: &'a Step,
+    pub backend: Backend,
     pub manner: Manner,
     pub plan: &'a Plan,
 }
@@ -69,9 +78,13 @@ impl Task for ApplyPlan<'_> {
     type Output = bool;
 
     #[inline(always)]
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
-        let ApplyPlan { step, manner, plan } = self;
-        whole::apply_plan(step.backend, manner, plan, buffers, scalars)
+    fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
+        whole::compiled_apply(self.backend, self.manner, self.plan, buffers, scalars)
+    }
+
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
+        whole::staged_apply(self.backend, self.manner.parallel, self.plan, buffers, scalars);
+        false
     }
 }
 
@@ -84,7 +97,7 @@ pub(crate) struct TakeProducts<'a> {
 impl Task for TakeProducts<'_> {
     type Output = Products;
 
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Products {
         measure::products(self.step, self.parallel, &buffers, scalars)
     }
 }
@@ -101,7 +114,7 @@ pub(crate) struct PlanClipped<'a> {
 impl Task for PlanClipped<'_> {
     type Output = Option<Error>;
 
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         let PlanClipped { step, parallel, products, clip, plan } = self;
         *plan = whole::plan_of_products(step, parallel, products, clip, &buffers, scalars);
         error_of(step.policy, plan, &buffers)
@@ -116,7 +129,7 @@ pub(crate) struct Predict<'a> {
 impl Task for Predict<'_> {
     type Output = Result<f64, Error>;
 
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> Self::Output {
         let step = self.step;
         step.validate()?;
         let length = buffers.parameters.len();
@@ -126,9 +139,9 @@ impl Task for Predict<'_> {
             ("state h", buffers.h.len(), h),
             ("half-precision copy", buffers.copy.as_ref().map_or(length, HalfCopy::len), length),
         ])?;
-        match step.method {
-            Method::KoalaM(koala_m) if !step.settings.frozen => {
-                Ok(whole::predict(step.backend, false, koala_m.velocity_decay, buffers))
+        match step.method.velocity_decay() {
+            Some(velocity_decay) if !step.settings.frozen => {
+                Ok(whole::predict(step.backend, false, velocity_decay, buffers))
             }
             _ => Ok(0.0),
         }
@@ -145,7 +158,7 @@ pub(crate) struct PredictTensor<'a> {
 impl Task for PredictTensor<'_> {
     type Output = f64;
 
-    fn run<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> f64 {
+    fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> f64 {
         whole::predict(self.step.backend, self.parallel, self.velocity_decay, buffers)
     }
 }

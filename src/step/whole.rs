@@ -1,66 +1,55 @@
-//! What a step does with one tensor: pass 1 finds the dots, the method decides, pass 2 writes. For every method and every
-//! way to scale gradients; KOALA++ with the gradient as it is, which nearly every step is, goes the shortest way.
+//! What a step does with one tensor: pass 1 finds the dots, the method decides, pass 2 writes.
+//!
+//! There are two ways. The *staged* one serves every method, every way to scale gradients and every pair of types: it
+//! brings block after block into the first cache in the arithmetic type. The *compiled* one is for KOALA++ with the
+//! gradient as it is, which nearly every step is: its loops are compiled for the pair of types. Both give the same bits.
 
 use crate::dispatch::Backend;
-use crate::methods;
 use crate::methods::plan::{Dots, Outcome, Plan, Scalars, TensorReport, kept};
 use crate::methods::reach::Room;
-use crate::methods::{Method, Predict, Update, koala_plus_plus, plan};
+use crate::methods::rule::Reaching;
+use crate::methods::{self, Compiled, CompiledPass, Predict};
+use crate::passes::staging;
 use crate::passes::staging::{Scaled, Staged};
-use crate::passes::update::{Pass, update};
-use crate::passes::{staging, update};
-use crate::simd::operand::{Operand, Real};
-use crate::step::{Manner, Step};
-use crate::step::overflow::overflow;
-use crate::step::trouble::error_of;
+use crate::passes::update::{self, update};
+use crate::simd::operand::Operand;
 use crate::step::buffers::Buffers;
 use crate::step::clipping::Products;
-use crate::step::measure::{decisive, filter_input, measure, norms, other_dots, parameters_squared};
+use crate::step::measure::{decisive, filter_input, measure, norms, parameters_squared, staged_dots};
+use crate::step::overflow::overflow;
+use crate::step::trouble::error_of;
+use crate::step::{Manner, Step};
 use crate::types::element::Element;
 use crate::types::error::Error;
 
-/// A whole step. The result says whether the gradient has to take the place of h. The report is written where it is to
-/// be: to copy it takes as long as a good part of a small step.
+/// A whole step, by passes that are compiled for these types. The result says whether the gradient has to take the place
+/// of h. The report is written where it is to be: to copy it takes as long as a good part of a small step.
 #[inline(always)]
-pub(crate) fn step_with_report<P: Operand, S: Element>(
+pub(crate) fn compiled_step<P: Operand, S: Element>(
     step: &Step,
     manner: Manner,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
-    if step.settings.frozen || !step.is_plain() {
-        return other_step(step, manner, buffers, scalars, report);
-    }
-    step.validate_numbers()?;
-    buffers.validate(&Method::KoalaPlusPlus)?;
-    match usual_plan(step, manner.parallel, &buffers, scalars) {
+    let Some(method) = step.compiled() else {
+        staged_step(step, manner.parallel, buffers, scalars, report)?;
+        return Ok(false);
+    };
+    step.validate_compiled(method)?;
+    buffers.validate_filter()?;
+    match usual_plan(step, method, manner.parallel, &buffers, scalars) {
         Ok(plan) => {
             *report = plan.report;
-            Ok(apply_plan(step.backend, manner, &plan, buffers, scalars))
+            Ok(compiled_apply(step.backend, manner, &plan, buffers, scalars))
         }
-        Err(dots) => finish(step, manner, dots, buffers, scalars, report),
+        Err(dots) => compiled_finish(step, manner, dots, buffers, scalars, report),
     }
-}
-
-#[inline(never)]
-fn other_step<P: Operand, S: Element>(
-    step: &Step,
-    manner: Manner,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<bool, Error> {
-    step.validate()?;
-    buffers.validate(&step.method)?;
-    let mut plan = Plan::default();
-    plan_tensor(step, manner.parallel, &buffers, scalars, &mut plan);
-    carry_out(step, manner, &plan, buffers, scalars, report)
 }
 
 /// The rest of a step of KOALA++ after pass 1, whatever it is.
 #[cold]
-fn finish<P: Operand, S: Element>(
+fn compiled_finish<P: Operand, S: Element>(
     step: &Step,
     manner: Manner,
     dots: Dots,
@@ -69,30 +58,71 @@ fn finish<P: Operand, S: Element>(
     report: &mut TensorReport,
 ) -> Result<bool, Error> {
     let plan = decide(step, manner.parallel, None, [dots; 2], &buffers, scalars);
-    carry_out(step, manner, &plan, buffers, scalars, report)
+    error_of(step.policy, &plan, &buffers).map_or(Ok(()), Err)?;
+    *report = plan.report;
+    Ok(compiled_apply(step.backend, manner, &plan, buffers, scalars))
 }
 
-fn carry_out<P: Operand, S: Element>(
+/// A whole step of any method, block by block in the arithmetic type.
+#[inline(never)]
+pub(crate) fn staged_step<P: Operand, S: Element>(
     step: &Step,
-    manner: Manner,
-    plan: &Plan,
+    parallel: bool,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
     report: &mut TensorReport,
-) -> Result<bool, Error> {
-    match error_of(step.policy, plan, &buffers) {
-        Some(error) => Err(error),
-        None => {
-            *report = plan.report;
-            Ok(apply_plan(step.backend, manner, plan, buffers, scalars))
-        }
-    }
+) -> Result<(), Error> {
+    step.validate()?;
+    buffers.validate(&step.method)?;
+    let mut plan = Plan::default();
+    staged_plan(step, parallel, &buffers, scalars, &mut plan);
+    error_of(step.policy, &plan, &buffers).map_or(Ok(()), Err)?;
+    *report = plan.report;
+    staged_apply(step.backend, parallel, &plan, buffers, scalars);
+    Ok(())
 }
 
 /// Pass 1 and the decision, which is written where it is to be: it is large for a result. The lengths and the settings
 /// are known to be good.
 #[inline(always)]
-pub(crate) fn plan_tensor<P: Operand, S: Element>(
+pub(crate) fn compiled_plan<P: Operand, S: Element>(
+    step: &Step,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+    plan: &mut Plan,
+) {
+    let Some(method) = step.compiled() else {
+        staged_plan(step, parallel, buffers, scalars, plan);
+        return;
+    };
+    *plan = match usual_plan(step, method, parallel, buffers, scalars) {
+        Ok(usual) => usual,
+        Err(dots) => decide(step, parallel, None, [dots; 2], buffers, scalars),
+    };
+}
+
+/// Pass 1 of KOALA++ and the plan of nearly every step; the dots where there is more to decide.
+#[inline(always)]
+fn usual_plan<P: Operand, S: Element>(
+    step: &Step,
+    method: &Compiled,
+    parallel: bool,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Result<Plan, Dots> {
+    let weight_decay = step.settings.weight_decay;
+    let dots = measure(step.backend, parallel, weight_decay, &filter_input(weight_decay, buffers, scalars));
+    let room = Room::of::<P, S>();
+    match method.usual::<P::Arithmetic>(&step.planned(dots, *scalars), room) {
+        Some(plan) if !step.norms => Ok(plan),
+        _ => Err(dots),
+    }
+}
+
+/// Pass 1 and the decision for any method and any way to scale the gradient.
+#[inline(never)]
+pub(crate) fn staged_plan<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
     buffers: &Buffers<'_, P, S>,
@@ -103,44 +133,10 @@ pub(crate) fn plan_tensor<P: Operand, S: Element>(
         *plan = kept(Outcome::Frozen, None);
         return;
     }
-    if !step.is_plain() {
-        *plan = other_plan(step, parallel, buffers, scalars);
-        return;
-    }
-    *plan = match usual_plan(step, parallel, buffers, scalars) {
-        Ok(usual) => usual,
-        Err(dots) => decide(step, parallel, None, [dots; 2], buffers, scalars),
-    };
-}
-
-/// Pass 1 of KOALA++ and the plan of nearly every step; the dots where there is more to decide.
-#[inline(always)]
-fn usual_plan<P: Operand, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Result<Plan, Dots> {
-    let weight_decay = step.settings.weight_decay;
-    let dots = measure(step.backend, parallel, weight_decay, &filter_input(weight_decay, buffers, scalars));
-    let room = Room::of::<P, S>();
-    match plan::usual::<P::Arithmetic>(&step.settings, step.measurement, dots, *scalars, room) {
-        Some(plan) if !step.norms => Ok(plan),
-        _ => Err(dots),
-    }
-}
-
-#[inline(never)]
-fn other_plan<P: Operand, S: Element>(
-    step: &Step,
-    parallel: bool,
-    buffers: &Buffers<'_, P, S>,
-    scalars: &Scalars,
-) -> Plan {
     let looks = step.looks();
-    let found = if looks || step.norms { other_dots(step, parallel, buffers, scalars) } else { Dots::default() };
+    let found = if looks || step.norms { staged_dots(step, parallel, buffers, scalars) } else { Dots::default() };
     let dots = if looks { decisive(step, found) } else { Dots::default() };
-    decide(step, parallel, step.scaled(), [dots, found], buffers, scalars)
+    *plan = decide(step, parallel, step.scaled(), [dots, found], buffers, scalars);
 }
 
 /// The decision, once that norm is known.
@@ -179,11 +175,9 @@ fn decide<P: Operand, S: Element>(
     buffers: &Buffers<'_, P, S>,
     scalars: &Scalars,
 ) -> Plan {
-    let mut plan = Plan { scaled, ..methods::decide::<P::Arithmetic>(step, dots, *scalars) };
+    let mut plan = Plan { scaled, ..step.method.plan::<P::Arithmetic>(step.planned(dots, *scalars)) };
     if plan.report.outcome.is_step() && step.looks() {
-        let squared = (S::TYPE.is_far_below(P::TYPE) && plan.update.takes_parameters())
-            .then(|| parameters_squared(step, parallel, buffers, found));
-        let reach = methods::reach(step, S::TYPE, dots, squared, *scalars, &plan.update);
+        let reach = methods::reach(plan.update, reaching(step, parallel, [dots, found], &plan, buffers, scalars));
         let overflow = if reach.is_within(Room::of::<P, S>()) { None } else { overflow(step.backend, &plan, buffers) };
         plan = overflow.map_or(plan, |trouble| kept(Outcome::NonFinite, Some(trouble)));
     }
@@ -193,58 +187,84 @@ fn decide<P: Operand, S: Element>(
     plan
 }
 
-/// Pass 2. The lengths are known to be good. The result says whether the gradient has to take the place of h, if that was
-/// offered.
+/// What is known about how far a plan may take the elements.
+fn reaching<P: Operand, S: Element>(
+    step: &Step,
+    parallel: bool,
+    [dots, found]: [Dots; 2],
+    plan: &Plan,
+    buffers: &Buffers<'_, P, S>,
+    scalars: &Scalars,
+) -> Reaching {
+    let weight_decay = step.settings.weight_decay;
+    let might_not_hold = S::TYPE.is_far_below(P::TYPE) && methods::takes_parameters(plan.update);
+    Reaching {
+        state: S::TYPE,
+        dots,
+        // ‖g‖ ≤ ‖H‖ + wd·‖θ‖, where g·g was not taken.
+        gradient_squared: dots.gradient_squared.unwrap_or(2.0 * (dots.c + (weight_decay * weight_decay) * dots.t)),
+        parameters_squared: might_not_hold.then(|| parameters_squared(step, parallel, buffers, found)),
+        before: *scalars,
+    }
+}
+
+/// Pass 2, compiled for these types where it can be. The lengths are known to be good. The result says whether the gradient
+/// has to take the place of h, if that was offered.
 #[inline(always)]
-pub(crate) fn apply_plan<P: Operand, S: Element>(
+pub(crate) fn compiled_apply<P: Operand, S: Element>(
     backend: Backend,
     manner: Manner,
     plan: &Plan,
     buffers: Buffers<'_, P, S>,
     scalars: &mut Scalars,
 ) -> bool {
-    if !plan.report.outcome.is_step() {
-        return false;
-    }
-    let (Update::KoalaPlusPlus(coefficients), None) = (plan.update, plan.scaled) else {
-        other_pass_2(backend, manner.parallel, plan, buffers);
-        *scalars = plan.scalars;
+    let goes = plan.report.outcome.is_step() && plan.scaled.is_none();
+    let pass = CompiledPass::<P::Arithmetic>::of(plan.update, manner.exchange && P::TYPE == S::TYPE);
+    let Some(pass) = pass.filter(|_| goes) else {
+        staged_apply(backend, manner.parallel, plan, buffers, scalars);
         return false;
     };
-    let exchange = manner.exchange && P::TYPE == S::TYPE && coefficients.weight_decay == 0.0;
-    let coefficients = coefficients.map(P::Arithmetic::rounded);
     let Buffers { parameters, gradient, v, h, copy } = buffers;
     let mut input = update::Input { gradient, parameters, h, v };
-    update(backend, manner.parallel, &koala_plus_plus::Update::new(coefficients, exchange), &mut input, copy);
+    update(backend, manner.parallel, &pass, &mut input, copy);
     *scalars = plan.scalars;
-    exchange
+    pass.exchanges()
 }
 
-/// Pass 2 in the arithmetic type, whatever the types are: one of its own for every type would be long to compile.
+/// Pass 2 of any method, in the arithmetic type. The lengths are known to be good.
 #[inline(never)]
-pub(crate) fn other_pass_2<P: Operand, S: Element>(backend: Backend, parallel: bool, plan: &Plan, buffers: Buffers<'_, P, S>) {
+pub(crate) fn staged_apply<P: Operand, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    plan: &Plan,
+    buffers: Buffers<'_, P, S>,
+    scalars: &mut Scalars,
+) {
+    if plan.report.outcome.is_step() {
+        staged_update(backend, parallel, plan, buffers);
+        *scalars = plan.scalars;
+    }
+}
+
+/// The elements of pass 2 in the arithmetic type. A pass of its own for every type would take long to compile.
+#[inline(never)]
+pub(crate) fn staged_update<P: Operand, S: Element>(
+    backend: Backend,
+    parallel: bool,
+    plan: &Plan,
+    buffers: Buffers<'_, P, S>,
+) {
     let Buffers { parameters, gradient, v, h, copy } = buffers;
     let mut input = update::Input { gradient, parameters, h, v };
     let scaled = plan.scaled.map(|scaled| scaled.cast());
-    with_pass::<P::Arithmetic>(plan.update, |pass| {
-        update(backend, parallel, &Staged { pass, scaled }, &mut input, copy);
+    let mut copy = copy;
+    methods::with_pass::<P::Arithmetic>(plan.update, &mut |pass| {
+        update(backend, parallel, &Staged { pass, scaled }, &mut input, copy.take());
     });
 }
 
-/// Calls `work` with the pass 2 of a plan.
-fn with_pass<F: Real>(planned: Update, work: impl FnOnce(&dyn Pass<F, F>)) {
-    match planned {
-        Update::KoalaPlusPlus(coefficients) => {
-            work(&koala_plus_plus::Update::new(coefficients.map(F::rounded), false));
-        }
-        Update::Descend(descend) => work(&descend),
-        Update::Momentum(momentum) => work(&momentum),
-        Update::KoalaM(correct) => work(&correct),
-        Update::AdamW(average) => work(&average),
-    }
-}
-
-/// KOALA-M's prediction of one tensor: Σ‖m − θ‖² before it. Where that is not finite, nothing is written.
+/// The prediction of one tensor, whose parameters move by their velocities: Σ‖m − θ‖² before it, with m the running average.
+/// Where that is not finite, nothing is written.
 pub(crate) fn predict<P: Operand, S: Element>(
     backend: Backend,
     parallel: bool,

@@ -59,7 +59,7 @@ pub enum Error {
         /// The name.
         tensor: String,
     },
-    /// The group is another optimizer's.
+    /// The optimizer has no group of that number. Another optimizer's group is not recognized where the number fits.
     UnknownGroup {
         /// Its number.
         group: usize,
@@ -73,6 +73,13 @@ pub enum Error {
         /// Its value.
         value: f64,
         /// The range.
+        expected: &'static str,
+    },
+    /// A group's method is not one that it can have.
+    Method {
+        /// The method that came, or what it has.
+        found: &'static str,
+        /// The optimizer's method, or what is needed.
         expected: &'static str,
     },
     /// A loss was to be made from no samples.
@@ -232,6 +239,7 @@ impl std::fmt::Display for Error {
                 write!(f, "group {group} is not of this optimizer, which has {groups} groups")
             }
             Error::Setting { setting, value, expected } => write!(f, "the {setting} is {value}, expected {expected}"),
+            Error::Method { found, expected } => write!(f, "the group's method is {found}, expected {expected}"),
             Error::NoSamples => f.write_str("a loss cannot be made from no samples"),
             Error::NonFiniteLoss { mean, second_moment } => {
                 write!(f, "the loss is not finite: mean {mean}, second moment {second_moment}")

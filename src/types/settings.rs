@@ -3,18 +3,7 @@
 use crate::types::contract::LEAST_FACTOR;
 use crate::types::error::Error;
 
-/// Which covariance of the least Frobenius norm is reconstructed from v: paper section 3.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "checkpoint", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
-pub enum Variant {
-    /// The symmetric one, the paper's default: P̂ = (hᵀv + vᵀh)/x − (h·v)·hᵀh/x².
-    #[default]
-    Symmetric,
-    /// The one without that constraint: P̂ = hᵀv/x.
-    Vanilla,
-}
-
-/// The settings of a group of tensors. Copy, change, and hand over; a step may use other ones than the step before.
+/// The settings of a group of tensors, whatever the method. Copy, change, and hand over; a step may use other ones than the step before.
 ///
 /// ```
 /// use koala_optim::Settings;
@@ -30,27 +19,13 @@ pub struct Settings {
     pub learning_rate: f64,
     /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ; but beside the gradient for AdamW. Default 0.
     pub weight_decay: f64,
-    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
-    /// KOALA++ reads this and the next two: what other methods have in their place is in [`Method`](crate::Method).
-    pub initial_variance: f64,
-    /// Q ≥ 0: what that variance grows by in each step. Default 0.1.
-    pub process_noise: f64,
-    /// Default [`Variant::Symmetric`].
-    pub variant: Variant,
     /// A frozen tensor is checked like any other and stays as it is. Default false.
     pub frozen: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings {
-            learning_rate: 1.0,
-            weight_decay: 0.0,
-            initial_variance: 0.1,
-            process_noise: 0.1,
-            variant: Variant::Symmetric,
-            frozen: false,
-        }
+        Settings { learning_rate: 1.0, weight_decay: 0.0, frozen: false }
     }
 }
 
@@ -61,15 +36,14 @@ impl Settings {
     /// [`Error::Setting`] names the first that is not, its value and its range.
     ///
     /// ```
-    /// let settings = koala_optim::Settings { process_noise: -1.0, ..Default::default() };
-    /// assert_eq!(settings.validate().unwrap_err().to_string(), "the process noise is -1, expected a finite number, at least 0");
+    /// let settings = koala_optim::Settings { weight_decay: -1.0, ..Default::default() };
+    /// assert_eq!(settings.validate().unwrap_err().to_string(), "the weight decay is -1, expected a finite number, at least 0");
     /// ```
     #[inline(always)]
     pub fn validate(&self) -> Result<(), Error> {
-        let Settings { learning_rate, weight_decay, initial_variance, process_noise, .. } = *self;
-        let none_negative =
-            learning_rate >= 0.0 && weight_decay >= 0.0 && initial_variance > 0.0 && process_noise >= 0.0;
-        match none_negative && all_finite([learning_rate, weight_decay, initial_variance, process_noise]) {
+        let Settings { learning_rate, weight_decay, .. } = *self;
+        let none_negative = learning_rate >= 0.0 && weight_decay >= 0.0;
+        match none_negative && all_finite([learning_rate, weight_decay]) {
             true => Ok(()),
             false => self.validate_each(),
         }
@@ -78,9 +52,7 @@ impl Settings {
     #[cold]
     fn validate_each(&self) -> Result<(), Error> {
         at_least_zero("learning rate", self.learning_rate)?;
-        at_least_zero("weight decay", self.weight_decay)?;
-        above_zero("initial variance", self.initial_variance)?;
-        at_least_zero("process noise", self.process_noise)
+        at_least_zero("weight decay", self.weight_decay)
     }
 }
 
@@ -92,15 +64,6 @@ pub(crate) fn at_least_zero(setting: &'static str, value: f64) -> Result<(), Err
 pub(crate) fn above_zero(setting: &'static str, value: f64) -> Result<(), Error> {
     let good = value.is_finite() && value > 0.0;
     if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number above 0" }) }
-}
-
-pub(crate) fn finite(setting: &'static str, value: f64) -> Result<(), Error> {
-    if value.is_finite() { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number" }) }
-}
-
-pub(crate) fn below_one(setting: &'static str, value: f64) -> Result<(), Error> {
-    let good = (0.0..1.0).contains(&value);
-    if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a number from 0 to below 1" }) }
 }
 
 /// Whether all of these are finite, with one comparison. A sum that overflows is taken for infinity, so a `false` may be

@@ -10,7 +10,7 @@ const F32: (ElementType, StateType) = (ElementType::F32, StateType::Same);
 
 fn model(tensors: Vec<Planned>, groups: usize) -> Model {
     let groups = (0..groups).map(|group| Settings { learning_rate: 1.0 / (group + 2) as f64, ..Settings::default() });
-    let plan = Plan { seed: 3, groups: groups.collect(), tensors, ..small() };
+    let plan = Plan { seed: 3, groups: groups.map(|settings| (settings, None)).collect(), tensors, ..small() };
     let mut model = Model::new(&plan, Config::default());
     model.step(0..6);
     model
@@ -278,7 +278,7 @@ fn tensors_of_the_callers() {
 /// What is another method's means nothing to this one, even where it keeps as many numbers.
 #[test]
 fn no_tensor_of_another_method_fits() {
-    let methods: Vec<Method> = METHODS.into_iter().chain([Method::KoalaPlusPlus]).collect();
+    let methods: Vec<Method> = METHODS.into_iter().chain([Method::default()]).collect();
     for found in &methods {
         for expected in &methods {
             let of = |method: &Method| Model::new(&Plan { method: *method, ..small() }, Config::default());

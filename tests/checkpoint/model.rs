@@ -2,8 +2,8 @@
 
 use koala_optim::checkpoint::Checkpoint;
 use koala_optim::{
-    Config, Element, ElementType, Error, Loss, Method, Noise, Optimizer, Policy, Report, Scaling, Settings, StateType,
-    Tensor, bf16, f16,
+    Config, Element, ElementType, Error, KoalaPlusPlus, Loss, Method, Noise, Optimizer, Policy, Report, Scaling,
+    Settings, StateType, Tensor, bf16, f16,
 };
 
 use super::common::{offset_vector, random_vector, scalar_bits};
@@ -19,7 +19,8 @@ pub struct Plan {
     pub method: Method,
     pub scaling: Scaling,
     pub clip_norm: Option<f64>,
-    pub groups: Vec<Settings>,
+    /// The settings of each group, and the numbers of its method if they are its own.
+    pub groups: Vec<(Settings, Option<Method>)>,
     pub tensors: Vec<Planned>,
 }
 
@@ -105,7 +106,11 @@ impl Model {
         let Plan { noise, policy, method, scaling, clip_norm, .. } = *plan;
         let config = Config { noise, policy, method, scaling, clip_norm, ..config };
         let mut optimizer = Optimizer::new(config).unwrap();
-        let groups: Vec<_> = plan.groups.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
+        let mut add = |(settings, own): &(Settings, Option<Method>)| match own {
+            None => optimizer.add_group(*settings).unwrap(),
+            Some(own) => optimizer.add_group_with(*settings, *own).unwrap(),
+        };
+        let groups: Vec<_> = plan.groups.iter().map(&mut add).collect();
         let mut parameters = Vec::new();
         for (place, Planned { name, length, types: (element_type, state), group }) in plan.tensors.iter().enumerate() {
             optimizer.add_tensor(name, *length, *element_type, *state, groups[*group]).unwrap();
@@ -193,15 +198,16 @@ pub fn all(optimizer: &Optimizer) -> (State, String) {
 /// A small model of all that there is: no elements, one, several; two groups; half precision beside f64.
 pub fn small() -> Plan {
     let settings = Settings { weight_decay: 0.01, learning_rate: 0.1 + 0.2, ..Settings::default() };
+    let own = KoalaPlusPlus { process_noise: 1.0 / 3.0, ..KoalaPlusPlus::default() };
     Plan {
         seed: 7,
         rough: false,
         noise: Noise::default(),
         policy: Policy::default(),
-        method: Method::KoalaPlusPlus,
+        method: Method::default(),
         scaling: Scaling::default(),
         clip_norm: None,
-        groups: vec![settings, Settings { process_noise: 1.0 / 3.0, ..Settings::default() }],
+        groups: vec![(settings, None), (Settings::default(), Some(own.into()))],
         tensors: vec![
             Planned::new("weight", 5, (ElementType::F32, StateType::Same), 0),
             Planned::new("bias", 1, (ElementType::F64, StateType::Same), 1),
@@ -214,7 +220,7 @@ pub fn small() -> Plan {
 /// A model of one parameter, whose file is as small as there are any.
 pub fn tiny(method: Method) -> Plan {
     let tensors = vec![Planned::new("w", 1, (ElementType::F32, StateType::Same), 0)];
-    Plan { method, groups: vec![Settings::default()], tensors, ..small() }
+    Plan { method, groups: vec![(Settings::default(), None)], tensors, ..small() }
 }
 
 pub fn small_model(steps: u64) -> Model {

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use koala_optim::checkpoint::{Checkpoint, Loading};
 use koala_optim::{
-    Backend, Config, ElementType, Method, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, StateType,
-    Threads, Variant,
+    AdamW, Backend, Config, ElementType, KoalaPlusPlus, Method, Noise, OnBreakdown, OnNonFinite, Policy, Scaling,
+    Settings, Sgd, StateType, Threads, Variant,
 };
 use proptest::prelude::*;
 
@@ -55,7 +55,7 @@ fn compare(plan: &Plan, cut: u64, halves: u64, [before, after]: [&Machine; 2]) -
     let forgotten = Plan { seed: plan.seed + 1, ..plan.clone() };
     let forgotten = Plan { noise: Noise::Fixed(3.0), policy: Policy::default(), ..forgotten };
     let forgotten = Plan { scaling: Scaling { factor: 7.0, limit: 0.5 }, clip_norm: Some(9.0), ..forgotten };
-    let groups = vec![Settings { learning_rate: 9.0, ..Settings::default() }; plan.groups.len()];
+    let groups = vec![(Settings { learning_rate: 9.0, ..Settings::default() }, None); plan.groups.len()];
     let mut resumed = Model::new(&Plan { groups, ..forgotten }, after.config());
     resumed.plan = plan.clone();
     let checkpoint = Checkpoint::read(&file).unwrap();
@@ -71,12 +71,26 @@ fn compare(plan: &Plan, cut: u64, halves: u64, [before, after]: [&Machine; 2]) -
     Ok(())
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
-    (0.0..2.0, prop_oneof![Just(0.0), 0.0..0.1], 0.01..1.0, 0.0..1.0, any::<bool>(), prop::bool::weighted(0.1))
-        .prop_map(|(learning_rate, weight_decay, initial_variance, process_noise, vanilla, frozen)| {
-            let variant = if vanilla { Variant::Vanilla } else { Variant::Symmetric };
-            Settings { learning_rate, weight_decay, initial_variance, process_noise, variant, frozen }
-        })
+/// The settings of a group, and two numbers for its method.
+fn group() -> impl Strategy<Value = (Settings, [f64; 2], Variant)> {
+    let settings = (0.0..2.0, prop_oneof![Just(0.0), 0.0..0.1], prop::bool::weighted(0.1));
+    let settings =
+        settings.prop_map(|(learning_rate, weight_decay, frozen)| Settings { learning_rate, weight_decay, frozen });
+    let variant = prop::sample::select(vec![Variant::Symmetric, Variant::Vanilla, Variant::Definite]);
+    (settings, [0.01..1.0, 0.01..0.99], variant)
+}
+
+/// The numbers of a group's own, if the method has such.
+fn own(method: Method, [one, other]: [f64; 2], variant: Variant) -> Option<Method> {
+    match method {
+        Method::KoalaPlusPlus(_) => {
+            let prior_variance = one * other;
+            Some(KoalaPlusPlus { initial_variance: one, process_noise: other, variant, prior_variance }.into())
+        }
+        Method::AdamW(adamw) => Some(AdamW { beta1: other, beta2: one.min(0.9), ..adamw }.into()),
+        Method::Sgd(sgd) if sgd.momentum > 0.0 => Some(Sgd { momentum: other, ..sgd }.into()),
+        Method::KoalaV(_) | Method::KoalaM(_) | Method::Sgd(_) => None,
+    }
 }
 
 fn tensors(groups: usize) -> impl Strategy<Value = Vec<Planned>> {
@@ -106,8 +120,8 @@ fn plans() -> impl Strategy<Value = Plan> {
         prop::sample::select(vec![OnBreakdown::Restart, OnBreakdown::Skip, OnBreakdown::Error]),
     );
     let policy = policy.prop_map(|(non_finite, breakdown)| Policy { non_finite, breakdown });
-    let tensors = prop::collection::vec(settings(), 1..4).prop_flat_map(|groups| (tensors(groups.len()), Just(groups)));
-    let methods = METHODS.into_iter().chain([Method::KoalaPlusPlus; 3]).collect::<Vec<_>>();
+    let tensors = prop::collection::vec(group(), 1..4).prop_flat_map(|groups| (tensors(groups.len()), Just(groups)));
+    let methods = METHODS.into_iter().chain([Method::default(); 3]).collect::<Vec<_>>();
     let scaling = prop_oneof![
         Just(Scaling::default()),
         (0.1..3.0, prop_oneof![Just(f64::INFINITY), 0.01..1.0]).prop_map(|(factor, limit)| Scaling { factor, limit })
@@ -122,7 +136,10 @@ fn plans() -> impl Strategy<Value = Plan> {
             method,
             scaling,
             clip_norm,
-            groups,
+            groups: groups
+                .into_iter()
+                .map(|(settings, numbers, variant)| (settings, own(method, numbers, variant)))
+                .collect(),
             tensors,
         },
     )
@@ -169,10 +186,10 @@ fn a_large_tensor_goes_on_elsewhere() {
         rough: false,
         noise: Noise::default(),
         policy: Policy::default(),
-        method: Method::KoalaPlusPlus,
+        method: Method::default(),
         scaling: Scaling::default(),
         clip_norm: None,
-        groups: vec![Settings { weight_decay: 0.01, ..Settings::default() }],
+        groups: vec![(Settings { weight_decay: 0.01, ..Settings::default() }, None)],
         tensors: vec![Planned::new("large", (1 << 21) + 1, (ElementType::F32, StateType::Bf16), 0)],
     };
     let backends = backends();

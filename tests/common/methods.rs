@@ -73,7 +73,7 @@ pub fn expected(case: &Case, method: Method, scaling: Scaling) -> Bits {
         let effective = rate * (loss + 0.5 * decay * t);
         steps += 1;
         match method {
-            Method::KoalaPlusPlus => unreachable!("reference.rs has it"),
+            Method::KoalaPlusPlus(_) => unreachable!("reference.rs has it"),
             Method::KoalaV(_) => {
                 let rate = round(effective * variance / s);
                 for i in 0..case.length {

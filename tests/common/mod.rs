@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use koala_optim::kernel::{HalfCopy, Measurement, Scalars, Step, TensorReport};
-use koala_optim::{Backend, Element, ElementType, Settings, StateType, TensorState, Variant, bf16, f16};
+use koala_optim::{Backend, Element, ElementType, KoalaPlusPlus, Settings, StateType, TensorState, Variant, bf16, f16};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -100,14 +100,12 @@ impl Case {
     }
 
     pub fn settings(&self) -> Settings {
-        Settings {
-            learning_rate: 0.3,
-            weight_decay: self.weight_decay,
-            initial_variance: 0.2,
-            process_noise: 0.05,
-            variant: self.variant,
-            frozen: false,
-        }
+        Settings { learning_rate: 0.3, weight_decay: self.weight_decay, frozen: false }
+    }
+
+    /// KOALA++ with the numbers of the case.
+    pub fn koala(&self) -> KoalaPlusPlus {
+        KoalaPlusPlus { initial_variance: 0.2, process_noise: 0.05, variant: self.variant, prior_variance: 0.15 }
     }
 
     pub fn measurement(step: usize) -> Measurement {
@@ -240,7 +238,8 @@ fn run_typed<P: Element>(case: &Case, backend: Backend) -> Bits {
     let mut result = Bits::default();
     for step in 0..Case::STEPS {
         let gradient = offset_vector::<P>(&case.gradient(step), case.offset + 1);
-        let settings = Step { backend, settings: case.settings(), norms: true, ..Step::new(Case::measurement(step)) };
+        let (settings, method) = (case.settings(), case.koala().into());
+        let settings = Step { backend, method, settings, norms: true, ..Step::new(Case::measurement(step)) };
         let copy = Some(HalfCopy::Bf16(&mut copy[1..]));
         let report = state.step(&settings, parameters, &gradient[case.offset + 1..], copy).unwrap();
         result.reports.push(report_bits(&report));

@@ -63,8 +63,8 @@ pub fn run(case: &Case) -> Bits {
     let round: Round = if case.parameters == ElementType::F64 { keep_f64 } else { round_f32 };
     let store = state_element(case.parameters, case.state);
     let settings = case.settings();
-    let q = settings.process_noise;
-    let sigma = settings.initial_variance;
+    let q = case.koala().process_noise;
+    let (sigma, gamma) = (case.koala().initial_variance, case.koala().prior_variance);
     let wd = round(settings.weight_decay);
 
     let mut theta = case.initial();
@@ -97,13 +97,13 @@ pub fn run(case: &Case) -> Bits {
         } else {
             (dot(round, &measurement, &h), dot(round, &measurement, &v))
         };
-        let alpha = a / x;
         let lambda = (b + q * a) / s;
-        let w = match case.variant {
-            Variant::Symmetric => b / x - a * y / (x * x),
-            Variant::Vanilla => 0.0,
+        let (alpha, w, gain) = match case.variant {
+            Variant::Symmetric => (a / x, b / x - a * y / (x * x), q),
+            Variant::Vanilla => (a / x, 0.0, q),
+            Variant::Definite => (b / y, -(gamma * a / x), q + gamma),
         };
-        y = (alpha - lambda) * b + q * c + (w - q * lambda) * a;
+        y = (alpha - lambda) * b + gain * c + (w - q * lambda) * a;
         s = y + q * c + noise;
         let rate = round(settings.learning_rate * (loss + 0.5 * settings.weight_decay * t) / s);
         let (keep, mix) = (round(alpha - lambda), round(w - q * lambda));
@@ -113,7 +113,8 @@ pub fn run(case: &Case) -> Bits {
         }
         for i in 0..case.length {
             let diffusion = round(round(q) * measurement[i]);
-            let new_v = round(round(round(keep * v[i]) + diffusion) + round(mix * h[i]));
+            let gained = round(round(gain) * measurement[i]);
+            let new_v = round(round(round(keep * v[i]) + gained) + round(mix * h[i]));
             let new_theta = round(theta[i] - round(rate * round(new_v + diffusion)));
             theta[i] = round_to(case.parameters, new_theta);
             v[i] = round_to(store, new_v);

@@ -1,8 +1,8 @@
 //! Runs a trajectory on a backend, in a precision, and measures how far the results are from those recorded.
 
 use koala_optim::{
-    Backend, Config, Element, ElementType, Error, KoalaM, KoalaV, Loss, Method, Noise, Optimizer, Settings, StateType,
-    Tensor, Threads, Variant, bf16, f16,
+    Backend, Config, Element, ElementType, Error, KoalaM, KoalaPlusPlus, KoalaV, Loss, Method, Noise, Optimizer,
+    Settings, StateType, Tensor, Threads, Variant, bf16, f16,
 };
 
 use crate::format::{self, Expected, Trajectory};
@@ -166,15 +166,8 @@ fn round<E: Element>(tensors: &[Vec<f64>]) -> Vec<Vec<E>> {
 
 fn settings(config: &format::Settings) -> Settings {
     match *config {
-        format::Settings::KoalaPlusPlus(config) => Settings {
-            learning_rate: config.lr,
-            weight_decay: config.weight_decay,
-            initial_variance: config.sigma,
-            process_noise: config.q,
-            variant: if config.symmetric { Variant::Symmetric } else { Variant::Vanilla },
-            frozen: false,
-        },
-        format::Settings::KoalaV(format::KoalaV { lr, weight_decay, .. })
+        format::Settings::KoalaPlusPlus(format::KoalaPlusPlus { lr, weight_decay, .. })
+        | format::Settings::KoalaV(format::KoalaV { lr, weight_decay, .. })
         | format::Settings::KoalaM(format::KoalaM { lr, weight_decay, .. }) => {
             Settings { learning_rate: lr, weight_decay, ..Settings::default() }
         }
@@ -183,7 +176,12 @@ fn settings(config: &format::Settings) -> Settings {
 
 fn method(config: &format::Settings) -> Method {
     match *config {
-        format::Settings::KoalaPlusPlus(_) => Method::KoalaPlusPlus,
+        format::Settings::KoalaPlusPlus(config) => Method::KoalaPlusPlus(KoalaPlusPlus {
+            initial_variance: config.sigma,
+            process_noise: config.q,
+            variant: if config.symmetric { Variant::Symmetric } else { Variant::Vanilla },
+            ..KoalaPlusPlus::default()
+        }),
         format::Settings::KoalaV(config) => Method::KoalaV(KoalaV { variance: config.sigma, process_noise: config.q }),
         format::Settings::KoalaM(config) => Method::KoalaM(KoalaM {
             variance: config.sw,

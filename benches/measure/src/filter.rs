@@ -1,6 +1,8 @@
 //! The filter that everything is measured with: its numbers stay where they are, however often a step is repeated.
 
-use koala_optim::{Config, ElementType, Error, Loss, Method, Noise, Optimizer, Settings, StateType, Tensor};
+use koala_optim::{
+    Config, ElementType, Error, KoalaPlusPlus, Loss, Method, Noise, Optimizer, Settings, StateType, Tensor,
+};
 
 /// Of every step.
 pub const LOSS: Loss = Loss::new(1.0, 1.0);
@@ -8,9 +10,15 @@ pub const LOSS: Loss = Loss::new(1.0, 1.0);
 /// Of every step.
 pub const NOISE: f64 = 1.0;
 
-/// A tiny learning rate, and little noise.
+/// A tiny learning rate.
 pub fn settings(weight_decay: f64) -> Settings {
-    Settings { learning_rate: 1e-9, weight_decay, process_noise: 1e-3, ..Settings::default() }
+    Settings { learning_rate: 1e-9, weight_decay, ..Settings::default() }
+}
+
+/// The method with little noise, if it is KOALA++ with its default numbers.
+pub fn quiet(method: Method) -> Method {
+    let little = Method::KoalaPlusPlus(KoalaPlusPlus { process_noise: 1e-3, ..KoalaPlusPlus::default() });
+    if method == Method::default() { little } else { method }
 }
 
 /// An optimizer for tensors of these names and lengths, its noise fixed whatever the configuration says.
@@ -20,7 +28,7 @@ pub(crate) fn optimizer<'a>(
     weight_decay: f64,
     config: Config,
 ) -> Result<Optimizer, Error> {
-    let mut optimizer = Optimizer::new(Config { noise: Noise::Fixed(NOISE), ..config })?;
+    let mut optimizer = Optimizer::new(Config { noise: Noise::Fixed(NOISE), method: quiet(config.method), ..config })?;
     let group = optimizer.add_group(settings(weight_decay))?;
     for (name, length) in tensors {
         optimizer.add_tensor(name, length, parameters, state, group)?;

@@ -118,7 +118,7 @@ impl<P: Element, S: Element> Typed<P, S> {
             h: Stream::new(2, tensor.length, |_| S::rounded(0.0)),
             v: Stream::new(3, tensor.length, |_| S::rounded(0.0)),
             scalars: Scalars::default(),
-            step: Step { settings: filter::settings(tensor.weight_decay), ..step },
+            step: Step { settings: filter::settings(tensor.weight_decay), method: filter::quiet(step.method), ..step },
             plan: Plan::default(),
         };
         typed.step(Backend::detect());

@@ -61,13 +61,13 @@ pub struct Arguments {
     /// The learning rate, for the one optimizer chosen by --optimizer
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
-    /// The weight decay, likewise
+    /// The weight decay, for the one optimizer chosen by --optimizer
     #[arg(long, value_name = "DECAY", allow_negative_numbers = true)]
     weight_decay: Option<f64>,
-    /// The variance of the parameters before the first step, for KOALA++, KOALA-V or KOALA-M, likewise
+    /// The variance of the parameters before the first step, for KOALA++, KOALA-V or KOALA-M, chosen by --optimizer
     #[arg(long, value_name = "VARIANCE", allow_negative_numbers = true)]
     initial_variance: Option<f64>,
-    /// The process noise, likewise
+    /// The process noise, for KOALA++, KOALA-V or KOALA-M, chosen by --optimizer
     #[arg(long, value_name = "NOISE", allow_negative_numbers = true)]
     process_noise: Option<f64>,
     /// Scale the gradients down to this norm, that of all together, where theirs is greater

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 use koala_optim::{
-    AdamW, Backend, Config, ElementType, GroupId, KoalaM, KoalaV, Loss, Optimizer, Report, Sgd, StateType, Tensor,
-    Threads,
+    AdamW, Backend, Config, ElementType, GroupId, KoalaM, KoalaPlusPlus, KoalaV, Loss, Optimizer, Report, Sgd,
+    StateType, Tensor, Threads, Variant,
 };
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,8 @@ pub enum Method {
     /// KOALA++
     #[value(alias = "koala++")]
     Koala,
+    /// KOALA++ with the covariance that stays positive definite, which the table without --optimizer does not have
+    KoalaDefinite,
     /// KOALA-V
     KoalaV,
     /// KOALA-M
@@ -44,7 +46,7 @@ pub struct Settings {
     /// The variance of the parameters before the first step, of KOALA++ and its predecessors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_variance: Option<f64>,
-    /// What is added to it in each step, likewise.
+    /// What is added to it in each step, of the same optimizers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process_noise: Option<f64>,
     /// The greatest norm that all gradients together may have: they are scaled down to it.
@@ -53,7 +55,7 @@ pub struct Settings {
 }
 
 impl Method {
-    /// All of them, in the order of the table.
+    /// Those that are compared where none is chosen, in the order of the table.
     pub const ALL: [Method; 6] =
         [Method::Koala, Method::KoalaV, Method::KoalaM, Method::Sgd, Method::Nesterov, Method::AdamW];
 
@@ -61,6 +63,7 @@ impl Method {
     pub fn title(self) -> &'static str {
         match self {
             Method::Koala => "KOALA++",
+            Method::KoalaDefinite => "KOALA++, definite",
             Method::KoalaV => "KOALA-V",
             Method::KoalaM => "KOALA-M",
             Method::Sgd => "SGD with momentum",
@@ -73,6 +76,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Method::Koala => "koala",
+            Method::KoalaDefinite => "koala-definite",
             Method::KoalaV => "koala-v",
             Method::KoalaM => "koala-m",
             Method::Sgd => "sgd",
@@ -94,13 +98,13 @@ impl Method {
     /// process noise makes it slow, and it diverges where process noise and learning rate both are large.
     pub fn defaults(self, network: Network) -> Settings {
         let (learning_rate, weight_decay) = match (self, network) {
-            (Method::Koala | Method::KoalaV | Method::KoalaM, _) => (1.0, 5e-4),
+            (Method::Koala | Method::KoalaDefinite | Method::KoalaV | Method::KoalaM, _) => (1.0, 5e-4),
             (Method::Sgd | Method::Nesterov, _) => (0.1, 5e-4),
             (Method::AdamW, Network::Mlp) => (0.01, 0.01),
             (Method::AdamW, Network::Conv | Network::Transformer) => (0.003, 0.01),
         };
         let (initial_variance, process_noise) = match self {
-            Method::Koala => (Some(1.0), Some(1.0)),
+            Method::Koala | Method::KoalaDefinite => (Some(1.0), Some(1.0)),
             Method::KoalaV => (Some(KoalaV::default().variance), Some(KoalaV::default().process_noise)),
             Method::KoalaM => (Some(KoalaM::default().variance), Some(KoalaM::default().process_noise)),
             Method::Sgd | Method::Nesterov | Method::AdamW => (None, None),
@@ -113,8 +117,13 @@ impl Method {
     pub fn with(self, settings: &Settings) -> koala_optim::Method {
         let variance = settings.initial_variance.unwrap_or_default();
         let process_noise = settings.process_noise.unwrap_or_default();
+        let koala_plus_plus = |variant| {
+            let numbers = KoalaPlusPlus { initial_variance: variance, process_noise, variant, ..Default::default() };
+            koala_optim::Method::KoalaPlusPlus(numbers)
+        };
         match self {
-            Method::Koala => koala_optim::Method::KoalaPlusPlus,
+            Method::Koala => koala_plus_plus(Variant::Symmetric),
+            Method::KoalaDefinite => koala_plus_plus(Variant::Definite),
             Method::KoalaV => koala_optim::Method::KoalaV(KoalaV { variance, process_noise }),
             Method::KoalaM => koala_optim::Method::KoalaM(KoalaM { variance, process_noise, ..KoalaM::default() }),
             Method::Sgd => koala_optim::Method::Sgd(Sgd::default()),
@@ -143,17 +152,11 @@ impl Stepper {
         let clip_norm = settings.clip_norm;
         let config = Config { method: method.with(settings), backend, threads, clip_norm, ..Config::default() };
         let mut optimizer = Optimizer::new(config)?;
-        let mut of_group = koala_optim::Settings {
+        let group = optimizer.add_group(koala_optim::Settings {
             learning_rate: settings.learning_rate,
             weight_decay: settings.weight_decay,
             ..Default::default()
-        };
-        if let (Method::Koala, Some(variance), Some(noise)) =
-            (method, settings.initial_variance, settings.process_noise)
-        {
-            (of_group.initial_variance, of_group.process_noise) = (variance, noise);
-        }
-        let group = optimizer.add_group(of_group)?;
+        })?;
         for p in parameters {
             optimizer.add_tensor(&p.name, p.values.len(), ElementType::F32, StateType::Same, group)?;
             optimizer.set_shape(&p.name, &p.shape)?;

@@ -205,6 +205,7 @@ fn legend(area: &Area, is_text: bool, runs: &[Vec<Run>]) -> Result<()> {
 fn color(method: Method) -> RGBColor {
     match method {
         Method::Koala => RGBColor(0, 114, 178),
+        Method::KoalaDefinite => RGBColor(0, 0, 0),
         Method::KoalaV => RGBColor(86, 180, 233),
         Method::KoalaM => RGBColor(204, 121, 167),
         Method::Sgd => RGBColor(213, 94, 0),
