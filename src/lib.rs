@@ -48,7 +48,6 @@ pub mod checkpoint;
 pub mod kernel;
 mod optimizer;
 
-mod adapters;
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code)]
 #[path = "../backends/cuda/mod.rs"]
@@ -59,12 +58,6 @@ pub mod cuda;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
-#[cfg(feature = "burn")]
-pub use adapters::burn;
-#[cfg(feature = "candle")]
-pub use adapters::candle;
-#[cfg(feature = "ndarray")]
-pub use adapters::ndarray;
 pub use dispatch::{Backend, BackendStatus, ENVIRONMENT_VARIABLE};
 pub use half::{bf16, f16};
 pub use kernel::{HalfCopy, Outcome, Scalars, TensorReport};

@@ -75,8 +75,6 @@
 //! The kernels are committed as PTX for compute capability 8.0, which the driver translates for any newer device.
 //! Whether PTX for a newer one would be faster could not be measured.
 
-#[cfg(feature = "candle")]
-pub(crate) mod candle;
 mod description;
 mod device;
 mod driver;

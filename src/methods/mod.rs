@@ -235,8 +235,14 @@ impl Method {
         self.wanted() == Wanted::Filter
     }
 
-    /// Whether a step's rate depends on H·H and θ·θ; otherwise pass 1 only looks whether the gradient is finite.
-    pub(crate) fn measures(&self) -> bool {
+    /// Whether a step needs the loss: its rate then depends on H·H and θ·θ too. Otherwise pass 1 only looks whether the
+    /// gradient is finite.
+    ///
+    /// ```
+    /// use koala_optim::{AdamW, Method};
+    /// assert!(Method::default().measures() && !Method::AdamW(AdamW::default()).measures());
+    /// ```
+    pub fn measures(&self) -> bool {
         matches!(self.wanted(), Wanted::Filter | Wanted::Measurement)
     }
 

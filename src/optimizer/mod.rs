@@ -51,6 +51,7 @@ pub struct Optimizer {
     pub(crate) scaling: Scaling,
     pub(crate) clip_norm: Option<f64>,
     backend: Backend,
+    threads: Threads,
     crew: Crew,
     pub(crate) keep_details: bool,
     pub(crate) groups: Vec<Group>,
@@ -85,7 +86,8 @@ impl Optimizer {
             scaling: config.scaling,
             clip_norm: config.clip_norm,
             backend: config.backend,
-            crew: Crew::new(config.threads)?,
+            crew: Crew::new(config.threads.clone())?,
+            threads: config.threads,
             keep_details: config.details,
             groups: Vec::new(),
             group_steps: Vec::new(),
@@ -181,6 +183,17 @@ impl Optimizer {
     pub fn group_method(&self, group: GroupId) -> Result<Method, Error> {
         let own = self.groups.get(group.0).ok_or_else(|| self.unknown_group(group))?.method;
         Ok(if own.is_shared() { self.method } else { own })
+    /// The groups, in the order in which they were added.
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Settings};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let (first, second) = (optimizer.add_group(Settings::default())?, optimizer.add_group(Settings::default())?);
+    /// assert!(optimizer.groups().eq([first, second]));
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + use<> {
+        (0..self.groups.len()).map(GroupId)
     }
 
     /// The settings of a group.
@@ -246,7 +259,8 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn set_threads(&mut self, threads: Threads) -> Result<(), Error> {
-        self.crew = Crew::new(threads)?;
+        self.crew = Crew::new(threads.clone())?;
+        self.threads = threads;
         Ok(())
     }
 
@@ -349,6 +363,29 @@ impl Optimizer {
     /// See [`set_shape`](Self::set_shape).
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
         self.entries[*self.by_name.get(name)?].shape.as_deref()
+    }
+
+    /// Tells that the name of a tensor is only its place in a list. In the next run the list may be in another order, so
+    /// that the name would be another tensor's: an optimizer with such a tensor is neither saved to a checkpoint nor
+    /// loaded from one.
+    ///
+    /// # Errors
+    /// [`Error::UnknownTensor`].
+    ///
+    /// ```
+    /// # use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
+    /// let mut optimizer = Optimizer::new(Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.add_tensor("0", 6, ElementType::F32, StateType::Same, group)?;
+    /// optimizer.set_nameless("0")?;
+    /// # #[cfg(feature = "checkpoint")]
+    /// assert!(optimizer.save("run.safetensors").is_err());
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn set_nameless(&mut self, name: &str) -> Result<(), Error> {
+        let index = self.by_name.get(name).ok_or_else(|| Error::UnknownTensor { tensor: owned(name) })?;
+        self.entries[*index].is_nameless = true;
+        Ok(())
     }
 
     /// Predicts, which KOALA-M has to before each step, and before the gradient of that step is taken: the parameters
@@ -524,6 +561,32 @@ impl Optimizer {
     /// ```
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// What the optimizer was made with, as it is now: [`set_scaling`](Self::set_scaling),
+    /// [`set_threads`](Self::set_threads) and a checkpoint change it, and steps change the method's shared numbers. How
+    /// far the noise has come is told by [`noise`](Self::noise).
+    ///
+    /// ```
+    /// # use koala_optim::{Config, Optimizer, Scaling};
+    /// let mut optimizer = Optimizer::new(Config { clip_norm: Some(1.0), ..Config::default() })?;
+    /// let scaling = Scaling { limit: 0.5, ..Scaling::default() };
+    /// optimizer.set_scaling(scaling)?;
+    /// let config = optimizer.config();
+    /// assert_eq!((config.clip_norm, config.scaling), (Some(1.0), scaling));
+    /// # Ok::<(), koala_optim::Error>(())
+    /// ```
+    pub fn config(&self) -> Config {
+        Config {
+            method: self.method,
+            noise: self.noise_rule,
+            policy: self.policy,
+            scaling: self.scaling,
+            clip_norm: self.clip_norm,
+            backend: self.backend,
+            threads: self.threads.clone(),
+            details: self.keep_details,
+        }
     }
 
     /// The filter of a tensor, if there is one of that name.

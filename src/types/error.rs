@@ -29,26 +29,6 @@ pub enum Error {
         /// The type that the tensor was added with.
         expected: ElementType,
     },
-    /// An array's gradient has not the shape of its parameters.
-    Shape {
-        /// The tensor's name.
-        tensor: String,
-        /// The shape of the parameters.
-        parameters: Vec<usize>,
-        /// The shape of the gradient.
-        gradient: Vec<usize>,
-    },
-    /// An array has gaps in memory, or its parameters and its gradient are not in the same order there.
-    Layout {
-        /// The tensor's name.
-        tensor: String,
-        /// The shape of both.
-        shape: Vec<usize>,
-        /// The strides of the parameters, in elements.
-        parameters: Vec<isize>,
-        /// The strides of the gradient, in elements.
-        gradient: Vec<isize>,
-    },
     /// No tensor of that name was added.
     UnknownTensor {
         /// The name.
@@ -220,18 +200,6 @@ impl std::fmt::Display for Error {
             }
             Error::Type { tensor, found, expected } => {
                 write!(f, "{}: the parameters are {found}, but it was added as {expected}", Named(tensor))
-            }
-            Error::Shape { tensor, parameters, gradient } => {
-                write!(f, "{}: the parameters' shape is {parameters:?}, the gradient's {gradient:?}", Named(tensor))
-            }
-            Error::Layout { tensor, shape, parameters, gradient } => {
-                let strides = format_args!("{parameters:?} and {gradient:?}");
-                write!(
-                    f,
-                    "{}: parameters and gradient have to lie without gaps and in the same order, but their strides are \
-                     {strides} for the shape {shape:?}",
-                    Named(tensor)
-                )
             }
             Error::UnknownTensor { tensor } => write!(f, "{} was never added to this optimizer", Named(tensor)),
             Error::DuplicateTensor { tensor } => write!(f, "{} is given twice", Named(tensor)),

@@ -1,7 +1,7 @@
 //! A small network of burn: two layers learn from 128 points which of them are inside of a circle.
-//! `cargo run --release --features burn --example from_burn`
+//! `cargo run --release -p koala-burn --example from_burn`
 
-#[path = "common/circle.rs"]
+#[path = "../../common/circle.rs"]
 mod circle;
 
 use std::error::Error;
@@ -13,7 +13,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_core as burn;
 use burn_optim::GradientsParams;
 use circle::{POINTS, judged, spread};
-use koala_optim::burn::{Config, Koala};
+use koala_burn::{Config, Koala};
 use koala_optim::{Loss, Settings};
 
 const HIDDEN: usize = 16;

@@ -1,29 +1,6 @@
-//! An optimizer of the framework burn, over the parameters of a module: the feature `burn`.
+#![doc = include_str!("../README.md")]
 //!
-//! ```
-//! use burn_core as burn;
-//! use burn::module::{Module, Param};
-//! use burn::tensor::{Device, Tensor};
-//! use burn_optim::GradientsParams;
-//! use koala_optim::{Loss, burn::{Config, Koala}};
-//!
-//! #[derive(Module, Debug)]
-//! struct Model {
-//!     weight: Param<Tensor<1>>,
-//! }
-//!
-//! let device = Device::flex().autodiff();
-//! let mut model = Model { weight: Param::from_tensor(Tensor::from_floats([1.0, -2.0], &device)) };
-//! let mut optimizer = Koala::new(Config::default())?;
-//!
-//! let losses = model.weight.val().powi_scalar(2); // One for each sample.
-//! let loss = Loss::from_samples(&losses.to_data().try_to_vec::<f32>()?)?;
-//! let gradients = GradientsParams::from_grads(losses.mean().backward(), &model);
-//! let report;
-//! (model, report) = optimizer.step(loss, model, gradients);
-//! assert_eq!(report?.stepped, 1);
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
+//! # How it steps
 //!
 //! A step looks like that of burn's [`ModuleOptimizer`](burn_optim::ModuleOptimizer), and takes the loss too, which the
 //! KOALA family needs. It is not an `Optimizer` of burn's, which sees one parameter at a time and returns no errors:
@@ -36,72 +13,49 @@
 //!
 //! Parameters are f32, f64, bf16 or f16; those without a gradient stay as they are.
 //!
-//! With the feature `checkpoint`, a run is saved by [`Koala::optimizer`], the parameters with it or by burn. To go on
+//! With koala-optim's feature `checkpoint`, a run is saved by [`Koala::optimizer`], the parameters with it or by burn. To go on
 //! from there, make the same groups, [`register`](Koala::register) the module, and load the file into
 //! [`Koala::optimizer_mut`].
 //!
-//! Tested with burn 0.22.1, which is the least version that the feature takes; it takes those before 0.23.
+//! Tested with burn 0.22.1, which is the least version that this takes; it takes those before 0.23.
 
+#![deny(unsafe_code)]
+
+mod error;
 mod parameters;
 
 use std::collections::VecDeque;
 
-use ::burn_core as burn;
 use burn::module::{Module, ParamGroup};
-use burn::tensor::{DType, DataError};
+use burn_core as burn;
 use burn_optim::GradientsParams;
 
-pub use super::Config;
-use crate::optimizer::{GroupId, Optimizer};
-use crate::report::Report;
-use crate::settings::{Loss, Settings};
-use crate::tensor_state::StateType;
-use crate::tensors::Tensor;
+pub use error::Error;
+use koala_optim::{GroupId, Loss, Optimizer, Report, Settings, StateType, Tensor};
 use parameters::{Description, Taken};
 
-/// Why a step did nothing.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The optimizer's own.
-    Optimizer(crate::Error),
-    /// A parameter of another type than f32, f64, bf16 and f16.
-    ElementType {
-        /// Its name.
-        tensor: String,
-        /// Its type.
-        found: DType,
-    },
-    /// Burn does not lend a parameter or a gradient, whose type differs from the parameter's, say.
-    Data {
-        /// The parameter's name.
-        tensor: String,
-        /// Why not.
-        reason: DataError,
-    },
+/// What a [`Koala`] is made with.
+///
+/// ```
+/// use koala_burn::Config;
+/// use koala_optim::{AdamW, Method, Settings};
+/// let config = Config {
+///     optimizer: koala_optim::Config { method: Method::AdamW(AdamW::default()), ..Default::default() },
+///     settings: Settings { learning_rate: 1e-3, weight_decay: 0.01, ..Settings::default() },
+///     ..Config::default()
+/// };
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// The method, and all that holds for every parameter.
+    pub optimizer: koala_optim::Config,
+    /// The settings of the parameters that are in no group of their own.
+    pub settings: Settings,
+    /// What the state is stored in.
+    pub state: StateType,
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Error::Optimizer(error) => error.fmt(f),
-            Error::ElementType { tensor, found } => {
-                write!(f, "tensor {tensor:?}: expected f32, f64, bf16 or f16, found {found:?}")
-            }
-            Error::Data { tensor, reason } => write!(f, "tensor {tensor:?}: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<crate::Error> for Error {
-    fn from(error: crate::Error) -> Self {
-        Error::Optimizer(error)
-    }
-}
-
-/// KOALA++, or another [`Method`](crate::Method), over a module of burn: see the [module](self). The parameters that
+/// KOALA++, or another [`Method`](koala_optim::Method), over a module of burn: see the [crate](crate). The parameters that
 /// require a gradient become known at the first step, or by [`register`](Self::register): by their paths, such as
 /// `"encoder.weight"`. Where parameters of a module share a path, the second's name has `#2` after it, and so on.
 #[derive(Debug)]
@@ -117,8 +71,8 @@ impl Koala {
     /// # Errors
     /// A number out of range, or threads that can't be had.
     ///
-    /// See the [module's example](self).
-    pub fn new(config: Config) -> Result<Self, crate::Error> {
+    /// See the [crate's example](crate).
+    pub fn new(config: Config) -> Result<Self, koala_optim::Error> {
         let optimizer = Optimizer::new(config.optimizer)?;
         let mut koala = Koala { optimizer, state: config.state, groups: Vec::new() };
         koala.add_group(ParamGroup::all(), config.settings)?;
@@ -133,7 +87,8 @@ impl Koala {
     ///
     /// ```
     /// use burn_core::module::ParamGroup;
-    /// use koala_optim::{Settings, burn::{Config, Koala}};
+    /// use koala_burn::{Config, Koala};
+    /// use koala_optim::Settings;
     ///
     /// let mut optimizer = Koala::new(Config::default())?;
     /// let decayed = Settings { weight_decay: 5e-4, ..Settings::default() };
@@ -141,7 +96,7 @@ impl Koala {
     /// optimizer.optimizer_mut().set_learning_rate(decayed, 0.5)?; // Its own; the first group's stays.
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
-    pub fn add_group(&mut self, parameters: ParamGroup, settings: Settings) -> Result<GroupId, crate::Error> {
+    pub fn add_group(&mut self, parameters: ParamGroup, settings: Settings) -> Result<GroupId, koala_optim::Error> {
         let group = self.optimizer.add_group(settings)?;
         self.groups.push((parameters, group));
         Ok(group)
@@ -150,41 +105,42 @@ impl Koala {
     /// The groups, in the order in which they were added. The first is that of the settings in [`Config`].
     ///
     /// ```
-    /// use koala_optim::{Settings, burn::{Config, Koala}};
+    /// use koala_burn::{Config, Koala};
+    /// use koala_optim::Settings;
     /// let optimizer = Koala::new(Config::default())?;
     /// assert!(optimizer.groups().all(|group| optimizer.optimizer().settings(group) == Ok(Settings::default())));
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn groups(&self) -> impl Iterator<Item = GroupId> {
-        self.groups.iter().map(|(_, group)| *group)
+        self.optimizer.groups()
     }
 
     /// The learning rate of every group, from the next step on: one for all of them, whatever they had. A group's own
-    /// is set by its id with [`Optimizer::set_learning_rate`](crate::Optimizer::set_learning_rate) of
+    /// is set by its id with [`Optimizer::set_learning_rate`] of
     /// [`optimizer_mut`](Self::optimizer_mut).
     ///
     /// # Errors
     /// A number out of range.
     ///
     /// ```
-    /// use koala_optim::burn::{Config, Koala};
+    /// use koala_burn::{Config, Koala};
     /// Koala::new(Config::default())?.set_learning_rate(0.5)?;
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
-    pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<(), crate::Error> {
-        self.groups.iter().try_for_each(|(_, group)| self.optimizer.set_learning_rate(*group, learning_rate))
+    pub fn set_learning_rate(&mut self, learning_rate: f64) -> Result<(), koala_optim::Error> {
+        self.optimizer.groups().try_for_each(|group| self.optimizer.set_learning_rate(group, learning_rate))
     }
 
     /// Makes the parameters known that require a gradient, as the first step does: then a checkpoint has a place to be
     /// loaded into. Those that are known stay as they are.
     ///
     /// # Errors
-    /// [`Error::ElementType`], and those of [`Optimizer::add_tensor`](crate::Optimizer::add_tensor).
+    /// [`Error::ElementType`], and those of [`Optimizer::add_tensor`].
     ///
     /// ```
     /// # use burn_core as burn;
     /// # use burn::{module::{Module, Param}, tensor::{Device, Tensor}};
-    /// # use koala_optim::burn::{Config, Koala};
+    /// # use koala_burn::{Config, Koala};
     /// # #[derive(Module, Debug)]
     /// # struct Model { weight: Param<Tensor<1>> }
     /// # let device = Device::flex().autodiff();
@@ -192,16 +148,13 @@ impl Koala {
     /// let mut optimizer = Koala::new(Config::default())?;
     /// optimizer.register(&model)?;
     /// assert_eq!(optimizer.optimizer().shape("weight"), Some(&[2][..]));
-    /// # #[cfg(feature = "checkpoint")]
-    /// # {
     /// # use koala_optim::checkpoint::Loading;
     /// # let folder = std::env::temp_dir().join(format!("koala-burn-{}", std::process::id()));
     /// # std::fs::create_dir_all(&folder)?;
     /// # let file = folder.join("run.safetensors");
     /// # optimizer.optimizer().save(&file)?;
-    /// optimizer.optimizer_mut().load(&file, Loading::Exact)?; // With the feature `checkpoint`.
+    /// optimizer.optimizer_mut().load(&file, Loading::Exact)?; // With koala-optim's feature `checkpoint`.
     /// # std::fs::remove_dir_all(&folder)?;
-    /// # }
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn register<M: Module>(&mut self, module: &M) -> Result<(), Error> {
@@ -212,15 +165,15 @@ impl Koala {
     /// then as it was.
     ///
     /// # Errors
-    /// [`Error`], whose [`Error::Optimizer`] are those of [`Optimizer::step`](crate::Optimizer::step), and a gradient
+    /// [`Error`], whose [`Error::Optimizer`] are those of [`Optimizer::step`], and a gradient
     /// of another shape.
     ///
-    /// See the [module's example](self).
+    /// See the [crate's example](crate).
     pub fn step<M: Module>(&mut self, loss: Loss, module: M, gradients: GradientsParams) -> (M, Result<Report, Error>) {
         self.with_parameters(module, Some(gradients), |optimizer, tensors| optimizer.step(loss, tensors))
     }
 
-    /// As [`Optimizer::predict`](crate::Optimizer::predict), which KOALA-M needs before the loss is computed; nothing
+    /// As [`Optimizer::predict`], which KOALA-M needs before the loss is computed; nothing
     /// for another method.
     ///
     /// # Errors
@@ -229,7 +182,7 @@ impl Koala {
     /// ```
     /// # use burn_core as burn;
     /// # use burn::{module::{Module, Param}, tensor::{Device, Tensor}};
-    /// # use koala_optim::burn::{Config, Koala};
+    /// # use koala_burn::{Config, Koala};
     /// # #[derive(Module, Debug)]
     /// # struct Model { weight: Param<Tensor<1>> }
     /// # let device = Device::flex().autodiff();
@@ -247,7 +200,7 @@ impl Koala {
     /// The optimizer below: the state, the noise, details.
     ///
     /// ```
-    /// use koala_optim::burn::{Config, Koala};
+    /// use koala_burn::{Config, Koala};
     /// assert_eq!(Koala::new(Config::default())?.optimizer().noise(), 1.0);
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
@@ -258,7 +211,8 @@ impl Koala {
     /// The same, to change scaling and threads from the next step on.
     ///
     /// ```
-    /// use koala_optim::{Scaling, burn::{Config, Koala}};
+    /// use koala_burn::{Config, Koala};
+    /// use koala_optim::Scaling;
     /// let mut optimizer = Koala::new(Config::default())?;
     /// optimizer.optimizer_mut().set_scaling(Scaling { limit: 1.0, ..Scaling::default() })?;
     /// # Ok::<(), koala_optim::Error>(())
@@ -272,7 +226,7 @@ impl Koala {
         &mut self,
         module: M,
         gradients: Option<GradientsParams>,
-        task: impl FnOnce(&mut Optimizer, &mut [Tensor<'_>]) -> Result<T, crate::Error>,
+        task: impl FnOnce(&mut Optimizer, &mut [Tensor<'_>]) -> Result<T, koala_optim::Error>,
     ) -> (M, Result<T, Error>) {
         if let Err(error) = self.register(&module) {
             return (module, Err(error));

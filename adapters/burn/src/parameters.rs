@@ -2,14 +2,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use ::burn_core as burn;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{DType, Device, GradientCheckpointingStrategy, Tensor as Array, TensorData};
+use burn_core as burn;
 use burn_optim::GradientsParams;
+use koala_optim::{ElementType, Tensor, bf16, f16};
 
-use super::Error;
-use crate::tensors::Tensor;
-use crate::{ElementType, bf16, f16};
+use crate::Error;
 
 /// What is known of a parameter without its elements.
 pub struct Description {
@@ -113,7 +112,7 @@ impl Taken {
             && gradient.shape().to_vec() != *shape
         {
             let (parameters, gradient) = (shape.clone(), gradient.shape().to_vec());
-            return Err(crate::Error::Shape { tensor: name.clone(), parameters, gradient }.into());
+            return Err(Error::Shape { tensor: name.clone(), parameters, gradient });
         }
         macro_rules! of_type {
             ($type:ty) => {

@@ -1,6 +1,6 @@
 //! burn's modules: the bits of the same steps on slices, and a module that comes back whole, whatever is wrong.
 
-#[path = "../common/counting.rs"]
+#[path = "../../../tests/common/counting.rs"]
 mod counting;
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
@@ -8,7 +8,7 @@ use burn::tensor::{DType, Device, Tensor as Array, TensorData};
 use burn_core as burn;
 use burn_optim::GradientsParams;
 use counting::allocated_bytes;
-use koala_optim::burn::{Config, Error, Koala};
+use koala_burn::{Config, Error, Koala};
 use koala_optim::{AdamW, ElementType, KoalaM, Loss, Method, Optimizer, Settings, Sgd, StateType, Tensor, bf16, f16};
 
 const LOSS: Loss = Loss::new(0.7, 0.6);
@@ -265,7 +265,6 @@ fn registering_makes_known_what_a_step_would() {
 }
 
 /// Saved, loaded into a new optimizer over a new module, and on: the bits of no stop.
-#[cfg(feature = "checkpoint")]
 #[test]
 fn a_run_that_goes_on_from_a_checkpoint_is_one_that_never_stopped() {
     use koala_optim::checkpoint::{Checkpoint, Loading};

@@ -1,7 +1,7 @@
 //! A small network of candle: two layers learn from 128 points which of them are inside of a circle.
-//! `cargo run --release --features candle --example from_candle`
+//! `cargo run --release -p koala-candle --example from_candle`
 
-#[path = "common/circle.rs"]
+#[path = "../../common/circle.rs"]
 mod circle;
 
 use std::error::Error;
@@ -9,8 +9,8 @@ use std::error::Error;
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Linear, Module, Optimizer};
 use circle::{POINTS, judged, spread};
+use koala_candle::{Config, Koala};
 use koala_optim::Settings;
-use koala_optim::candle::{Config, Koala};
 
 const HIDDEN: usize = 16;
 

@@ -1,15 +1,13 @@
-//! Memory that the framework candle has on a device, lent to a step: the unsafe part of candle's adapter.
+//! Memory that candle has on a device, lent to a step: the unsafe part of this crate.
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::thread::ThreadId;
 
-use ::candle_core::{self as candle, CudaStorage};
+use candle_core::{self as candle, CudaStorage};
 use cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, SyncOnDrop};
-use half::{bf16, f16};
-
-use super::{Config, Device, DeviceLoss, Optimizer, StepLoss, Stream, Tensor};
-use crate::{ElementType, Loss, Report};
+use koala_optim::cuda::{Config, Device, DeviceLoss, Optimizer, StepLoss, Stream, Tensor};
+use koala_optim::{ElementType, Loss, Report, bf16, f16};
 
 /// What candle's memory on a device can do only where candle was built for CUDA, which no feature of ours can tell.
 /// There, a type's own methods come first, and these are never called. Elsewhere, there is no such memory.
@@ -28,7 +26,7 @@ impl WithoutCuda for CudaStorage {}
 
 /// An optimizer whose steps are on the stream on which candle does everything with a device.
 #[derive(Debug)]
-pub(crate) struct OnStream {
+pub struct OnStream {
     pub optimizer: Optimizer,
     pub stream: Arc<CudaStream>,
     /// The one that has used the stream last.
@@ -70,7 +68,7 @@ impl OnStream {
 }
 
 /// A step that is being prepared: the memory is lent until it is on the stream.
-pub(crate) struct Step<'a> {
+pub struct Step<'a> {
     stream: &'a CudaStream,
     loss: StepLoss,
     tensors: Vec<Tensor<'a>>,

@@ -2,14 +2,12 @@
 
 use std::ops::Range;
 
-use ::candle_core::backprop::GradStore;
-use ::candle_core::{self as candle, DType, Var};
-
-use crate::settings::Loss;
-use crate::{ElementType, Error};
+use candle_core::backprop::GradStore;
+use candle_core::{self as candle, DType, Var};
+use koala_optim::{ElementType, Loss};
 
 /// The loss of a step: known, or the losses of the samples.
-pub(super) enum StepLoss<'a> {
+pub enum StepLoss<'a> {
     Known(Loss),
     OfSamples(&'a candle::Tensor),
 }
@@ -23,7 +21,7 @@ pub(super) enum StepLoss<'a> {
 /// ```
 /// use candle_core::{Device, Tensor};
 /// let losses = Tensor::new(&[1.0_f32, 3.0], &Device::Cpu)?;
-/// assert_eq!(koala_optim::candle::measured(&losses)?, koala_optim::Loss::new(2.0, 5.0));
+/// assert_eq!(koala_candle::measured(&losses)?, koala_optim::Loss::new(2.0, 5.0));
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn measured(losses: &candle::Tensor) -> candle::Result<Loss> {
@@ -32,7 +30,7 @@ pub fn measured(losses: &candle::Tensor) -> candle::Result<Loss> {
 }
 
 /// A variable that has a gradient, which is of its shape, its type and on its device, and contiguous.
-pub(super) struct Given<'a> {
+pub struct Given<'a> {
     pub name: &'a str,
     pub variable: &'a Var,
     pub gradient: candle::Tensor,
@@ -49,15 +47,14 @@ impl Given<'_> {
 }
 
 /// The variables that have a gradient.
-pub(super) fn given<'a>(variables: &'a [(String, Var)], gradients: &GradStore) -> candle::Result<Vec<Given<'a>>> {
+pub fn given<'a>(variables: &'a [(String, Var)], gradients: &GradStore) -> candle::Result<Vec<Given<'a>>> {
     let mut given = Vec::with_capacity(variables.len());
     for (name, variable) in variables {
         let Some(gradient) = gradients.get(variable) else { continue };
-        if gradient.shape() != variable.shape() {
-            let [parameters, gradient] = [variable, gradient].map(|tensor| tensor.dims().to_vec());
-            return Err(candle::Error::wrap(Error::Shape { tensor: name.clone(), parameters, gradient }));
-        }
-        if gradient.dtype() != variable.dtype() || !gradient.device().same_device(variable.device()) {
+        let is_like = gradient.shape() == variable.shape()
+            && gradient.dtype() == variable.dtype()
+            && gradient.device().same_device(variable.device());
+        if !is_like {
             let [of_parameters, of_gradient] = [variable, gradient].map(described);
             candle::bail!("tensor {name:?}: the parameters are {of_parameters}, the gradient {of_gradient}");
         }
@@ -67,12 +64,12 @@ pub(super) fn given<'a>(variables: &'a [(String, Var)], gradients: &GradStore) -
 }
 
 /// Where a contiguous array has its elements, in the memory that it is part of.
-pub(super) fn elements(layout: &candle::Layout) -> Range<usize> {
+pub fn elements(layout: &candle::Layout) -> Range<usize> {
     layout.start_offset()..layout.start_offset() + layout.shape().elem_count()
 }
 
 /// The type of a variable, if it is one that there are steps for.
-pub(super) fn element_type(variable: &Var) -> Option<ElementType> {
+pub fn element_type(variable: &Var) -> Option<ElementType> {
     match variable.dtype() {
         DType::F32 => Some(ElementType::F32),
         DType::F64 => Some(ElementType::F64),

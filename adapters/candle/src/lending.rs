@@ -4,9 +4,8 @@ use std::borrow::BorrowMut;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use ::candle_core::{self as candle, CpuStorage, CudaStorage, InplaceOp1, Layout, Storage, Var};
-
-use crate::tensors::Tensor;
+use candle_core::{self as candle, CpuStorage, CudaStorage, InplaceOp1, Layout, Storage, Var};
+use koala_optim::Tensor;
 
 /// A variable's memory, moved out of it in exchange for other of its device, and back in when this is dropped. Candle
 /// lends the memory of one variable at a time, but a step takes all together.

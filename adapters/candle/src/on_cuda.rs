@@ -1,16 +1,12 @@
 //! Variables on a CUDA device: their steps, on candle's stream.
 
-use ::candle_core::backend::BackendDevice;
-use ::candle_core::{self as candle, CudaStorage, DType, Shape, Storage, Var};
+use candle_core::backend::BackendDevice;
+use candle_core::{self as candle, CudaStorage, DType, Shape, Storage, Var};
+use koala_optim::{Config, ElementType, Error, GroupId, Loss, Method, Optimizer, Report, StateType, cuda};
 
-use super::given::{Given, StepLoss, element_type, elements, measured};
-use super::lending::Taken;
-use crate::cuda::candle::{OnStream, Step};
-use crate::optimizer::{GroupId, Optimizer};
-use crate::report::Report;
-use crate::settings::Loss;
-use crate::tensor_state::StateType;
-use crate::{ElementType, Error, Method, cuda};
+use crate::cuda_memory::{OnStream, Step};
+use crate::given::{Given, StepLoss, element_type, elements, measured};
+use crate::lending::Taken;
 
 /// The optimizer of variables on a device. Its settings are those of the one on the CPU, which has no tensors then.
 #[derive(Debug)]
@@ -55,15 +51,15 @@ impl OnCuda {
     /// Makes groups, settings and scaling what they are in the optimizer on the CPU, groups under the same ids.
     fn take_settings(&mut self, of: &Optimizer) -> candle::Result<()> {
         let optimizer = &mut self.on_stream.optimizer;
-        for group in (0..).map(GroupId) {
-            let Ok(settings) = of.settings(group) else { break };
+        for group in of.groups() {
+            let settings = of.settings(group).map_err(candle::Error::wrap)?;
             match optimizer.settings(group) {
                 Ok(_) => optimizer.set_settings(group, settings),
                 Err(_) => optimizer.add_group(settings).map(|_| ()),
             }
             .map_err(candle::Error::wrap)?;
         }
-        optimizer.set_scaling(of.scaling).map_err(candle::Error::wrap)
+        optimizer.set_scaling(of.config().scaling).map_err(candle::Error::wrap)
     }
 
     /// Puts a step on candle's stream.
@@ -132,14 +128,11 @@ fn some_memory(variable: &Var) -> candle::Result<CudaStorage> {
 
 /// What an optimizer on a device is made with to do as the one on the CPU would.
 fn config_of(optimizer: &Optimizer) -> candle::Result<cuda::Config> {
-    let method = optimizer.method();
+    let Config { method, noise, policy, clip_norm, details, .. } = optimizer.config();
     let refused = match () {
         () if method != Method::KoalaPlusPlus => method.name(),
-        () if optimizer.clip_norm.is_some() => "clipping by the norm",
-        () => {
-            let Optimizer { noise_rule: noise, policy, keep_details: details, .. } = *optimizer;
-            return Ok(cuda::Config { noise, policy, details, ..cuda::Config::default() });
-        }
+        () if clip_norm.is_some() => "clipping by the norm",
+        () => return Ok(cuda::Config { noise, policy, details, ..cuda::Config::default() }),
     };
     candle::bail!("{refused} cannot be had on a CUDA device, only koala++ without a norm to clip by")
 }

@@ -6,17 +6,16 @@ use std::sync::{Mutex, MutexGuard};
 
 use candle_core::{DType, Device, Result, Tensor as Array, Var, backprop::GradStore};
 use candle_nn::Optimizer as _;
-use koala_optim::candle::{Config, Koala};
+use koala_candle::{Config, Koala};
 use koala_optim::cuda::Stream;
 use koala_optim::{
     AdamW, GroupId, KoalaM, KoalaV, Loss, Method, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, Sgd,
     StateType,
 };
 
-#[path = "with_candle.rs"]
-mod with_candle;
+mod common;
 
-use with_candle::{gradients, says};
+use common::{gradients, says};
 
 const LOSS: Loss = Loss::new(0.7, 0.6);
 
@@ -353,7 +352,7 @@ fn what_is_wrong_is_an_error_and_changes_nothing() -> Result<()> {
     let unlike = array(&[0.5, 0.25], &[2], DType::F64, &lent.device);
     let unchanged = |one: &Var, other: &Var| assert_eq!([values(one), values(other)], [[1.0, -3.0], [2.0, 4.0]]);
     for (bad, message) in [
-        (&long, "shape is [2], the gradient's [3]"),
+        (&long, "parameters are F32 [2] on Cuda { gpu_id: 0 }, the gradient F32 [3]"),
         (&unlike, "gradient F64 [2] on Cuda { gpu_id: 0 }"),
         (&on_host, "gradient F32 [2] on Cpu"),
         (

@@ -2,15 +2,14 @@
 
 use candle_core::{DType, Device, Result, Tensor as Array, Var};
 use candle_nn::Optimizer as _;
-use koala_optim::candle::{Config, Koala, measured};
+use koala_candle::{Config, Koala, measured};
 use koala_optim::{
     AdamW, ElementType, KoalaM, Loss, Method, Noise, Optimizer, Settings, Sgd, StateType, Tensor, bf16, f16,
 };
 
-#[path = "with_candle.rs"]
-mod with_candle;
+mod common;
 
-use with_candle::{gradients, says};
+use common::{gradients, says};
 
 const LOSS: Loss = Loss::new(0.7, 0.6);
 
@@ -203,7 +202,7 @@ fn what_is_wrong_is_an_error_and_changes_nothing() -> Result<()> {
     let long = Array::new(&[0.5_f32, 0.25, 0.125], &Device::Cpu)?;
     let unlike = good.to_dtype(DType::F64)?;
     for (bad, message) in [
-        (&long, "shape is [2], the gradient's [3]"),
+        (&long, "the parameters are F32 [2] on Cpu, the gradient F32 [3] on Cpu"),
         (&unlike, "tensor \"2\": the parameters are F32 [2] on Cpu, the gradient F64 [2] on Cpu"),
         (one.as_tensor(), "tensor \"2\": the gradient, F32 [2] on Cpu, or the parameters are a variable's memory"),
         (other.as_tensor(), "tensor \"2\": the gradient, F32 [2] on Cpu, or the parameters are a variable's memory"),
@@ -222,7 +221,6 @@ fn koala_optim_group() -> Result<koala_optim::GroupId> {
 }
 
 /// As a map's own list is in another order in each run, so may any list be.
-#[cfg(feature = "checkpoint")]
 #[test]
 fn what_has_only_a_place_for_a_name_is_neither_saved_nor_loaded() -> Result<()> {
     use koala_optim::checkpoint::{Checkpoint, Error, Loading};

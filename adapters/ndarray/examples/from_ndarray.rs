@@ -1,9 +1,9 @@
 //! Least squares with ndarray: a matrix and a bias that turn three numbers into two are learnt from 64 samples.
-//! `cargo run --release --features ndarray --example from_ndarray`
+//! `cargo run --release -p koala-ndarray --example from_ndarray`
 
 use std::error::Error;
 
-use koala_optim::ndarray::{in_layout_of, tensor};
+use koala_ndarray::{in_layout_of, tensor};
 use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType};
 use ndarray::{Array1, Array2, Axis, array};
 

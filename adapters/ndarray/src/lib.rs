@@ -1,4 +1,6 @@
-//! Arrays of the crate `ndarray`, stepped where they are: the feature `ndarray`.
+#![doc = include_str!("../README.md")]
+//!
+//! # Orders in memory
 //!
 //! A step goes over elements in the order in which they lie in memory. So arrays in the order of C or of Fortran, with
 //! their axes in any other order, or reversed, are all stepped in place, if
@@ -11,7 +13,8 @@
 //! of a matrix, are copied and assigned by their owner:
 //!
 //! ```
-//! use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, ndarray::tensor};
+//! use koala_ndarray::tensor;
+//! use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType};
 //! use ndarray::{array, s};
 //!
 //! let mut optimizer = Optimizer::new(Config::default())?;
@@ -27,21 +30,24 @@
 //! optimizer.step(Loss::new(0.7, 0.6), &mut [tensor("columns", copy.view_mut(), gradient.view())?])?;
 //! columns.assign(&copy);
 //! # assert!(matrix[[0, 0]] < 1.0 && matrix[[0, 2]] == 3.0);
-//! # Ok::<(), koala_optim::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! The state is in the same order as the parameters. So these have to come in one order, step after step; an array that
 //! its owner keeps does.
 //!
-//! Tested with ndarray 0.17.2, which is the least version that the feature takes; it takes those before 0.18.
+//! Tested with ndarray 0.17.2, which is the least version that this takes; it takes those before 0.18.
 
-use ::ndarray::{ArrayRef, ArrayView, ArrayViewMut, CowArray, Dimension};
+#![deny(unsafe_code)]
 
-use crate::element::Element;
-use crate::error::Error;
-use crate::tensors::Tensor;
+mod error;
 
-/// The tensor of that name, for [`Optimizer::step`](crate::Optimizer::step): views of its parameters, which a step
+use koala_optim::{Element, Tensor};
+use ndarray::{ArrayRef, ArrayView, ArrayViewMut, CowArray, Dimension};
+
+pub use error::Error;
+
+/// The tensor of that name, for [`Optimizer::step`](koala_optim::Optimizer::step): views of its parameters, which a step
 /// changes in place, and of the gradient of the minibatch's mean loss by them. It was added with the number of elements
 /// and their type.
 ///
@@ -49,18 +55,7 @@ use crate::tensors::Tensor;
 /// [`Error::Shape`] if the shapes differ, [`Error::Layout`] if one has gaps or they are not in the same order in
 /// memory.
 ///
-/// ```
-/// use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, ndarray::tensor};
-///
-/// let mut weight = ndarray::array![[1.0_f32, -2.0], [3.0, 0.5]];
-/// let gradient = ndarray::array![[0.1_f32, 0.2], [-0.3, 0.4]];
-/// let mut optimizer = Optimizer::new(Config::default())?;
-/// let group = optimizer.add_group(Settings::default())?;
-/// optimizer.add_tensor("weight", weight.len(), ElementType::F32, StateType::Same, group)?;
-/// optimizer.step(Loss::new(0.7, 0.6), &mut [tensor("weight", weight.view_mut(), gradient.view())?])?;
-/// # assert!(weight[[0, 0]] < 1.0);
-/// # Ok::<(), koala_optim::Error>(())
-/// ```
+/// See the [crate's example](crate).
 pub fn tensor<'a, P: Element, D: Dimension>(
     name: &'a str,
     parameters: ArrayViewMut<'a, P, D>,
@@ -91,7 +86,7 @@ pub fn tensor<'a, P: Element, D: Dimension>(
 /// error.
 ///
 /// ```
-/// use koala_optim::ndarray::{in_layout_of, tensor};
+/// use koala_ndarray::{in_layout_of, tensor};
 /// use ndarray::{Array2, array};
 ///
 /// let mut weight = Array2::<f32>::ones((2, 3));

@@ -1,8 +1,8 @@
 //! Arrays of `ndarray`: whatever their order in memory, each element meets its own gradient, in place; and what cannot
 //! be stepped in place is an error.
 
-use koala_optim::ndarray::{in_layout_of, tensor};
-use koala_optim::{Config, ElementType, Error, Loss, Method, Optimizer, Settings, Sgd, StateType, Tensor};
+use koala_ndarray::{Error, in_layout_of, tensor};
+use koala_optim::{Config, ElementType, Loss, Method, Optimizer, Settings, Sgd, StateType, Tensor};
 use ndarray::{Array, Array2, Array3, Axis, Ix2, Ix3, ShapeBuilder, s};
 
 const PERMUTATIONS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
