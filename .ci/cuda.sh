@@ -29,7 +29,7 @@ run cargo check -p koala-optim --features cuda,cudarc/dynamic-linking
 # of it but its own program has been compiled already.
 bundle=target/ci-gpu-bundle
 rm -rf "$bundle"
-run env BUNDLE_OPTIONS=--workspace bash backends/cuda/bundle.sh "$bundle" --without-python
+run env BUNDLE_OPTIONS=--workspace bash benches/gpu/bundle.sh "$bundle" --without-python
 run driver "$environment/libcuda.so.1"
 run fails_with 2 env KOALA_CUDA_DEVICE=1000 "$bundle/run"
 run env LD_LIBRARY_PATH="$PWD/$environment" "$bundle/run" --quick

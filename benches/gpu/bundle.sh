@@ -3,7 +3,7 @@
 # measures the CUDA backend and prints one table. Needs Rust; a C compiler for the part in C; and Python 3 with pip for the
 # part that PyTorch runs.
 #
-#     bash backends/cuda/bundle.sh FOLDER [--without-python]
+#     bash benches/gpu/bundle.sh FOLDER [--without-python]
 set -euo pipefail
 largest=60000000
 
@@ -28,12 +28,12 @@ archive() {
 
 # BUNDLE_OPTIONS: more for cargo.
 # shellcheck disable=SC2086
-cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features cuda,rayon --test cuda --bench gpu --no-run \
+cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features koala-optim/cuda,koala-optim/rayon --test cuda --no-run \
     --message-format=json >"$folder/cargo.json"
-cp "$(executable backends/cuda/bundle/main.rs)" "$folder/run"
 cp "$(executable tests/cuda/main.rs)" "$folder/tests"
 # shellcheck disable=SC2086
-cargo build --release ${BUNDLE_OPTIONS:-} -p koala-ffi --message-format=json >"$folder/cargo.json"
+cargo build --release ${BUNDLE_OPTIONS:-} -p koala-gpu -p koala-ffi --message-format=json >"$folder/cargo.json"
+cp "$(executable benches/gpu/main.rs)" "$folder/run"
 if command -v cc >/dev/null; then
     cc -O2 -I include ffi/c/examples/cuda.c "$(archive)" -lm -ldl -lpthread -s -o "$folder/example"
 else
@@ -47,7 +47,7 @@ if [ "$with_python" = yes ]; then
     python3 -m pip install --quiet --disable-pip-version-check --target "$folder/python" pytest exceptiongroup tomli
     mkdir "$folder/python/tests"
     cp ffi/python/tests/{test_torch_cuda,torch_models}.py "$folder/python/tests"
-    cp backends/cuda/bundle/torch_steps.py ffi/python/bench/step.py "$folder"
+    cp benches/gpu/torch_steps.py ffi/python/bench/step.py "$folder"
 fi
 cp LICENSE-MIT LICENSE-APACHE "$folder"
 

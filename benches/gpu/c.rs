@@ -4,7 +4,7 @@ use std::error::Error;
 
 use koala_optim::{Config, ElementType, Loss, Optimizer, Settings, StateType, Tensor};
 
-use crate::Plan;
+use crate::plan::Plan;
 use crate::table::{Outcome, Table};
 use crate::tests::{End, limited, logged, out_of_time};
 

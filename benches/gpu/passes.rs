@@ -7,8 +7,8 @@ use koala_measure::{LOSS, NOISE, settings};
 use koala_optim::cuda::{Config, Error as CudaError, Kernel, Optimizer, Tensor};
 use koala_optim::{ElementType, Noise, StateType};
 
-use crate::Plan;
 use crate::gpu::{Gpu, Marking, nanoseconds};
+use crate::plan::Plan;
 use crate::table::{Figure, Goal, Outcome, Table};
 
 /// The bytes that a pass reads and writes for a parameter, f32 with weight decay.

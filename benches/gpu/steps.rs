@@ -8,8 +8,8 @@ use koala_measure::{LOSS, NOISE, settings};
 use koala_optim::cuda::{Config, Driver, Error as CudaError, Optimizer, Tensor};
 use koala_optim::{ElementType, Noise, StateType};
 
-use crate::Plan;
 use crate::gpu::Gpu;
+use crate::plan::Plan;
 use crate::table::{Figure, Outcome, Table};
 
 /// How a model is stepped.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use crate::Plan;
+use crate::plan::Plan;
 use crate::table::{Outcome, Table};
 
 /// The bits, steps among graphs, numbers on the device, the driver's refusals, and a device that is not there.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::Plan;
+use crate::plan::Plan;
 use crate::table::{Figure, Goal, Outcome, Table};
 use crate::tests::{End, limited, logged, out_of_time};
 
