@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::driver::{Counted, Memory, Stream};
 use super::error::Error;
-use super::tables::{self, Change, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS, TensorRow};
+use super::structs::{self, Change, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS, TensorRow};
 
 /// The tensors of a step, as they are described on the device.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Tables {
             captured: false,
             stepped: false,
             rows: Vec::new(),
-            groups: tables::groups(std::iter::empty(), 0),
+            groups: structs::groups(std::iter::empty(), 0),
             tensors: none()?,
             chunks: none()?,
             partials: none()?,
@@ -71,8 +71,8 @@ impl Tables {
         // Until all is written, there are no tensors.
         self.rows.clear();
         self.stepped = false;
-        self.groups = tables::groups(std::iter::empty(), 0);
-        let chunks: Vec<ChunkRow> = tables::chunk_map(rows.iter().map(|row| row.length as usize));
+        self.groups = structs::groups(std::iter::empty(), 0);
+        let chunks: Vec<ChunkRow> = structs::chunk_map(rows.iter().map(|row| row.length as usize));
         for (memory, bytes) in [
             (&mut self.tensors, size_of_val(rows)),
             (&mut self.chunks, size_of_val(&*chunks)),
@@ -86,7 +86,7 @@ impl Tables {
         }
         self.tensors.write(stream, rows)?;
         self.chunks.write(stream, &chunks)?;
-        self.groups = tables::groups(rows.iter().map(|row| (row.length as usize, bytes_to_read(row))), group_bytes);
+        self.groups = structs::groups(rows.iter().map(|row| (row.length as usize, bytes_to_read(row))), group_bytes);
         self.rows.extend_from_slice(rows);
         Ok(())
     }

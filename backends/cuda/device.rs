@@ -11,7 +11,7 @@ use libloading::Library;
 
 use super::driver::{Driver, Kernel, Stream};
 use super::error::Error;
-use super::tables::THREADS;
+use super::structs::THREADS;
 
 /// What `ptx.py` made of the kernels, for compute capability 8.0 and whatever comes after it.
 const PTX: &str = include_str!("kernels.ptx");

@@ -5,7 +5,7 @@
 // A contract's block of 1024 elements is half a warp's work, a lane each. A thread block takes a chunk of eight such
 // blocks, by a map of chunks, so that one large tensor and many small ones both fill the device.
 //
-// tables.rs has the same structures for the host. In tests, a C++ compiler translates this file too: see shim/.
+// structs.rs has the same structures for the host. In tests, a C++ compiler translates this file too: see shim/.
 
 #include <cuda_fp16.h>
 

@@ -82,7 +82,7 @@ mod error;
 mod numbers;
 mod optimizer;
 mod state;
-mod tables;
+mod structs;
 mod tensor;
 
 pub use device::Device;

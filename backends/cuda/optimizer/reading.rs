@@ -2,7 +2,7 @@
 
 use super::Optimizer;
 use crate::cuda::driver::zeros;
-use crate::cuda::tables::{ProgressRow, ReportRow, ScalarsRow};
+use crate::cuda::structs::{ProgressRow, ReportRow, ScalarsRow};
 use crate::cuda::{Error, StateBuffers, Stream};
 use crate::methods::plan::{Norms, Outcome, Scalars, TensorReport};
 use crate::optimizer::report::Report;

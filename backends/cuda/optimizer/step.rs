@@ -2,8 +2,8 @@
 
 use super::{Optimizer, Tables};
 use crate::cuda::driver::Kernel;
-use crate::cuda::tables::{CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
-use crate::cuda::{Config, Error, StepLoss, Stream, Tensor, tables};
+use crate::cuda::structs::{CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
+use crate::cuda::{Config, Error, StepLoss, Stream, Tensor, structs};
 use crate::types::error::Error as CallError;
 use crate::types::settings::{Loss, Noise, OnBreakdown, OnNonFinite, Scaling, at_least_zero};
 
@@ -146,10 +146,10 @@ impl Optimizer {
     fn launch_changes(&mut self, stream: Stream) -> Result<(), Error> {
         for group in self.groups.iter().filter(|group| group.changed) {
             let rate = group.device_learning_rate.map(|rate| (rate.element_type, rate.address));
-            self.changes.extend(tables::words(group.memory.address(), &SettingsRow::new(group.settings, rate)));
+            self.changes.extend(structs::words(group.memory.address(), &SettingsRow::new(group.settings, rate)));
         }
         for entry in self.entries.iter().filter(|entry| entry.restarted) {
-            self.changes.extend(tables::words(entry.buffers.scalars, &ScalarsRow::default()));
+            self.changes.extend(structs::words(entry.buffers.scalars, &ScalarsRow::default()));
         }
         for changes in self.changes.chunks(CHANGES) {
             // SAFETY: the places are memory of the optimizer, of whole words.
@@ -197,7 +197,7 @@ impl Optimizer {
                 copy_type: type_number(copy.map(|(element_type, _)| element_type)),
                 first_chunk,
             });
-            first_chunk += length.div_ceil(tables::CHUNK) as u32;
+            first_chunk += length.div_ceil(structs::CHUNK) as u32;
         }
         Ok(())
     }

@@ -1,15 +1,25 @@
-//! The tables that the host writes for the CUDA kernels: they say the same as `kernels.cu`, the PTX and the documentation.
+//! The structures that the host writes for the CUDA kernels say the same as `kernels.cu`, the PTX and the documentation.
 
-// What tables.rs has from its crate.
-use koala_optim::{ElementType, Settings, Variant, contract};
+/// What structs.rs imports from its crate.
+mod types {
+    pub use koala_optim::contract;
+
+    pub mod element {
+        pub use koala_optim::ElementType;
+    }
+
+    pub mod settings {
+        pub use koala_optim::{Settings, Variant};
+    }
+}
 
 #[allow(dead_code)] // The optimizer uses the rest.
-#[path = "../backends/cuda/tables.rs"]
-mod tables;
+#[path = "../backends/cuda/structs.rs"]
+mod structs;
 
-use contract::{BLOCK, LANES, LEAST_FACTOR, RUN_ROWS, SKIP_GRADIENT_NORM};
 use koala_measure::models;
-use tables::{CHANGES, CHUNK, Changes, Launch, SUMS, THREADS, chunk_map, groups};
+use koala_optim::contract::{BLOCK, LANES, LEAST_FACTOR, RUN_ROWS, SKIP_GRADIENT_NORM};
+use structs::{CHANGES, CHUNK, Changes, Launch, SUMS, THREADS, chunk_map, groups};
 
 #[test]
 fn the_kernels_have_the_contract_s_numbers() {
