@@ -75,7 +75,6 @@
 //! The kernels are committed as PTX for compute capability 8.0, which the driver translates for any newer device.
 //! Whether PTX for a newer one would be faster could not be measured.
 
-mod description;
 mod device;
 mod driver;
 mod error;
@@ -83,6 +82,7 @@ mod numbers;
 mod optimizer;
 mod state;
 mod structs;
+mod tables;
 mod tensor;
 
 pub use device::Device;

@@ -7,12 +7,12 @@ mod step;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::description::Tables;
 use super::driver::{Counted, Driver, Memory, Stream};
 use super::error::Error;
 use super::numbers::{DeviceLearningRate, DeviceScaler};
 use super::state::StateBuffers;
 use super::structs::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
+use super::tables::Tables;
 use super::tensor::check_address;
 use crate::optimizer::registry::GroupId;
 use crate::optimizer::state::StateType;
