@@ -76,9 +76,9 @@
 //! Whether PTX for a newer one would be faster could not be measured.
 
 mod device;
+mod device_numbers;
 mod driver;
 mod error;
-mod numbers;
 mod optimizer;
 mod state;
 mod structs;
@@ -86,9 +86,9 @@ mod tables;
 mod tensor;
 
 pub use device::Device;
+pub use device_numbers::{DeviceLearningRate, DeviceLoss, DeviceScaler, StepLoss};
 pub use driver::{Driver, Kernel, Stream};
 pub use error::Error;
-pub use numbers::{DeviceLearningRate, DeviceLoss, DeviceScaler, StepLoss};
 pub use optimizer::{Config, Counts, Optimizer, State};
 pub use state::StateBuffers;
 pub use tensor::Tensor;

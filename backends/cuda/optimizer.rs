@@ -7,9 +7,9 @@ mod step;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::device_numbers::{DeviceLearningRate, DeviceScaler};
 use super::driver::{Counted, Driver, Memory, Stream};
 use super::error::Error;
-use super::numbers::{DeviceLearningRate, DeviceScaler};
 use super::state::StateBuffers;
 use super::structs::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
 use super::tables::Tables;
