@@ -80,7 +80,6 @@ mod device_numbers;
 mod driver;
 mod error;
 mod optimizer;
-mod state;
 mod structs;
 mod tables;
 mod tensor;
@@ -90,5 +89,4 @@ pub use device_numbers::{DeviceLearningRate, DeviceLoss, DeviceScaler, StepLoss}
 pub use driver::{Driver, Kernel, Stream};
 pub use error::Error;
 pub use optimizer::{Config, Counts, Optimizer, State};
-pub use state::StateBuffers;
-pub use tensor::Tensor;
+pub use tensor::{StateBuffers, Tensor};
