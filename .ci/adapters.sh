@@ -1,6 +1,6 @@
 #!/bin/bash
-# What the examples of the adapters to ndarray, candle and burn train. The README's test command has built them, with all
-# that this names, and has run the adapters' tests and the code in their documentation.
+# The examples of the adapters to ndarray, candle and burn, each of which trains something. The README's test command has
+# built them, and has run the adapters' tests and the code in their documentation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cargo build --release --workspace --examples

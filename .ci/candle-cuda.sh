@@ -1,6 +1,6 @@
-# candle's adapter on a CUDA device: candle is built for CUDA by a compiler of our own, backends/cuda/shim/nvcc, and linked
-# with a driver of our own, on which the tests of the adapter then run. Nothing of NVIDIA's is needed. All is built without
-# optimization, which takes less time. What it skips, it says.
+# candle's adapter on a CUDA device: candle is built for CUDA by a compiler of our own, backends/cuda/shim/nvcc, and
+# linked with a driver of our own, on which the tests of the adapter then run. Nothing of NVIDIA's is needed. All is
+# built without optimization, which takes less time. What it skips, it says.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source .ci/commands.sh

@@ -1,4 +1,5 @@
-//! The structures that the host writes for the CUDA kernels say the same as `kernels.cu`, the PTX and the documentation.
+//! The structures that the host writes for the CUDA kernels: they are those of `kernels.cu`, and its numbers are those
+//! of the contract, the PTX and the documentation.
 
 /// What structs.rs imports from its crate.
 mod types {

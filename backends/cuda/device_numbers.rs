@@ -17,8 +17,8 @@ impl DeviceLoss {
     /// type each. The second moment is needed where the noise is averaged.
     ///
     /// # Safety
-    /// Both are memory of the optimizer's device that lives until the steps that take it have run; what is written there
-    /// meanwhile is ordered with these by streams.
+    /// Both are memory of the optimizer's device that lives until the steps that take it have run; what is written
+    /// there meanwhile is ordered with these by streams.
     ///
     /// ```
     /// use koala_optim::{ElementType, cuda::DeviceLoss};
@@ -98,8 +98,8 @@ impl DeviceScaler {
     ///
     /// `scale` is what the loss that was differentiated was multiplied by: gradients are multiplied by
     /// [`Scaling::factor`](crate::Scaling) divided by it, in f64, and rounded to their arithmetic type. The loss that a
-    /// step is given is the one that was not multiplied. Where the quotient is out of the range of a factor, no gradient
-    /// counts as finite.
+    /// step is given is the one that was not multiplied. Where the quotient is out of the range of a factor, no
+    /// gradient counts as finite.
     ///
     /// `found_infinite` is zero, or the step does nothing: it counts every tensor as not finite, and the noise stays.
     ///

@@ -1,8 +1,8 @@
 //! The optimizer on an NVIDIA GPU: parameters, gradients and state are buffers of the device, a step is three launches
 //! for each group of tensors, and the host waits for none of it. The bits are those of the CPU.
 //!
-//! Nothing of CUDA is needed to build this, and a machine that runs it needs only the driver (525 or later) and a GPU of
-//! compute capability 8.0 or later. Without them, [`Device::new`] says what is missing.
+//! Nothing of CUDA is needed to build this, and a machine that runs it needs only the driver (525 or later) and a GPU
+//! of compute capability 8.0 or later. Without them, [`Device::new`] says what is missing.
 //!
 //! ```no_run
 //! use koala_optim::cuda::{Config, Device, Optimizer, Stream, Tensor};
@@ -37,17 +37,17 @@
 //! # Memory traffic
 //!
 //! A group's arrays are read twice, first for the dot products and then for the update, so groups are made small enough
-//! to stay in the device's L2 cache in between: half of it, unless [`Config::group_bytes`] says otherwise. A tensor that
-//! is larger is a group of its own and comes from memory twice. So a step over f32 parameters with weight decay should
-//! move 28 bytes a parameter where tensors are small, and 44 where they are large. With an L2 of 40 MiB:
+//! to stay in the device's L2 cache in between: half of it, unless [`Config::group_bytes`] says otherwise. A tensor
+//! that is larger is a group of its own and comes from memory twice. So a step over f32 parameters with weight decay
+//! should move 28 bytes a parameter where tensors are small, and 44 where they are large. With an L2 of 40 MiB:
 //!
 //! | Tensors | Parameters | Groups | Bytes a step | A parameter |
 //! |---|---|---|---|---|
 //! | ResNet-50 | 25,557,032 | 20 | 895,165,536 | 35.0 |
 //! | GPT-2 small | 124,439,808 | 74 | 5,347,580,928 | 43.0 |
 //!
-//! These are counted from the lists, not measured. Not counted is what the update finds in the cache of a larger tensor,
-//! whose end it takes first: 16 bytes less for each parameter that is still there.
+//! These are counted from the lists, not measured. Not counted is what the update finds in the cache of a larger
+//! tensor, whose end it takes first: 16 bytes less for each parameter that is still there.
 //!
 //! # Capturing a graph
 //!
@@ -65,10 +65,11 @@
 //!   [`Optimizer::write_changes`], before the capture and before a launch, or by a step that is not captured.
 //! - The learning rate of a launch is the one that was written last: a schedule writes it ahead of each launch, on the
 //!   stream, or it is a number that the device computes: [`Optimizer::set_device_learning_rate`].
-//! - Where gradients are scaled against underflow, the scale and the flag by which a step is left out may be the device's
-//!   too, so that nothing waits for them: [`Optimizer::set_device_scaler`].
-//! - What cannot be done during a capture is refused by [`Error::Captured`] before it could spoil it: to step tensors that
-//!   were not known before, to write changes, and to read. Tensors and groups must not be added then, which allocates.
+//! - Where gradients are scaled against underflow, the scale and the flag by which a step is left out may be the
+//!   device's too, so that nothing waits for them: [`Optimizer::set_device_scaler`].
+//! - What cannot be done during a capture is refused by [`Error::Captured`] before it could spoil it: to step tensors
+//!   that were not known before, to write changes, and to read. Tensors and groups must not be added then, which
+//!   allocates.
 //!
 //! # The instruction set
 //!

@@ -10,8 +10,8 @@ use super::structs::{self, Change, ChunkRow, Group, PLAN_BYTES, ReportRow, SUMS,
 /// The tensors of a step, as they are described on the device.
 #[derive(Debug)]
 pub(super) struct Tables {
-    /// Whether a graph has these: then they stay as they are, but for where the gradients are, which each of its launches
-    /// writes.
+    /// Whether a graph has these: then they stay as they are, but for where the gradients are, which each of its
+    /// launches writes.
     pub captured: bool,
     /// Whether a step of these was put on a stream, so that there are reports of it.
     pub stepped: bool,
@@ -60,7 +60,8 @@ impl Tables {
         places.zip(rows).map(|(place, row)| Change { place, word: row.gradient })
     }
 
-    /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by then.
+    /// Describes other tensors, in the same memory if it is large enough. What is on the stream is done with it by
+    /// then.
     pub fn describe(
         &mut self,
         counted: &Arc<Counted>,

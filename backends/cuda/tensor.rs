@@ -83,12 +83,12 @@ pub struct StateBuffers {
 
 impl StateBuffers {
     /// The addresses of v and h, as many elements of the state's type as the tensor has, and of four f64: h·h, h·v, the
-    /// innovation variance, and the number of steps. If that is zero, the next step is a first step, which reads nothing
-    /// of all these.
+    /// innovation variance, and the number of steps. If that is zero, the next step is a first step, which reads
+    /// nothing of all these.
     ///
     /// # Safety
-    /// They are memory of the optimizer's device that lives for as long as the tensor is stepped, restarted or read, apart
-    /// from each other and from what else a step is given, and nothing else writes it while a step may run.
+    /// They are memory of the optimizer's device that lives for as long as the tensor is stepped, restarted or read,
+    /// apart from each other and from what else a step is given, and nothing else writes it while a step may run.
     ///
     /// ```
     /// use koala_optim::cuda::StateBuffers;

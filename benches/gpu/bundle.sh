@@ -28,8 +28,8 @@ archive() {
 
 # BUNDLE_OPTIONS: more for cargo.
 # shellcheck disable=SC2086
-cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features koala-optim/cuda,koala-optim/rayon --test cuda --no-run \
-    --message-format=json >"$folder/cargo.json"
+cargo test --release ${BUNDLE_OPTIONS:-} -p koala-optim --features koala-optim/cuda,koala-optim/rayon --test cuda \
+    --no-run --message-format=json >"$folder/cargo.json"
 cp "$(executable tests/cuda/main.rs)" "$folder/tests"
 # shellcheck disable=SC2086
 cargo build --release ${BUNDLE_OPTIONS:-} -p koala-gpu -p koala-ffi --message-format=json >"$folder/cargo.json"

@@ -1,6 +1,6 @@
-//! Verifies and measures the CUDA backend on a GPU, and prints one table: `benches/gpu/bundle.sh` makes a folder in which
-//! this is the program `run`, beside the tests that it runs. From a clone, `cargo run --release -p koala-gpu` measures
-//! only. `KOALA_CUDA_DEVICE` is the number of the device, or it is 0.
+//! Verifies and measures the CUDA backend on a GPU, and prints one table: `benches/gpu/bundle.sh` makes a folder in
+//! which this is the program `run`, beside the tests that it runs. From a clone, `cargo run --release -p koala-gpu`
+//! measures only. `KOALA_CUDA_DEVICE` is the number of the device, or it is 0.
 //!
 //! `--quick` takes small sizes and few tests: for a look, and for the stub driver that stands for a GPU in CI.
 

@@ -1,5 +1,5 @@
-//! PyTorch on the same GPU, if there is one: the tests of `ffi/python` that need one, and `torch_steps.py`, which writes a
-//! line of JSON for each line of the table.
+//! PyTorch on the same GPU, if there is one: the tests of `ffi/python` that need one, and `torch_steps.py`, which
+//! writes a line of JSON for each line of the table.
 
 use std::error::Error;
 use std::path::Path;

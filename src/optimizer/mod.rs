@@ -365,8 +365,8 @@ impl Optimizer {
         self.entries[*self.by_name.get(name)?].shape.as_deref()
     }
 
-    /// Tells that the name of a tensor is only its place in a list. In the next run the list may be in another order, so
-    /// that the name would be another tensor's: an optimizer with such a tensor is neither saved to a checkpoint nor
+    /// Tells that the name of a tensor is only its place in a list. In the next run the list may be in another order,
+    /// so that the name would be another tensor's: an optimizer with such a tensor is neither saved to a checkpoint nor
     /// loaded from one.
     ///
     /// # Errors

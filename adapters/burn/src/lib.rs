@@ -7,14 +7,14 @@
 //! the methods here share numbers over all parameters, and clip by the norm of all gradients. Learning rates are in the
 //! settings of groups.
 //!
-//! Copies: the parameters move out of the module, and back into it when they have been stepped, and on the CPU device
-//! of burn-flex that copies neither them nor the gradients, as long as nobody else holds them. (What is shared, or not
-//! contiguous, is copied by burn.) On another device both are copied to the CPU, and the parameters back.
+//! The parameters move out of the module, and back into it when they have been stepped. On the CPU device of burn-flex
+//! that copies neither parameters nor gradients, as long as nobody else holds them: burn copies what is shared or not
+//! contiguous. On another device both are copied to the CPU, and the parameters back.
 //!
 //! Parameters are f32, f64, bf16 or f16; those without a gradient stay as they are.
 //!
-//! With koala-optim's feature `checkpoint`, a run is saved by [`Koala::optimizer`], the parameters with it or by burn. To go on
-//! from there, make the same groups, [`register`](Koala::register) the module, and load the file into
+//! With koala-optim's feature `checkpoint`, [`Koala::optimizer`] saves a run. The parameters are saved with it or by
+//! burn. To go on from there, make the same groups, [`register`](Koala::register) the module, and load the file into
 //! [`Koala::optimizer_mut`].
 //!
 //! Tested with burn 0.22.1, which is the least version that this takes; it takes those before 0.23.
@@ -55,9 +55,10 @@ pub struct Config {
     pub state: StateType,
 }
 
-/// KOALA++, or another [`Method`](koala_optim::Method), over a module of burn: see the [crate](crate). The parameters that
-/// require a gradient become known at the first step, or by [`register`](Self::register): by their paths, such as
-/// `"encoder.weight"`. Where parameters of a module share a path, the second's name has `#2` after it, and so on.
+/// KOALA++, or another [`Method`](koala_optim::Method), over a module of burn: see the [crate](crate). The parameters
+/// that require a gradient become known at the first step, or by [`register`](Self::register). Their names are their
+/// paths, such as `"encoder.weight"`. If parameters of a module share a path, the second's name has `#2` after it, and
+/// so on.
 #[derive(Debug)]
 pub struct Koala {
     optimizer: Optimizer,
@@ -165,16 +166,14 @@ impl Koala {
     /// then as it was.
     ///
     /// # Errors
-    /// [`Error`], whose [`Error::Optimizer`] are those of [`Optimizer::step`], and a gradient
-    /// of another shape.
+    /// [`Error`], whose [`Error::Optimizer`] has those of [`Optimizer::step`].
     ///
     /// See the [crate's example](crate).
     pub fn step<M: Module>(&mut self, loss: Loss, module: M, gradients: GradientsParams) -> (M, Result<Report, Error>) {
         self.with_parameters(module, Some(gradients), |optimizer, tensors| optimizer.step(loss, tensors))
     }
 
-    /// As [`Optimizer::predict`], which KOALA-M needs before the loss is computed; nothing
-    /// for another method.
+    /// As [`Optimizer::predict`], which KOALA-M needs before the loss is computed; nothing for another method.
     ///
     /// # Errors
     /// As those of [`step`](Self::step).

@@ -165,10 +165,10 @@ impl Koala {
     /// One more variable, by a name.
     ///
     /// # Errors
-    /// A variable of another type than f32, f64, bf16 and f16, or on another device than those before it, or one that
-    /// there are no steps for; and those of [`Optimizer::add_tensor`], a variable that
-    /// was added before among them. On a GPU, also what the [crate's documentation](crate#on-a-gpu) says that there is not, and those
-    /// of `cuda::Optimizer::add_tensor` and, for the first, of `cuda::Device::new`.
+    /// A variable of another type than f32, f64, bf16 and f16, or on another device than those before it, or on one that
+    /// there are no steps for; and those of [`Optimizer::add_tensor`], a variable that was added before among them. On a
+    /// GPU, also what [cannot be had there](crate#on-a-gpu), and those of `cuda::Optimizer::add_tensor` and, for the
+    /// first, of `cuda::Device::new`.
     ///
     /// See [`add_group`](Self::add_group).
     pub fn add_variable(&mut self, name: &str, variable: Var, group: GroupId) -> candle::Result<()> {
@@ -278,8 +278,7 @@ impl Koala {
         Ok(())
     }
 
-    /// As [`Optimizer::predict`], which KOALA-M needs before the loss is computed; nothing
-    /// for another method.
+    /// As [`Optimizer::predict`], which KOALA-M needs before the loss is computed; nothing for another method.
     ///
     /// # Errors
     /// Those of [`Optimizer::predict`]. Nothing has changed then.

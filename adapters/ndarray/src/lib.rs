@@ -47,9 +47,9 @@ use ndarray::{ArrayRef, ArrayView, ArrayViewMut, CowArray, Dimension};
 
 pub use error::Error;
 
-/// The tensor of that name, for [`Optimizer::step`](koala_optim::Optimizer::step): views of its parameters, which a step
-/// changes in place, and of the gradient of the minibatch's mean loss by them. It was added with the number of elements
-/// and their type.
+/// The tensor of that name, for [`Optimizer::step`](koala_optim::Optimizer::step): views of its parameters, which a
+/// step changes in place, and of the gradient of the minibatch's mean loss by them. It was added with the number of
+/// elements and their type.
 ///
 /// # Errors
 /// [`Error::Shape`] if the shapes differ, [`Error::Layout`] if one has gaps or they are not in the same order in

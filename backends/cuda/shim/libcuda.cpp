@@ -1,8 +1,8 @@
 // A CUDA driver whose devices are this processor, for tests of device.rs: the functions that it calls, as NVIDIA's manual
 // describes them, over the shim. What a real driver would refuse is refused, or counted as a mistake.
 //
-// Built by tests and by bundle.sh, with the shared object's name libcuda.so, so that it is found where the real one would
-// be.
+// Built by tests and by .ci/cuda.sh, with the shared object's name libcuda.so, so that it is found where the real one
+// would be.
 
 #include <cstdlib>
 #include <cstring>
