@@ -1,4 +1,4 @@
-//! What a step is given: its loss, and variables with their gradients, looked at.
+//! What a step takes: its loss, and the variables that have a gradient. Whether they fit is checked here.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The optimizer, as candle has them: over variables, which come with their names or their places in a list.
+//! The optimizer, by candle's own trait. It steps variables, which have names or are known by their places in a list.
 
 use std::collections::BTreeMap;
 
@@ -74,13 +74,13 @@ impl candle_nn::Optimizer for Koala {
         self.put(StepLoss::Known(loss), gradients)
     }
 
-    /// That of the first group.
+    /// The learning rate of the first group.
     fn learning_rate(&self) -> f64 {
         let of_group = self.optimizer.settings(self.group).map_or(f64::NAN, |settings| settings.learning_rate);
         self.refused_rate.unwrap_or(of_group)
     }
 
-    /// For every group: one rate for all of them, whatever they had. A group's own is set by its id with
+    /// Sets one rate for all groups, whatever they had. A group's own is set by its id with
     /// [`Optimizer::set_learning_rate`] of [`Koala::optimizer_mut`]. A rate out of range is the next step's error.
     fn set_learning_rate(&mut self, learning_rate: f64) {
         let mut groups = self.optimizer.groups();

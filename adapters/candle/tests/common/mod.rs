@@ -1,4 +1,4 @@
-//! What the tests of candle's adapter share, on whatever device.
+//! What the tests on the CPU and those on a CUDA device share.
 
 use candle_core::{DType, Device, Result, Tensor as Array, Var, backprop::GradStore};
 
