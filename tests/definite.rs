@@ -2,6 +2,7 @@
 //! positive. What it means is checked in `kalman.rs`, by dense matrices.
 
 mod common;
+#[allow(dead_code)]
 #[path = "common/grid.rs"]
 mod grid;
 

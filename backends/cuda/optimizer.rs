@@ -13,6 +13,7 @@ use super::error::Error;
 use super::structs::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
 use super::tables::Tables;
 use super::tensor::{StateBuffers, check_address};
+use crate::methods::{KoalaPlusPlus, Method, Variant};
 use crate::optimizer::registry::GroupId;
 use crate::optimizer::state::StateType;
 use crate::types::element::ElementType;
@@ -64,10 +65,11 @@ pub struct Optimizer {
     calls: u64,
 }
 
-/// Settings, and their place on the device.
+/// Settings and the numbers of KOALA++, and their place on the device.
 #[derive(Debug)]
 struct SettingsGroup {
     settings: Settings,
+    numbers: KoalaPlusPlus,
     device_learning_rate: Option<DeviceLearningRate>,
     memory: Memory,
     changed: bool,
@@ -90,6 +92,17 @@ struct Entry {
 impl Entry {
     fn state_bytes(&self) -> usize {
         self.length * self.state_type.size()
+    }
+}
+
+/// An error unless the kernels can step with these numbers.
+fn check_numbers(numbers: KoalaPlusPlus) -> Result<(), CallError> {
+    Method::from(numbers).validate()?;
+    match numbers.variant {
+        Variant::Definite => {
+            Err(CallError::Method { found: "the definite koala++", expected: "another variant on CUDA" })
+        }
+        Variant::Symmetric | Variant::Vanilla => Ok(()),
     }
 }
 
@@ -138,9 +151,27 @@ impl Optimizer {
     ///
     /// See the [module's example](super).
     pub fn add_group(&mut self, settings: Settings) -> Result<GroupId, Error> {
+        self.add_group_with(settings, KoalaPlusPlus::default())
+    }
+
+    /// A new group, whose KOALA++ has numbers of its own.
+    ///
+    /// # Errors
+    /// As [`add_group`](Self::add_group), and [`Error::Call`] for the definite variant, which the kernels do not have yet.
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer};
+    /// # use koala_optim::{KoalaPlusPlus, Settings};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let numbers = KoalaPlusPlus { process_noise: 1.0, ..KoalaPlusPlus::default() };
+    /// let group = optimizer.add_group_with(Settings::default(), numbers)?;
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
+    pub fn add_group_with(&mut self, settings: Settings, numbers: KoalaPlusPlus) -> Result<GroupId, Error> {
         settings.validate()?;
+        check_numbers(numbers)?;
         let memory = Memory::zeroed(&self.counted, size_of::<SettingsRow>())?;
-        self.groups.push(SettingsGroup { settings, device_learning_rate: None, memory, changed: true });
+        self.groups.push(SettingsGroup { settings, numbers, device_learning_rate: None, memory, changed: true });
         Ok(GroupId(self.groups.len() - 1))
     }
 

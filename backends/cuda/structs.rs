@@ -5,9 +5,10 @@ use std::ops::Range;
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
+use crate::methods::{KoalaPlusPlus, Variant};
 use crate::types::contract::BLOCK;
 use crate::types::element::ElementType;
-use crate::types::settings::{Settings, Variant};
+use crate::types::settings::Settings;
 
 /// Elements of a chunk: what a thread block takes.
 pub const CHUNK: usize = 8 * BLOCK;
@@ -72,9 +73,10 @@ pub struct SettingsRow {
 }
 
 impl SettingsRow {
-    /// Settings, whose learning rate may be elsewhere: of that type, at that address.
-    pub fn new(settings: Settings, device_learning_rate: Option<(ElementType, u64)>) -> Self {
-        let Settings { learning_rate, weight_decay, initial_variance, process_noise, variant, frozen } = settings;
+    /// Settings and the numbers of KOALA++. The learning rate may be elsewhere: of that type, at that address.
+    pub fn new(settings: Settings, numbers: KoalaPlusPlus, device_learning_rate: Option<(ElementType, u64)>) -> Self {
+        let Settings { learning_rate, weight_decay, frozen } = settings;
+        let KoalaPlusPlus { initial_variance, process_noise, variant, .. } = numbers;
         SettingsRow {
             learning_rate,
             weight_decay,

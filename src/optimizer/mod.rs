@@ -183,6 +183,8 @@ impl Optimizer {
     pub fn group_method(&self, group: GroupId) -> Result<Method, Error> {
         let own = self.groups.get(group.0).ok_or_else(|| self.unknown_group(group))?.method;
         Ok(if own.is_shared() { self.method } else { own })
+    }
+
     /// The groups, in the order in which they were added.
     ///
     /// ```

@@ -1,8 +1,9 @@
 //! What a step goes by, and may change from one to the next: settings of groups, and what becomes of gradients.
 
-use super::Optimizer;
+use super::{Optimizer, check_numbers};
 use crate::cuda::tensor::check_address;
 use crate::cuda::{DeviceLearningRate, DeviceScaler, Error};
+use crate::methods::KoalaPlusPlus;
 use crate::optimizer::registry::GroupId;
 use crate::types::element::ElementType;
 use crate::types::error::Error as CallError;
@@ -44,6 +45,39 @@ impl Optimizer {
         settings.validate()?;
         if self.settings(group)? != settings {
             self.groups[group.0].settings = settings;
+            self.groups[group.0].changed = true;
+        }
+        Ok(())
+    }
+
+    /// The numbers of a group's KOALA++.
+    ///
+    /// # Errors
+    /// [`Error::Call`] if the optimizer has not so many groups.
+    ///
+    /// See [`add_group_with`](Self::add_group_with).
+    pub fn numbers(&self, group: GroupId) -> Result<KoalaPlusPlus, Error> {
+        let error = CallError::UnknownGroup { group: group.0, groups: self.groups.len() };
+        Ok(self.groups.get(group.0).ok_or(error)?.numbers)
+    }
+
+    /// Changes the numbers of a group's KOALA++ from the next step on.
+    ///
+    /// # Errors
+    /// As [`add_group_with`](Self::add_group_with).
+    ///
+    /// ```no_run
+    /// # use koala_optim::cuda::{Config, Device, Optimizer};
+    /// # use koala_optim::{KoalaPlusPlus, Settings};
+    /// let mut optimizer = Optimizer::new(Device::new(0)?, Config::default())?;
+    /// let group = optimizer.add_group(Settings::default())?;
+    /// optimizer.set_numbers(group, KoalaPlusPlus { process_noise: 1.0, ..optimizer.numbers(group)? })?;
+    /// # Ok::<(), koala_optim::cuda::Error>(())
+    /// ```
+    pub fn set_numbers(&mut self, group: GroupId, numbers: KoalaPlusPlus) -> Result<(), Error> {
+        check_numbers(numbers)?;
+        if self.numbers(group)? != numbers {
+            self.groups[group.0].numbers = numbers;
             self.groups[group.0].changed = true;
         }
         Ok(())

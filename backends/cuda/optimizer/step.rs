@@ -146,7 +146,8 @@ impl Optimizer {
     fn launch_changes(&mut self, stream: Stream) -> Result<(), Error> {
         for group in self.groups.iter().filter(|group| group.changed) {
             let rate = group.device_learning_rate.map(|rate| (rate.element_type, rate.address));
-            self.changes.extend(structs::words(group.memory.address(), &SettingsRow::new(group.settings, rate)));
+            self.changes
+                .extend(structs::words(group.memory.address(), &SettingsRow::new(group.settings, group.numbers, rate)));
         }
         for entry in self.entries.iter().filter(|entry| entry.restarted) {
             self.changes.extend(structs::words(entry.buffers.scalars, &ScalarsRow::default()));
