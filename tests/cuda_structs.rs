@@ -2,6 +2,10 @@
 //! of the contract, the PTX and the documentation.
 
 /// What structs.rs imports from its crate.
+mod methods {
+    pub use koala_optim::{KoalaPlusPlus, Variant};
+}
+
 mod types {
     pub use koala_optim::contract;
 
@@ -10,7 +14,7 @@ mod types {
     }
 
     pub mod settings {
-        pub use koala_optim::{Settings, Variant};
+        pub use koala_optim::Settings;
     }
 }
 

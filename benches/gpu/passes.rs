@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use koala_measure::statistics::{median, ratios, spread};
-use koala_measure::{LOSS, NOISE, settings};
+use koala_measure::{LOSS, NOISE, numbers, settings};
 use koala_optim::cuda::{Config, Error as CudaError, Kernel, Optimizer, Tensor};
 use koala_optim::{ElementType, Noise, StateType};
 
@@ -48,7 +48,7 @@ fn times(gpu: &Gpu, length: usize, rounds: usize) -> Result<Times, Box<dyn Error
     let half = COPY_BYTES / 2 * length;
     let (device, marks) = Marking::new(gpu);
     let mut optimizer = Optimizer::new(device, Config { noise: Noise::Fixed(NOISE), ..Config::default() })?;
-    let group = optimizer.add_group(settings(1e-3))?;
+    let group = optimizer.add_group_with(settings(1e-3), numbers())?;
     optimizer.add_tensor("tensor", length, ElementType::F32, StateType::Same, group)?;
     // SAFETY: both live until the report below, which waits for all steps.
     let tensor = unsafe { Tensor::new("tensor", ElementType::F32, length, parameters.address, gradient.address) };

@@ -4,7 +4,7 @@ use std::error::Error;
 
 use koala_measure::models::{Architecture, gpt_2_small, resnet_50, resnet_50_normalizations};
 use koala_measure::statistics::{median, spread};
-use koala_measure::{LOSS, NOISE, settings};
+use koala_measure::{LOSS, NOISE, numbers, settings};
 use koala_optim::cuda::{Config, Driver, Error as CudaError, Optimizer, Tensor};
 use koala_optim::{ElementType, Noise, StateType};
 
@@ -65,7 +65,7 @@ fn of_model(
     let (parameters, gradients) = (gpu.floats(total, 1e-3)?, gpu.floats(total, 1e-4)?);
     let config = Config { noise: Noise::Fixed(NOISE), group_bytes: way.group_bytes, ..Config::default() };
     let mut optimizer = Optimizer::new(gpu.device.clone(), config)?;
-    let group = optimizer.add_group(settings(way.weight_decay))?;
+    let group = optimizer.add_group_with(settings(way.weight_decay), numbers())?;
     let mut tensors = Vec::new();
     let mut offset = 0;
     for shape in &model.shapes {

@@ -121,10 +121,9 @@ impl Rules for KoalaPlusPlus {
     }
 
     fn with_pass<F: Real>(update: Update, work: &mut dyn FnMut(&dyn Pass<F, F>)) {
-        match (update.rule.kind, update.numbers[0] != 0.0) {
-            (ADVANCE | ADVANCE_FIRST, _) => work(&CompiledPass::new(update, false)),
-            (_, true) => work(&Advance::<F, DEFINITE_DECAYED>::new(update)),
-            (_, false) => work(&Advance::<F, DEFINITE_PLAIN>::new(update)),
+        match update.rule.kind {
+            ADVANCE | ADVANCE_FIRST => work(&CompiledPass::new(update, false)),
+            _ => work(&Advance::<F, DEFINITE_VARIANT>::new(update)),
         }
     }
 
@@ -272,10 +271,8 @@ const PLAIN: u8 = 0;
 const DECAYED: u8 = 1;
 /// H = g, and h' is not written.
 const EXCHANGED: u8 = 2;
-/// H = g, and Q + γ is not Q.
-const DEFINITE_PLAIN: u8 = 3;
-/// H = g + wd·θ, and Q + γ is not Q.
-const DEFINITE_DECAYED: u8 = 4;
+/// With or without weight decay. Q + γ is not Q.
+const DEFINITE_VARIANT: u8 = 3;
 
 /// The numbers that vectors are multiplied with, in the order in which an update has them.
 #[derive(Clone, Copy, Debug)]
@@ -294,6 +291,11 @@ impl<F: Real> Coefficients<F> {
     fn new(numbers: [f64; 8]) -> Self {
         let [weight_decay, keep, process_noise, mix, rate, initial_variance, gain, _] = numbers.map(F::rounded);
         Coefficients { weight_decay, keep, process_noise, mix, rate, initial_variance, gain }
+    }
+
+    #[inline(always)]
+    fn decays(&self) -> bool {
+        self.weight_decay.to_f64() != 0.0
     }
 
     #[inline(always)]
@@ -364,8 +366,6 @@ pub(crate) struct Advance<F, const KIND: u8> {
 }
 
 impl<F: Real, const KIND: u8> Advance<F, KIND> {
-    const DECAYS: bool = matches!(KIND, DECAYED | DEFINITE_DECAYED);
-
     #[inline(always)]
     fn new(update: Update) -> Self {
         let first = matches!(update.rule.kind, ADVANCE_FIRST | DEFINITE_FIRST);
@@ -382,7 +382,7 @@ impl<P: Operand, S: Element, const KIND: u8> Pass<P, S> for Advance<P::Arithmeti
     #[inline(always)]
     fn run(&self, backend: Backend, stage: usize, input: &mut Input<'_, P, S>) {
         match self.first && stage == 0 {
-            true => begin(backend, Self::DECAYS, self.coefficients, input),
+            true => begin(backend, self.coefficients, input),
             false => Elements::<_, KIND> { coefficients: &self.coefficients }.run(backend, 0, input),
         }
     }
@@ -392,15 +392,10 @@ impl<P: Operand, S: Element, const KIND: u8> Pass<P, S> for Advance<P::Arithmeti
 #[inline(never)]
 fn begin<P: Operand, S: Element>(
     backend: Backend,
-    decays: bool,
     coefficients: Coefficients<P::Arithmetic>,
     input: &mut Input<'_, P, S>,
 ) {
-    let pass: &dyn Pass<P::Arithmetic, P::Arithmetic> = match decays {
-        true => &Begin::<P::Arithmetic, true> { coefficients },
-        false => &Begin::<P::Arithmetic, false> { coefficients },
-    };
-    Staged { pass, scaled: None }.run(backend, 0, input);
+    Staged { pass: &Begin { coefficients }, scaled: None }.run(backend, 0, input);
 }
 
 /// The elements of a step, h and v being there.
@@ -416,12 +411,11 @@ impl<F: Real, const KIND: u8> Rule<F> for Elements<'_, F, KIND> {
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
         let Coefficients { keep, process_noise, mix, rate, gain, .. } = *self.coefficients;
-        let measurement = self.coefficients.measurement(Advance::<F, KIND>::DECAYS, v, &old);
+        let is_definite = KIND == DEFINITE_VARIANT;
+        let decays = KIND == DECAYED || (is_definite && self.coefficients.decays());
+        let measurement = self.coefficients.measurement(decays, v, &old);
         let noise = v.mul(v.splat(process_noise), measurement);
-        let gained = match KIND {
-            DEFINITE_PLAIN | DEFINITE_DECAYED => v.mul(v.splat(gain), measurement),
-            _ => noise,
-        };
+        let gained = if is_definite { v.mul(v.splat(gain), measurement) } else { noise };
         let product = v.add(v.add(v.mul(v.splat(keep), old.v), gained), v.mul(v.splat(mix), old.h));
         let parameters = v.sub(old.parameters, v.mul(v.splat(rate), v.add(product, noise)));
         Streams { gradient: old.gradient, parameters, h: measurement, v: product }
@@ -430,17 +424,17 @@ impl<F: Real, const KIND: u8> Rule<F> for Elements<'_, F, KIND> {
 
 /// The filter before its first step.
 #[derive(Clone, Copy)]
-struct Begin<F, const DECAYS: bool> {
+struct Begin<F> {
     coefficients: Coefficients<F>,
 }
 
-impl<F: Real, const DECAYS: bool> Rule<F> for Begin<F, DECAYS> {
-    const READS: Streams<bool> = Streams { gradient: true, parameters: DECAYS, h: false, v: false };
+impl<F: Real> Rule<F> for Begin<F> {
+    const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: false, v: false };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: false, h: true, v: true };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
-        let measurement = self.coefficients.measurement(DECAYS, v, &old);
+        let measurement = self.coefficients.measurement(self.coefficients.decays(), v, &old);
         Streams { h: measurement, v: v.mul(v.splat(self.coefficients.initial_variance), measurement), ..old }
     }
 }

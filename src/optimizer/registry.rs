@@ -4,7 +4,7 @@ use crate::methods::Method;
 use crate::optimizer::state::TensorState;
 use crate::types::settings::Settings;
 
-/// A group of tensors with the same settings; made by [`Optimizer::add_group`].
+/// A group of tensors with the same settings; made by [`Optimizer::add_group`](crate::Optimizer::add_group).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GroupId(pub(crate) usize);
 
@@ -15,6 +15,7 @@ pub(crate) struct Group {
     pub(crate) method: Method,
 }
 
+/// A tensor.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) name: Box<str>,

@@ -1,12 +1,13 @@
 //! The kernels' bits are those of the scalar backend.
 
 use koala_optim::{
-    ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Outcome, Policy, Settings, StateType, Variant, bf16, f16,
+    ElementType, KoalaPlusPlus, Loss, Noise, OnBreakdown, OnNonFinite, Outcome, Policy, Settings, StateType, Variant,
+    bf16, f16,
 };
 
 use crate::common::TYPES;
 use crate::machine::machine;
-use crate::model::{Model, Shape, Trace, on_device, on_scalar};
+use crate::model::{Group, Model, Shape, Trace, on_device, on_scalar};
 use crate::shim::half_conversions;
 
 /// Compares the machine with the scalar backend, over groups of all tensors, of single ones, and of something between; and
@@ -30,11 +31,11 @@ pub fn agrees(model: &Model) -> Option<Trace> {
     Some(expected)
 }
 
-/// A settings' group without weight decay and one with, of that variant.
-pub fn settings(variant: Variant) -> Vec<Settings> {
-    let plain =
-        Settings { learning_rate: 0.3, initial_variance: 0.2, process_noise: 0.05, variant, ..Settings::default() };
-    vec![plain, Settings { weight_decay: 0.01, ..plain }]
+/// A group without weight decay and one with, of that variant.
+pub fn settings(variant: Variant) -> Vec<Group> {
+    let plain = Settings { learning_rate: 0.3, ..Settings::default() };
+    let numbers = KoalaPlusPlus { initial_variance: 0.2, process_noise: 0.05, variant, ..KoalaPlusPlus::default() };
+    vec![(plain, numbers), (Settings { weight_decay: 0.01, ..plain }, numbers)]
 }
 
 /// A tensor of each pair of types, with and without weight decay, and with every kind of copy among them.
@@ -164,7 +165,8 @@ fn fixed_noise_and_no_details() {
 #[test]
 fn skipped_and_frozen() {
     let mut settings = settings(Variant::Symmetric);
-    settings.push(Settings { frozen: true, ..settings[1] });
+    let (decayed, numbers) = settings[1];
+    settings.push((Settings { frozen: true, ..decayed }, numbers));
     let mut shapes = shapes(50);
     shapes.extend(plain_shapes(&[50, 9000], 2));
     let change: fn(usize, usize, &mut [f64]) = |step, tensor, gradient| {
@@ -223,8 +225,9 @@ fn what_would_overflow_is_kept() {
         gradient[if step % 2 == 0 { 0 } else { middle }] = 4.0_f64.powi(step as i32).min(6e4);
     };
     for (change, variance, steps) in [(grown, 1e4, 4), (grown, 1e38, 4), (elsewhere, 2.0, 12)] {
-        let wide = Settings { initial_variance: variance, process_noise: variance, ..Settings::default() };
-        let settings = vec![wide, Settings { weight_decay: 0.01, ..wide }];
+        let wide = KoalaPlusPlus { initial_variance: variance, process_noise: variance, ..KoalaPlusPlus::default() };
+        let decayed = Settings { weight_decay: 0.01, ..Settings::default() };
+        let settings = vec![(Settings::default(), wide), (decayed, wide)];
         let Some(trace) = agrees(&Model { steps, change, ..Model::new(shapes(3000), settings) }) else { return };
         let sum = |count: fn(&koala_optim::Report) -> usize| -> usize {
             trace.reports.iter().map(|(report, _)| count(report)).sum()
@@ -243,7 +246,7 @@ fn breakdown_restarts_or_keeps_a_tensor() {
     for breakdown in [OnBreakdown::Restart, OnBreakdown::Skip] {
         let settings = settings(Variant::Symmetric)
             .into_iter()
-            .map(|settings| Settings { process_noise: 0.0, ..settings })
+            .map(|(settings, numbers)| (settings, KoalaPlusPlus { process_noise: 0.0, ..numbers }))
             .collect();
         let policy = Policy { breakdown, ..Policy::default() };
         let noise = Noise::Fixed(1e-6);
@@ -262,13 +265,14 @@ fn breakdown_restarts_or_keeps_a_tensor() {
 /// Settings that are nothing, or too much, in the type of the arithmetic.
 #[test]
 fn settings_beyond_the_arithmetic_type() {
+    let (usual, numbers) = (Settings::default(), KoalaPlusPlus::default());
     for extreme in [
-        Settings { initial_variance: 1e-60, ..Settings::default() },
-        Settings { initial_variance: 1e60, ..Settings::default() },
-        Settings { weight_decay: 1e-60, ..Settings::default() },
-        Settings { weight_decay: 1e60, ..Settings::default() },
-        Settings { process_noise: 0.0, learning_rate: 0.0, ..Settings::default() },
-        Settings { process_noise: 1e60, ..Settings::default() },
+        (usual, KoalaPlusPlus { initial_variance: 1e-60, ..numbers }),
+        (usual, KoalaPlusPlus { initial_variance: 1e60, ..numbers }),
+        (Settings { weight_decay: 1e-60, ..usual }, numbers),
+        (Settings { weight_decay: 1e60, ..usual }, numbers),
+        (Settings { learning_rate: 0.0, ..usual }, KoalaPlusPlus { process_noise: 0.0, ..numbers }),
+        (usual, KoalaPlusPlus { process_noise: 1e60, ..numbers }),
     ] {
         // The first tensors are of f32, then f64.
         let Some(trace) = agrees(&Model::new(shapes(30), vec![extreme, extreme])) else { return };
@@ -309,7 +313,7 @@ fn conversions_round_once() {
             };
         }
     };
-    let settings = vec![Settings { learning_rate: 0.0, ..Settings::default() }];
+    let settings = vec![(Settings { learning_rate: 0.0, ..Settings::default() }, KoalaPlusPlus::default())];
     agrees(&Model { steps: 1, begin, ..Model::new(shapes, settings) });
 }
 

@@ -2,12 +2,15 @@
 
 use koala_optim::cuda::{self, DeviceLearningRate, DeviceLoss, DeviceScaler, StateBuffers, StepLoss, Stream};
 use koala_optim::{
-    Backend, Config, Element, ElementType, Loss, Noise, Optimizer, Policy, Report, Scaling, Settings, StateType,
-    Tensor, bf16, f16,
+    Backend, Config, Element, ElementType, KoalaPlusPlus, Loss, Noise, Optimizer, Policy, Report, Scaling, Settings,
+    StateType, Tensor, bf16, f16,
 };
 
 use crate::common::{random_vector, report_bits, round_to, scalar_bits, state_element};
 use crate::machine::{Area, Buffers, Machine, Recorder};
+
+/// The settings of a group, and its numbers of KOALA++.
+pub type Group = (Settings, KoalaPlusPlus);
 
 /// One tensor of a model.
 #[derive(Clone, Debug)]
@@ -34,7 +37,7 @@ pub struct Numbers {
 #[derive(Clone, Debug)]
 pub struct Model {
     pub shapes: Vec<Shape>,
-    pub settings: Vec<Settings>,
+    pub settings: Vec<Group>,
     pub noise: Noise,
     pub policy: Policy,
     pub details: bool,
@@ -54,7 +57,7 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new(shapes: Vec<Shape>, settings: Vec<Settings>) -> Self {
+    pub fn new(shapes: Vec<Shape>, settings: Vec<Group>) -> Self {
         Model {
             shapes,
             settings,
@@ -210,7 +213,8 @@ pub fn on_scalar(model: &Model) -> Trace {
     let Model { noise, policy, details, scaling, .. } = *model;
     let config = Config { noise, policy, details, scaling, backend: Backend::scalar(), ..Config::default() };
     let mut optimizer = Optimizer::new(config).unwrap();
-    let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
+    let groups: Vec<_> =
+        model.settings.iter().map(|settings| optimizer.add_group_with(settings.0, settings.1).unwrap()).collect();
     let count = model.shapes.len();
     let names: Vec<String> = (0..count).map(Model::name).collect();
     for (name, shape) in names.iter().zip(&model.shapes) {
@@ -272,7 +276,8 @@ pub fn on_device(model: &Model, machine: &Machine, group_bytes: usize) -> (Trace
     let stream = recorder.as_ref().map_or(Stream::DEFAULT, Recorder::stream);
     let config = cuda::Config { noise, policy, details, group_bytes: Some(group_bytes) };
     let mut optimizer = cuda::Optimizer::new(machine.driver.clone(), config).unwrap();
-    let groups: Vec<_> = model.settings.iter().map(|settings| optimizer.add_group(*settings).unwrap()).collect();
+    let groups: Vec<_> =
+        model.settings.iter().map(|settings| optimizer.add_group_with(settings.0, settings.1).unwrap()).collect();
     let driver = &*machine.driver;
     let count = model.shapes.len();
     let names: Vec<String> = (0..count).map(Model::name).collect();

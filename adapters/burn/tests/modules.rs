@@ -61,9 +61,9 @@ fn every_type_gives_the_bits_of_slices() {
             let gradient = round([0.1, 0.2, -0.3, 0.4, 0.7, 0.05]);
             let weight = array::<2>(TensorData::new(slice.to_vec(), [2, 3]), &device());
             let mut model = Model { weight: Param::from_tensor(weight), ..Model::new() };
-            let mut koala = Koala::new(config(Method::KoalaPlusPlus)).unwrap();
+            let mut koala = Koala::new(config(Method::default())).unwrap();
             let mut optimizer = Optimizer::new(koala_optim::Config::default()).unwrap();
-            let group = optimizer.add_group(config(Method::KoalaPlusPlus).settings).unwrap();
+            let group = optimizer.add_group(config(Method::default()).settings).unwrap();
             optimizer.add_tensor("weight", 6, ElementType::$element_type, StateType::Same, group).unwrap();
             for _ in 0..3 {
                 // Not contiguous.
@@ -284,7 +284,7 @@ fn a_run_that_goes_on_from_a_checkpoint_is_one_that_never_stopped() {
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("run.safetensors");
-    for method in [Method::KoalaPlusPlus, Method::KoalaM(KoalaM::default()), Method::AdamW(AdamW::default())] {
+    for method in [Method::default(), Method::KoalaM(KoalaM::default()), Method::AdamW(AdamW::default())] {
         let mut koala = Koala::new(config(method)).unwrap();
         let model = run(&mut koala, Model::new(), 3);
         let [weight, bias] = model.values();

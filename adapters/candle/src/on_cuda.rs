@@ -53,9 +53,10 @@ impl OnCuda {
         let optimizer = &mut self.on_stream.optimizer;
         for group in of.groups() {
             let settings = of.settings(group).map_err(candle::Error::wrap)?;
+            let Method::KoalaPlusPlus(numbers) = of.group_method(group).map_err(candle::Error::wrap)? else { continue };
             match optimizer.settings(group) {
-                Ok(_) => optimizer.set_settings(group, settings),
-                Err(_) => optimizer.add_group(settings).map(|_| ()),
+                Ok(_) => optimizer.set_settings(group, settings).and_then(|()| optimizer.set_numbers(group, numbers)),
+                Err(_) => optimizer.add_group_with(settings, numbers).map(|_| ()),
             }
             .map_err(candle::Error::wrap)?;
         }
@@ -130,7 +131,7 @@ fn some_memory(variable: &Var) -> candle::Result<CudaStorage> {
 fn config_of(optimizer: &Optimizer) -> candle::Result<cuda::Config> {
     let Config { method, noise, policy, clip_norm, details, .. } = optimizer.config();
     let refused = match () {
-        () if method != Method::KoalaPlusPlus => method.name(),
+        () if method.name() != Method::default().name() => method.name(),
         () if clip_norm.is_some() => "clipping by the norm",
         () => return Ok(cuda::Config { noise, policy, details, ..cuda::Config::default() }),
     };

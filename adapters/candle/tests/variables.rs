@@ -39,9 +39,9 @@ macro_rules! gives_the_bits_of_slices {
             assert!(!transposed.is_contiguous());
             let store = gradients(&[(&variable, &transposed)]);
 
-            let mut koala = Koala::new(vec![variable.clone()], config(Method::KoalaPlusPlus))?;
+            let mut koala = Koala::new(vec![variable.clone()], config(Method::default()))?;
             let mut optimizer = Optimizer::new(koala_optim::Config::default()).unwrap();
-            let group = optimizer.add_group(config(Method::KoalaPlusPlus).settings).unwrap();
+            let group = optimizer.add_group(config(Method::default()).settings).unwrap();
             optimizer.add_tensor("0", 6, ElementType::$element_type, StateType::Same, group).unwrap();
             for _ in 0..3 {
                 let report = koala.step_with(LOSS, &store)?;
@@ -73,7 +73,7 @@ fn address(array: &Array) -> *const f32 {
 fn parameters_stay_where_they_are() -> Result<()> {
     let variable = variable(&[1.0, -2.0, 3.0]);
     let before = address(&variable);
-    let mut koala = Koala::new(vec![variable.clone()], config(Method::KoalaPlusPlus))?;
+    let mut koala = Koala::new(vec![variable.clone()], config(Method::default()))?;
     koala.backward_step(&variable.sqr()?)?;
     assert_eq!(address(&variable), before);
     assert!(values(&variable)[0] < 1.0);
@@ -119,7 +119,7 @@ fn a_step_without_a_loss_is_an_error_where_one_is_needed() -> Result<()> {
         Koala::new(vec![variable.clone()], config(method))?.step(&store)?;
         assert_ne!(values(&variable), before);
     }
-    let mut koala = Koala::new(vec![variable.clone()], config(Method::KoalaPlusPlus))?;
+    let mut koala = Koala::new(vec![variable.clone()], config(Method::default()))?;
     let before = values(&variable);
     says(koala.step(&store), "koala++ needs the loss");
     assert_eq!(values(&variable), before);
@@ -193,7 +193,7 @@ fn groups_have_settings_of_their_own_and_a_variable_without_gradient_stays() -> 
 fn what_is_wrong_is_an_error_and_changes_nothing() -> Result<()> {
     let (one, other) = (variable(&[1.0, -3.0]), variable(&[2.0, 4.0]));
     let whole_numbers = Var::zeros(2, DType::U32, &Device::Cpu)?;
-    let mut koala = Koala::new(vec![one.clone(), whole_numbers, other.clone()], config(Method::KoalaPlusPlus))?;
+    let mut koala = Koala::new(vec![one.clone(), whole_numbers, other.clone()], config(Method::default()))?;
     says(koala.add_variable("one", one.clone(), koala_optim_group()?), "given twice");
     let whole_numbers = Var::zeros(2, DType::U32, &Device::Cpu)?;
     says(koala.add_variable("whole", whole_numbers, koala_optim_group()?), "found U32");

@@ -69,7 +69,7 @@ fn koala_gives_the_bits_of_slices() {
     let (mut slice, gradient) = ([1.0_f32, -2.0, 3.0, 0.5, 1.5, -0.5], [0.1_f32, 0.2, -0.3, 0.4, 0.7, 0.05]);
     let mut array = Array2::from_shape_vec((2, 3).f(), slice.to_vec()).unwrap();
     let view = ndarray::ArrayView::from_shape((2, 3).f(), &gradient).unwrap();
-    let mut optimizers = [(); 2].map(|()| optimizer(Method::KoalaPlusPlus, 6));
+    let mut optimizers = [(); 2].map(|()| optimizer(Method::default(), 6));
     for _ in 0..3 {
         step(&mut optimizers[0], Tensor::new("weight", &mut slice, &gradient));
         step(&mut optimizers[1], tensor("weight", array.view_mut(), view).unwrap());
@@ -129,6 +129,6 @@ fn a_gradient_in_another_order_is_copied_and_one_in_the_same_is_not() {
 fn empty_arrays_are_stepped_whatever_their_strides() {
     let (mut parameters, gradient) = (Array2::<f32>::zeros((4, 3)), Array2::zeros((4, 3).f()));
     let empty = tensor("weight", parameters.slice_mut(s![1..1, ..]), gradient.slice(s![1..1, ..])).unwrap();
-    let report = optimizer(Method::KoalaPlusPlus, 0).step(Loss::new(0.7, 0.6), &mut [empty]).unwrap();
+    let report = optimizer(Method::default(), 0).step(Loss::new(0.7, 0.6), &mut [empty]).unwrap();
     assert_eq!(report.skipped, 1);
 }

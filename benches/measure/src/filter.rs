@@ -15,10 +15,14 @@ pub fn settings(weight_decay: f64) -> Settings {
     Settings { learning_rate: 1e-9, weight_decay, ..Settings::default() }
 }
 
-/// The method with little noise, if it is KOALA++ with its default numbers.
+/// Little noise.
+pub fn numbers() -> KoalaPlusPlus {
+    KoalaPlusPlus { process_noise: 1e-3, ..KoalaPlusPlus::default() }
+}
+
+/// The method with [these numbers](numbers), if it is KOALA++ with its default ones.
 pub fn quiet(method: Method) -> Method {
-    let little = Method::KoalaPlusPlus(KoalaPlusPlus { process_noise: 1e-3, ..KoalaPlusPlus::default() });
-    if method == Method::default() { little } else { method }
+    if method == Method::default() { numbers().into() } else { method }
 }
 
 /// An optimizer for tensors of these names and lengths, its noise fixed whatever the configuration says.

@@ -13,7 +13,7 @@ mod stream;
 mod workload;
 
 pub use adamw::AdamW;
-pub use filter::{LOSS, NOISE, settings, step};
+pub use filter::{LOSS, NOISE, numbers, settings, step};
 pub use limit::{Width, widths};
 pub use model::Model;
 pub use rounds::{Budget, Contender, rounds};
