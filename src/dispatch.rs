@@ -139,7 +139,7 @@ impl Backend {
         None
     }
 
-    /// AVX-512 F, DQ and VL, where the processor has them.
+    /// AVX-512 F and DQ, where the processor has them.
     ///
     /// ```
     /// if let Some(backend) = koala_optim::Backend::avx512() {
@@ -230,7 +230,7 @@ impl Backend {
                 "avx512",
                 "512-bit vectors of x86-64",
                 Self::avx512(),
-                lacking("not an x86-64 processor", x86, "the processor lacks AVX-512 F, DQ or VL"),
+                lacking("not an x86-64 processor", x86, "the processor lacks AVX-512 F or DQ"),
             ),
         ]
     }

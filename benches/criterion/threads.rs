@@ -1,5 +1,5 @@
 //! Where threads pay: `cargo bench --bench threads`. One tensor, and a model of small ones, stepped by
-//! one thread and by pools, from inside of the pool and from outside; beside it the limit of pass 2, divided likewise.
+//! one thread and by pools, from inside of the pool and from outside; beside it the limit of pass 2, divided in the same way.
 #![allow(missing_docs)]
 
 use std::sync::Arc;

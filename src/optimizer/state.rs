@@ -228,7 +228,8 @@ impl TensorState {
         self.v.to_f64()
     }
 
-    /// h, the measurement row H of the last step, widened to float64; with another method, likewise.
+    /// h, the measurement row H of the last step, widened to float64; with another method than
+    /// KOALA++, what [`Method::state_vectors`] says.
     ///
     /// ```
     /// # use koala_optim::{StateType, TensorState};

@@ -35,7 +35,7 @@ pub trait Workload: Send {
     fn step_by(&mut self, optimizer: &mut Optimizer);
     /// Reads what pass 1 reads. In parts at once if there are several, by the rayon pool that this is called in.
     fn read_limit(&mut self, width: Width, parts: usize);
-    /// Reads and writes what pass 2 reads and writes, and changes nothing. In parts, likewise.
+    /// Reads and writes what pass 2 reads and writes, and changes nothing. In parts as `read_limit` does.
     fn update_limit(&mut self, width: Width, parts: usize);
 }
 

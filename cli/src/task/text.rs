@@ -27,7 +27,7 @@ pub struct Text {
     pub vocabulary: Vec<char>,
     /// The beginning, to train on: each character's number in the vocabulary.
     pub train: Vec<u32>,
-    /// What follows it, likewise.
+    /// What follows the beginning, to test on: numbers of characters too.
     pub test: Vec<u32>,
     /// What that is for.
     pub held_out: HeldOut,
