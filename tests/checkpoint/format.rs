@@ -1,16 +1,26 @@
-//! The format is what `tests/data/checkpoint.safetensors` has, which Python's safetensors reads in
-//! `ffi/python/tests/test_checkpoint.py`: written by an earlier version, it has to load for ever.
+//! The format is what `tests/data/checkpoint-today.safetensors` has. `tests/data/checkpoint.safetensors`, which Python's
+//! safetensors reads in `ffi/python/tests/test_checkpoint.py`, was written by the first version: it has to load for ever.
 
 use std::fs;
 use std::path::PathBuf;
 
 use koala_optim::checkpoint::{Checkpoint, Difference, Loading};
-use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
+use koala_optim::{Config, ElementType, KoalaPlusPlus, Optimizer, Settings, StateType};
 
 use super::model::{all, small_model, state};
 
+fn data(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests", "data", name].iter().collect()
+}
+
+/// Of the first version.
 fn sample() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests", "data", "checkpoint.safetensors"].iter().collect()
+    data("checkpoint.safetensors")
+}
+
+/// Of this one.
+fn sample_of_today() -> PathBuf {
+    data("checkpoint-today.safetensors")
 }
 
 /// The header without the version of the library, and the data without the checksum.
@@ -29,23 +39,70 @@ fn what_is_written_is_the_sample() {
     let file = folder.path().join("today.safetensors");
     small_model(4).checkpoint().with_note("epoch", "3").write(&file).unwrap();
     if std::env::var_os("KOALA_WRITE_CHECKPOINT").is_some() {
-        fs::copy(&file, sample()).unwrap();
+        fs::copy(&file, sample_of_today()).unwrap();
     }
-    let (today, sample) = (fs::read(&file).unwrap(), fs::read(sample()).unwrap());
+    let (today, sample) = (fs::read(&file).unwrap(), fs::read(sample_of_today()).unwrap());
     assert_eq!(parts(&today), parts(&sample));
 }
 
 #[test]
-fn the_sample_loads_and_the_run_goes_on() {
-    let mut model = small_model(0);
-    let checkpoint = Checkpoint::read(sample()).unwrap();
-    checkpoint.restore(&mut model.optimizer, Loading::Exact).unwrap();
-    model.read_parameters(&checkpoint);
-    assert_eq!(checkpoint.note("epoch"), Some("3"));
-    model.step(4..7);
-    let whole = small_model(7);
-    assert_eq!(model.parameters(), whole.parameters());
-    assert_eq!(all(&model.optimizer), all(&whole.optimizer));
+fn the_samples_load_and_the_run_goes_on() {
+    for sample in [sample(), sample_of_today()] {
+        let mut model = small_model(0);
+        let checkpoint = Checkpoint::read(sample).unwrap();
+        checkpoint.restore(&mut model.optimizer, Loading::Exact).unwrap();
+        model.read_parameters(&checkpoint);
+        assert_eq!(checkpoint.note("epoch"), Some("3"));
+        model.step(4..7);
+        let whole = small_model(7);
+        assert_eq!(model.parameters(), whole.parameters());
+        assert_eq!(all(&model.optimizer), all(&whole.optimizer));
+    }
+}
+
+/// The first version had numbers of KOALA++ for each group, and of other methods for all groups together.
+#[test]
+fn the_first_versions_numbers_are_the_groups() {
+    let groups =
+        |optimizer: &Optimizer| optimizer.groups().map(|group| optimizer.group_method(group).unwrap()).collect();
+    let mut optimizer = small_model(0).optimizer;
+    let numbers: Vec<_> = groups(&optimizer);
+    for group in optimizer.groups() {
+        optimizer.set_method(group, KoalaPlusPlus { initial_variance: 7.0, ..KoalaPlusPlus::default() }).unwrap();
+    }
+    optimizer.load(sample(), Loading::Exact).unwrap();
+    assert_eq!(groups(&optimizer), numbers);
+}
+
+/// A number that a file does not have yet is that number's default.
+#[test]
+fn a_number_that_a_file_lacks_has_its_default() {
+    let (header, data) = parts_of(&fs::read(sample_of_today()).unwrap());
+    let lacking = header.replace(r#",\"prior_variance\":0.0"#, "");
+    assert_ne!(lacking, header);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lacking.safetensors");
+    fs::write(&file, sealed(&lacking, &data)).unwrap();
+    let mut optimizer = small_model(0).optimizer;
+    optimizer.load(&file, Loading::Exact).unwrap();
+    assert_eq!(state(&optimizer), state(&small_model(4).optimizer));
+}
+
+/// The header's text, and the data with the checksum.
+fn parts_of(bytes: &[u8]) -> (String, Vec<u8>) {
+    let (length, rest) = bytes.split_at(8);
+    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
+    (String::from_utf8(header.into()).unwrap(), data.into())
+}
+
+/// A file of these, with a checksum that is right.
+fn sealed(header: &str, data: &[u8]) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(&data[..data.len() - 8]);
+    let checksum = xxhash_rust::xxh3::xxh3_64(&bytes);
+    bytes.extend(checksum.to_be_bytes());
+    bytes
 }
 
 /// It is of the time before there were shapes: an optimizer that was told its tensors' may load it.

@@ -19,7 +19,7 @@ pub struct Plan {
     pub method: Method,
     pub scaling: Scaling,
     pub clip_norm: Option<f64>,
-    /// The settings of each group, and the numbers of its method if they are its own.
+    /// The settings of each group, and numbers of its own, if they are of the plan's method.
     pub groups: Vec<(Settings, Option<Method>)>,
     pub tensors: Vec<Planned>,
 }
@@ -107,8 +107,8 @@ impl Model {
         let config = Config { noise, policy, method, scaling, clip_norm, ..config };
         let mut optimizer = Optimizer::new(config).unwrap();
         let mut add = |(settings, own): &(Settings, Option<Method>)| match own {
-            None => optimizer.add_group(*settings).unwrap(),
-            Some(own) => optimizer.add_group_with(*settings, *own).unwrap(),
+            Some(own) if own.name() == method.name() => optimizer.add_group_with(*settings, *own).unwrap(),
+            _ => optimizer.add_group(*settings).unwrap(),
         };
         let groups: Vec<_> = plan.groups.iter().map(&mut add).collect();
         let mut parameters = Vec::new();
