@@ -55,7 +55,7 @@ pub struct Config {
     pub state: StateType,
 }
 
-/// KOALA++, or another [`Method`](koala_optim::Method), over a module of burn: see the [crate](crate). The parameters
+/// KOALA++, or another [`Method`](koala_optim::Method), over a module of burn: see the [crate]. The parameters
 /// that require a gradient become known at the first step, or by [`register`](Self::register). Their names are their
 /// paths, such as `"encoder.weight"`. If parameters of a module share a path, the second's name has `#2` after it, and
 /// so on.

@@ -12,7 +12,7 @@ use crate::lending::{Taken, lent, lent_alone};
 #[cfg(feature = "cuda")]
 use crate::on_cuda::OnCuda;
 
-/// KOALA++, or another [`Method`](koala_optim::Method), over variables of candle: see the [crate](crate).
+/// KOALA++, or another [`Method`](koala_optim::Method), over variables of candle: see the [crate].
 #[derive(Debug)]
 pub struct Koala {
     optimizer: Optimizer,
