@@ -18,16 +18,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numpy")
 
 from koala_optim import AdamW, KoalaM, KoalaV, Sgd  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus, _known, _optimizer, _table  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer, _known, _optimizer, _table  # noqa: E402
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "KOALA++": KoalaPlusPlus,
     "threads": lambda groups, **options: KoalaPlusPlus(groups, threads=2, **options),
     "operations": lambda groups, **options: KoalaPlusPlus(groups, backend="torch", **options),
-    "KOALA-V": lambda groups, **options: Koala(groups, KoalaV(), **options),
-    "KOALA-M": lambda groups, **options: Koala(groups, KoalaM(), **options),
-    "AdamW": lambda groups, **options: Koala(groups, AdamW(), **options),
-    "momentum": lambda groups, **options: Koala(groups, Sgd(), **options),
+    "KOALA-V": lambda groups, **options: Optimizer(groups, KoalaV(), **options),
+    "KOALA-M": lambda groups, **options: Optimizer(groups, KoalaM(), **options),
+    "AdamW": lambda groups, **options: Optimizer(groups, AdamW(), **options),
+    "momentum": lambda groups, **options: Optimizer(groups, Sgd(), **options),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 HAS_HANDLES = _known._api is not None
@@ -429,7 +429,7 @@ def test_what_does_not_change_is_not_looked_at_again(monkeypatch: pytest.MonkeyP
         looks.append(function.__name__)
         return function(*arguments)
 
-    for module, name in ((_optimizer, "has_kernel"), (_table, "state_of"), (_table, "check_gradient")):
+    for module, name in ((_optimizer, "has_kernel"), (_table, "entries_of"), (_table, "check_gradient")):
         monkeypatch.setattr(module, name, functools.partial(counted, getattr(module, name)))
     parameters = [parameter(2, seed=index) for index in range(40)]
     optimizer = KoalaPlusPlus([{"params": [one]} for one in parameters])
@@ -446,7 +446,7 @@ def test_what_does_not_change_is_not_looked_at_again(monkeypatch: pytest.MonkeyP
     assert looks == [] and optimizer.report().stepped == 30
     elsewhere(optimizer.state[parameters[0]]["v"])
     take_step(optimizer, parameters, 5)
-    assert looks == ["state_of"] * 40
+    assert looks == ["entries_of"] * 40
 
 
 def test_no_state_is_kept_alive() -> None:

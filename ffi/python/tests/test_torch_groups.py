@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numpy")
 
 from koala_optim import AdamW, KoalaM, KoalaV, NonFiniteError, Sgd  # noqa: E402
-from koala_optim.torch import Koala, new_optimizer  # noqa: E402
+from koala_optim.torch import Optimizer, new_optimizer  # noqa: E402
 
 SHAPES = [(3, 5), (1,), (40, 7), (4,)]
 
@@ -45,13 +45,13 @@ def same(one: list[Any], other: list[Any]) -> bool:
 
 def adamw(ours: Any, theirs: Any, **options: Any) -> tuple[Any, Any]:
     options = {"lr": 0.01, "weight_decay": 0.1, **options}
-    return Koala(ours, AdamW(), **options), torch.optim.AdamW(theirs, **options)
+    return Optimizer(ours, AdamW(), **options), torch.optim.AdamW(theirs, **options)
 
 
 def sgd(ours: Any, theirs: Any, nesterov: bool = False, **options: Any) -> tuple[Any, Any]:
     options = {"lr": 0.01, "weight_decay": 0.1, **options}
     other = torch.optim.SGD(theirs, momentum=0.9, nesterov=nesterov, **options)
-    return Koala(ours, Sgd(nesterov=nesterov), **options), other
+    return Optimizer(ours, Sgd(nesterov=nesterov), **options), other
 
 
 def nesterov(ours: Any, theirs: Any, **options: Any) -> tuple[Any, Any]:
@@ -119,7 +119,7 @@ def test_a_momentum_that_comes_and_goes(nesterov: bool) -> None:
         if number % 3 == 0:
             # A copy that begins where the momentum has just changed.
             resumed = [torch.nn.Parameter(one) for one in copied(ours)]
-            follows = Koala(groups(resumed, {}, {}), Sgd())
+            follows = Optimizer(groups(resumed, {}, {}), Sgd())
             follows.load_state_dict(koala.state_dict())
         give_gradients(resumed, number)
         for optimizer in (koala, other, follows):
@@ -166,7 +166,7 @@ def test_state_dicts_have_the_numbers_of_each_group(make: Callable[..., tuple[An
 def test_state_dicts_as_they_were(method: Any, was: dict[str, Any]) -> None:
     """Those that had the method in one entry."""
     first, second = model(), model()
-    optimizer, other = Koala(first, method, lr=0.1), new_optimizer(second, method.name, lr=0.7)
+    optimizer, other = Optimizer(first, method, lr=0.1), new_optimizer(second, method.name, lr=0.7)
     given = optimizer.state_dict()
     group = given["param_groups"][0]
     entries = ("measurement_noise", "noise_decay", "gradient_factor", "gradient_limit", "lr", "weight_decay", "params")
@@ -252,7 +252,7 @@ def test_several_calls_have_the_bits_of_optimizers_of_their_own(policy: str) -> 
 @pytest.mark.parametrize("method", [KoalaV(), KoalaM()], ids=["V", "M"])
 def test_numbers_that_groups_share(method: Any) -> None:
     parameters = model()
-    optimizer = Koala(groups(parameters, {}, {}), method)
+    optimizer = Optimizer(groups(parameters, {}, {}), method)
     optimizer.predict()
     give_gradients(parameters, 0)
     before = copied(parameters)
@@ -286,7 +286,7 @@ def test_numbers_that_do_not_do() -> None:
     with pytest.raises(ValueError, match="momentum is 0, expected a number above 0 beside Nesterov"):
         Sgd(momentum=0.0, nesterov=True)
     with pytest.raises(ValueError, match="cannot maximize"):
-        Koala(parameters, KoalaV(), maximize=True)
+        Optimizer(parameters, KoalaV(), maximize=True)
     # What a schedule does in between is looked at too.
     optimizer = new_optimizer(parameters, "adamw")
     give_gradients(parameters, 0)

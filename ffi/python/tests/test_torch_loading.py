@@ -14,15 +14,15 @@ pytest.importorskip("numpy")
 from torch.distributed.checkpoint import state_dict as checkpoint  # noqa: E402
 
 from koala_optim import AdamW, KoalaM, KoalaV, Sgd  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer  # noqa: E402
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "KOALA++": KoalaPlusPlus,
-    "KOALA-V": lambda groups, **options: Koala(groups, KoalaV(), **options),
-    "KOALA-M": lambda groups, **options: Koala(groups, KoalaM(), **options),
-    "AdamW": lambda groups, **options: Koala(groups, AdamW(), **options),
-    "momentum": lambda groups, **options: Koala(groups, Sgd(), **options),
-    "SGD": lambda groups, **options: Koala(groups, Sgd(momentum=0.0), **options),
+    "KOALA-V": lambda groups, **options: Optimizer(groups, KoalaV(), **options),
+    "KOALA-M": lambda groups, **options: Optimizer(groups, KoalaM(), **options),
+    "AdamW": lambda groups, **options: Optimizer(groups, AdamW(), **options),
+    "momentum": lambda groups, **options: Optimizer(groups, Sgd(), **options),
+    "SGD": lambda groups, **options: Optimizer(groups, Sgd(momentum=0.0), **options),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 NAMES = ("a", "b", "c")

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from koala_optim import AdamW, KoalaM, KoalaV, Method, NonFiniteError, Settings, Sgd  # noqa: E402
 from koala_optim.numpy import Tensor, new_state, noise_update, predict, step_many  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus, new_optimizer  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer, new_optimizer  # noqa: E402
 
 METHODS: list[Method] = [KoalaV(), KoalaM(), AdamW(), Sgd(), Sgd(momentum=0.0)]
 SHAPES = [(3, 5), (1,), (40, 7), (0,)]
@@ -46,7 +46,7 @@ def bits(parameters: list[Any]) -> list[bytes]:
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_the_kernels_bits(method: Method) -> None:
     parameters = model()
-    optimizer = Koala(parameters, method, lr=0.1, weight_decay=0.01)
+    optimizer = Optimizer(parameters, method, lr=0.1, weight_decay=0.01)
     run(optimizer, parameters, range(4))
 
     arrays = [p.detach().numpy().reshape(-1) for p in model()]
@@ -78,7 +78,7 @@ def test_the_kernels_bits(method: Method) -> None:
 )
 def test_as_pytorch_has_it(method: Method, make: Any) -> None:
     ours, theirs = model(torch.float64), model(torch.float64)
-    koala, other = Koala(ours, method, lr=0.01, weight_decay=0.1), make(theirs)
+    koala, other = Optimizer(ours, method, lr=0.01, weight_decay=0.1), make(theirs)
     for number in range(100):
         for one, two, gradient in zip(ours, theirs, gradients(number, torch.float64)):
             one.grad, two.grad = gradient.clone(), gradient.clone()
@@ -92,14 +92,14 @@ def test_as_pytorch_has_it(method: Method, make: Any) -> None:
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_resuming_gives_the_same_bits(method: Method, dtype: Any) -> None:
     whole = model(dtype)
-    optimizer = Koala(whole, method, lr=0.1, noise_decay=0.5)
+    optimizer = Optimizer(whole, method, lr=0.1, noise_decay=0.5)
     run(optimizer, whole, range(3))
     saved, parameters = copy.deepcopy(optimizer.state_dict()), [p.detach().clone() for p in whole]
     run(optimizer, whole, range(3, 6))
 
     resumed = [torch.nn.Parameter(p) for p in parameters]
     # Another learning rate and another rule of R, which those that were saved replace.
-    other = Koala(resumed, method, lr=0.7, noise=0.3)
+    other = Optimizer(resumed, method, lr=0.7, noise=0.3)
     other.load_state_dict(saved)
     run(other, resumed, range(3, 6))
     assert bits(resumed) == bits(whole)
@@ -112,7 +112,7 @@ def test_orders_of_memory() -> None:
     last = torch.channels_last
     ours = [torch.nn.Parameter(weight.clone(memory_format=last)), torch.nn.Parameter(weight.clone())]
     for parameter in ours:
-        optimizer = Koala([parameter], AdamW(), lr=0.1)
+        optimizer = Optimizer([parameter], AdamW(), lr=0.1)
         # In the other's order.
         parameter.grad = (
             gradient.clone() if parameter.is_contiguous(memory_format=last) else gradient.to(memory_format=last)
@@ -150,16 +150,16 @@ def named(method: Any) -> Any:
     ("choice", "make"),
     [
         ("koala++", lambda p, **options: KoalaPlusPlus(p, **options)),
-        ("koala-v", lambda p, **options: Koala(p, KoalaV(), **options)),
-        ("koala-m", lambda p, **options: Koala(p, KoalaM(), **options)),
-        ("adamw", lambda p, **options: Koala(p, AdamW(), **options)),
-        ("sgd", lambda p, **options: Koala(p, Sgd(), **options)),
+        ("koala-v", lambda p, **options: Optimizer(p, KoalaV(), **options)),
+        ("koala-m", lambda p, **options: Optimizer(p, KoalaM(), **options)),
+        ("adamw", lambda p, **options: Optimizer(p, AdamW(), **options)),
+        ("sgd", lambda p, **options: Optimizer(p, Sgd(), **options)),
         (
             Settings(weight_decay=0.5, initial_variance=0.2, process_noise=0.3, variant="vanilla"),
             lambda p, **options: KoalaPlusPlus(p, 0.1, 0.5, 0.2, 0.3, "vanilla", noise_decay=0.5),
         ),
-        (KoalaV(0.2), lambda p, **options: Koala(p, KoalaV(0.2), **options)),
-        (Sgd(0.5, nesterov=True), lambda p, **options: Koala(p, Sgd(0.5, nesterov=True), **options)),
+        (KoalaV(0.2), lambda p, **options: Optimizer(p, KoalaV(0.2), **options)),
+        (Sgd(0.5, nesterov=True), lambda p, **options: Optimizer(p, Sgd(0.5, nesterov=True), **options)),
     ],
     ids=named,
 )
@@ -192,33 +192,33 @@ def test_choices_that_there_are_not() -> None:
 def test_what_is_wrong_is_said() -> None:
     parameters = model()
     with pytest.raises(TypeError, match="method is 'adamw'"):
-        Koala(parameters, "adamw")  # type: ignore[arg-type]
+        Optimizer(parameters, "adamw")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="learning rate is -1"):
-        Koala(parameters, AdamW(), lr=-1.0)
+        Optimizer(parameters, AdamW(), lr=-1.0)
     with pytest.raises(ValueError, match="share their memory"):
-        Koala([torch.nn.Parameter(torch.zeros(4).expand(3, 4))], AdamW())
+        Optimizer([torch.nn.Parameter(torch.zeros(4).expand(3, 4))], AdamW())
     with pytest.raises(TypeError, match="on meta"):
-        Koala([torch.nn.Parameter(torch.zeros(4, device="meta"))], AdamW())
+        Optimizer([torch.nn.Parameter(torch.zeros(4, device="meta"))], AdamW())
     for parameter, gradient in zip(parameters, gradients(0)):
         parameter.grad = gradient
     with pytest.raises(TypeError, match="needs the loss"):
-        Koala(parameters, KoalaV()).step()
+        Optimizer(parameters, KoalaV()).step()
     before = bits(parameters)
     with pytest.raises(ValueError, match="has to predict"):
-        Koala(parameters, KoalaM()).step(loss=0.5)
-    optimizer = Koala(parameters, AdamW(), on_non_finite="keep_all")
+        Optimizer(parameters, KoalaM()).step(loss=0.5)
+    optimizer = Optimizer(parameters, AdamW(), on_non_finite="keep_all")
     parameters[0].grad[0, 0] = float("nan")
     optimizer.step()
     assert optimizer.report().non_finite == 1 and bits(parameters) == before
     with pytest.raises(ValueError, match="is of AdamW"):
-        Koala(parameters, Sgd()).load_state_dict(optimizer.state_dict())
+        Optimizer(parameters, Sgd()).load_state_dict(optimizer.state_dict())
 
 
 def test_what_is_not_finite_is_said_where_it_is_an_error() -> None:
     parameters = model()
     before = bits(parameters)
     names = ["first", "second", "third", "fourth"]
-    optimizer = Koala(list(zip(names, parameters)), KoalaV(), on_non_finite="error")
+    optimizer = Optimizer(list(zip(names, parameters)), KoalaV(), on_non_finite="error")
     with pytest.raises(NonFiniteError, match="the loss is not finite: mean nan"):
         optimizer.step(loss=torch.nan)
     for parameter, gradient in zip(parameters[1:], gradients(0)[1:]):
@@ -234,23 +234,27 @@ def test_a_prediction_without_a_parameter_to_train() -> None:
     parameters = model()
     for one in parameters:
         one.requires_grad_(False)
-    optimizer = Koala(parameters, KoalaM())
+    optimizer = Optimizer(parameters, KoalaM())
     before = bits(parameters)
     optimizer.predict()
     assert bits(parameters) == before and optimizer.method == KoalaM().predicted() != KoalaM()
 
 
-def test_only_this_needs_numpy(tmp_path: pathlib.Path) -> None:
+def test_pytorch_needs_no_numpy(tmp_path: pathlib.Path) -> None:
     program = """
 import sys
 sys.modules["numpy"] = None
-import koala_optim.torch
-try:
-    koala_optim.torch.Koala
-except ImportError:
-    print("needs it")
+import torch
+from koala_optim.torch import new_optimizer
+parameter = torch.nn.Parameter(torch.ones(3))
+for method in ("koala++", "koala-v", "koala-m", "adamw", "sgd"):
+    optimizer = new_optimizer([parameter], method)
+    optimizer.predict()
+    parameter.grad = torch.ones(3)
+    optimizer.step(loss=0.5)
+    print(optimizer.report().stepped)
 """
     command = [sys.executable, "-W", "ignore", "-c", program]
     # From elsewhere, so that it is the installed package that is imported.
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout == "needs it\n"
+    assert done.stdout == "1\n" * 5

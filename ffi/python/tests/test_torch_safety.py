@@ -14,7 +14,7 @@ numpy = pytest.importorskip("numpy")
 from test_torch_cached import ALL, give_gradients, parameter, same, take_step  # noqa: E402
 
 from koala_optim import KoalaM, KoalaV  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer  # noqa: E402
 
 
 @ALL
@@ -155,9 +155,9 @@ NUMBERS = {
         *((KoalaPlusPlus, name) for name in ("gradient_limit", "gradient_factor", "measurement_noise", "noise_decay")),
         (lambda groups: KoalaPlusPlus(groups, backend="torch"), "weight_decay"),
         (lambda groups: KoalaPlusPlus(groups, backend="torch"), "process_noise"),
-        (lambda groups: Koala(groups, KoalaV()), "process_noise"),
-        (lambda groups: Koala(groups, KoalaM()), "velocity_decay"),
-        (lambda groups: Koala(groups, KoalaM()), "weight_decay"),
+        (lambda groups: Optimizer(groups, KoalaV()), "process_noise"),
+        (lambda groups: Optimizer(groups, KoalaM()), "velocity_decay"),
+        (lambda groups: Optimizer(groups, KoalaM()), "weight_decay"),
     ],
 )
 def test_a_setting_that_is_changed_where_it_is(make: Any, name: str, kind: str) -> None:

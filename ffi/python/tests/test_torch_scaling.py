@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numpy")
 
 from koala_optim import Sgd  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus, new_optimizer  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer, new_optimizer  # noqa: E402
 
 METHODS = ["koala++", "koala-v", "koala-m", "adamw", "sgd"]
 SHAPES = [(40, 7), (5,)]
@@ -142,7 +142,7 @@ def test_koala_plus_plus_takes_a_scale_as_a_factor(backend: str) -> None:
 def test_a_scaled_gradient_of_half_precision_is_not_rounded() -> None:
     # 2⁻²⁰ in float16 is 2⁻³⁰, scaled: no number of float16.
     one = torch.nn.Parameter(torch.zeros(2, dtype=torch.float16))
-    optimizer = Koala([one], Sgd(momentum=0.0), lr=2.0**10, gradient_factor=2.0**-10)
+    optimizer = Optimizer([one], Sgd(momentum=0.0), lr=2.0**10, gradient_factor=2.0**-10)
     one.grad = torch.full_like(one, 2.0**-20)
     optimizer.step()
     assert one.tolist() == [-(2.0**-20)] * 2

@@ -1,4 +1,4 @@
-"""What `KoalaPlusPlus` and `Koala` keep between two steps: through changes of layout, copies and state dicts."""
+"""What optimizers keep between two steps: through changes of layout, copies and state dicts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numpy")
 
 from koala_optim import AdamW, KoalaM, KoalaV, Sgd  # noqa: E402
-from koala_optim.torch import Koala, KoalaPlusPlus  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer  # noqa: E402
 
 Make = Callable[..., Any]
 MAKERS: dict[str, Make] = {
     "KOALA++": KoalaPlusPlus,
-    "KOALA-V": lambda parameters, **options: Koala(parameters, KoalaV(), **options),
-    "KOALA-M": lambda parameters, **options: Koala(parameters, KoalaM(), **options),
-    "AdamW": lambda parameters, **options: Koala(parameters, AdamW(), **options),
-    "momentum": lambda parameters, **options: Koala(parameters, Sgd(), **options),
-    "SGD": lambda parameters, **options: Koala(parameters, Sgd(momentum=0.0), **options),
+    "KOALA-V": lambda parameters, **options: Optimizer(parameters, KoalaV(), **options),
+    "KOALA-M": lambda parameters, **options: Optimizer(parameters, KoalaM(), **options),
+    "AdamW": lambda parameters, **options: Optimizer(parameters, AdamW(), **options),
+    "momentum": lambda parameters, **options: Optimizer(parameters, Sgd(), **options),
+    "SGD": lambda parameters, **options: Optimizer(parameters, Sgd(momentum=0.0), **options),
 }
 ALL = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 WITH_VECTORS = pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_step_that_is_withheld_learns_nothing(make: Make) -> None:
 @pytest.mark.parametrize("method", [KoalaV(), AdamW(), Sgd()], ids=str)
 def test_only_koala_m_predicts(method: Any) -> None:
     parameters = [convolution(), convolution()]
-    predicting, plain = (Koala([parameter], method, on_non_finite="keep_all") for parameter in parameters)
+    predicting, plain = (Optimizer([parameter], method, on_non_finite="keep_all") for parameter in parameters)
     predicting.predict()
     predicting.predict()
     parameters[0].grad = torch.full_like(parameters[0], torch.nan)
@@ -239,7 +239,7 @@ def test_a_state_dict_of_another_method_changes_nothing(name: str, other: str) -
 
 
 def test_a_method_in_a_state_dict_that_is_none_changes_nothing() -> None:
-    optimizer = Koala([convolution()], AdamW())
+    optimizer = Optimizer([convolution()], AdamW())
     before = everything(optimizer)
     for method, text in (
         ({}, "expected one of koala-v, koala-m, adamw, sgd"),

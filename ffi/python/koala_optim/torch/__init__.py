@@ -10,27 +10,15 @@
 >>> optimizer.report().first_steps
 2
 
-`Koala` has the library's other optimizers: KOALA-V, KOALA-M, AdamW and SGD. It needs NumPy, which the rest does not.
+`Optimizer` has the library's other methods: KOALA-V, KOALA-M, AdamW and SGD.
 `new_optimizer(model.parameters(), "adamw", lr=1e-3)` takes any of them, KOALA++ too, by name or with its numbers.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from ._choice import new_optimizer
-from ._optimizer import KoalaPlusPlus
+from ._koala_plus_plus import KoalaPlusPlus
+from ._optimizer import Optimizer
 from ._report import Report
 
-if TYPE_CHECKING:
-    from ._methods import Koala
-
-__all__ = ["Koala", "KoalaPlusPlus", "Report", "new_optimizer"]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "Koala":
-        from ._methods import Koala
-
-        return Koala
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__all__ = ["KoalaPlusPlus", "Optimizer", "Report", "new_optimizer"]

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch.optim.optimizer import ParamsT
 
 from .._methods import METHODS, Method
 from .._settings import Settings
-from ._optimizer import KoalaPlusPlus
-
-if TYPE_CHECKING:
-    from ._methods import Koala
-
-# KOALA++, whose numbers are settings, is no `Method`.
-_KOALA_PLUS_PLUS = "koala++"
+from ._kinds import KINDS, KOALA_PLUS_PLUS
+from ._koala_plus_plus import KoalaPlusPlus
+from ._optimizer import Optimizer
 
 
-def new_optimizer(
-    params: ParamsT, method: Method | Settings | str = _KOALA_PLUS_PLUS, **options: Any
-) -> KoalaPlusPlus | Koala:
+def new_optimizer(params: ParamsT, method: Method | Settings | str = KOALA_PLUS_PLUS, **options: Any) -> Optimizer:
     """An optimizer of that method.
 
     A training loop that calls `predict()` before it takes gradients, and then `step(loss=losses)` or `update`, fits all
     of them. What suits as `lr` differs: about 1 for the KOALA family, far less for AdamW and SGD. So does where a step
-    runs: that of KOALA++ on any device, and on the CPU by as many `threads` as it is given; the others' on the CPU, by
-    one thread, and with more to do for each parameter beside the step itself.
+    runs: that of KOALA++ on any device, the others' on the CPU.
 
     >>> import torch
     >>> from koala_optim import AdamW
@@ -43,12 +36,11 @@ def new_optimizer(
         params: As in `torch.optim`.
         method: "koala++", "koala-v", "koala-m", "adamw" or "sgd"; or a `KoalaV`, `KoalaM`, `AdamW` or `Sgd` of
             `koala_optim`, with its numbers; or, for KOALA++ with its numbers, a `Settings`, which is not frozen.
-        options: The other arguments of `KoalaPlusPlus`, or of `Koala` for the other methods, which come before what is
-            in a `Settings`.
+        options: The other arguments of `KoalaPlusPlus`, or of `Optimizer` for the other methods. They come before what
+            is in a `Settings`.
 
     Raises:
         TypeError, ValueError: The method is unknown, or an argument is not as the class says.
-        ImportError: NumPy is not installed, and the method is another one than KOALA++.
     """
     if isinstance(method, Settings):
         if method.frozen:
@@ -61,13 +53,10 @@ def new_optimizer(
             "variant": method.variant,
         }
         return KoalaPlusPlus(params, **{**numbers, **options})
-    if method == _KOALA_PLUS_PLUS:
+    if method == KOALA_PLUS_PLUS:
         return KoalaPlusPlus(params, **options)
-    # Only this needs NumPy.
-    from ._methods import Koala
-
     if isinstance(method, str):
         if method not in METHODS:
-            raise ValueError(f"method is {method!r}, expected one of {', '.join((_KOALA_PLUS_PLUS, *METHODS))}")
+            raise ValueError(f"method is {method!r}, expected one of {', '.join(KINDS)}")
         method = METHODS[method]()
-    return Koala(params, method, **options)
+    return Optimizer(params, method, **options)

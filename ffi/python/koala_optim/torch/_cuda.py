@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .._library import DeviceError, check, ffi, lib
+from ._kinds import KINDS, KOALA_PLUS_PLUS, Numbers
 from ._loss import Measurement, Number, measure, measure_there
 from ._places import TYPES, Place
-from ._state import State
-from ._table import Table, address_of, state_type_of
+from ._table import Table, address_of, describe, state_type_of
 
 
 def is_cuda(device: torch.device) -> bool:
@@ -41,7 +41,7 @@ def measure_on_cuda(loss: Number, second_moment: Number | None) -> Measurement:
 
 
 def new_tables(
-    places: list[Place],
+    places: Sequence[Place],
     groups: list[dict[str, Any]],
     states: MutableMapping[Any, Any],
     configuration: Any,
@@ -91,7 +91,8 @@ class CudaTable(Table):
         step: Any,
         noise_decay: float | None,
     ) -> None:
-        super().__init__(places, groups, states, step, 1, None)
+        kind = KINDS[KOALA_PLUS_PLUS]
+        super().__init__(places, groups, states, kind, Numbers(kind), step)
         self._device = places[0].parameter.device
         self._where = str(self._device)
         config = ffi.new("koala_config *")
@@ -110,7 +111,7 @@ class CudaTable(Table):
         for _ in groups:
             check(lib.koala_cuda_add_group(self._optimizer, ffi.NULL, group))
         # Of libkoala's tensors, which of the places each is.
-        self._numbers: list[int] = []
+        self._place_of: list[int] = []
         # What the last step was told of, which has to be there until it has run: tensors, for what only a device knows.
         self._measurement: Measurement = (0.0, 0.0)
         self._scaler: list[Tensor | None] = [None, None]
@@ -203,7 +204,7 @@ class CudaTable(Table):
             )
 
     def _check(self, status: int) -> None:
-        check(status, lambda number: str(self._places[self._numbers[number]])[:-1])
+        check(status, lambda number: str(self._places[self._place_of[number]])[:-1])
 
     def _is_here(self, parameter: Tensor) -> bool:
         return parameter.device == self._device
@@ -223,13 +224,12 @@ class CudaTable(Table):
         dtype, place = (torch.float64, ffi.NULL) if rate is None else (rate.dtype, address_of(rate))
         self._check(lib.koala_cuda_set_device_learning_rate(self._optimizer, index, TYPES[dtype], place))
 
-    def _describe_state(self, struct: Any, index: int, state: State) -> None:
+    def _describe_state(self, struct: Any, index: int, state: dict[str, Tensor]) -> None:
         place, number, described = self._places[index], ffi.new("size_t *"), ffi.new("koala_cuda_state *")
         described.size = ffi.sizeof("koala_cuda_state")
-        described.v, described.h = address_of(state.v), address_of(state.h)
-        described.scalars = ffi.cast("koala_scalars *", state.scalars.data_ptr())
-        name = str(len(self._numbers)).encode()
-        self._numbers.append(index)
+        describe(described, state)
+        name = str(len(self._place_of)).encode()
+        self._place_of.append(index)
         types = struct.type, state_type_of(place, state)
         status = lib.koala_cuda_add_tensor(self._optimizer, name, struct.length, *types, place.group, described, number)
         self._check(status)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .._library import BreakdownError, NonFiniteError, lib
-from .._settings import VARIANTS, Settings, check_scaling, number
+from .._settings import Settings, check_scaling
+from ._kinds import settings_of
 from ._places import Place, check_apart, check_gradient
 from ._state import State, state_of
 
@@ -130,7 +131,7 @@ class Operations:
         """The settings of each group, and what is stepped on each device, looked at."""
         check_scaling(factor, self._groups[0]["gradient_limit"])
         tensors = defaultdict(list)
-        settings = [_settings(group) for group in self._groups]
+        settings = [settings_of(group) for group in self._groups]
         for place in self._places:
             if place.parameter.grad is not None:
                 tensors[place.parameter.device].append(self._tensor(place, place.parameter.grad, factor))
@@ -238,13 +239,6 @@ class Operations:
         for plan in plans:
             plan.outcomes[_steps(plan.outcomes)] = lib.KOALA_OUTCOME_WITHHELD
         return False
-
-
-def _settings(group: dict[str, Any]) -> Settings:
-    number("variant", group["variant"], VARIANTS)
-    names = ("lr", "weight_decay", "initial_variance", "process_noise")
-    rate, decay, variance, noise = (float(group[name]) for name in names)
-    return Settings(rate, decay, variance, noise, group["variant"])
 
 
 def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:

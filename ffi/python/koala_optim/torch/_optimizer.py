@@ -1,188 +1,89 @@
-"""`KoalaPlusPlus`, the optimizer: its groups, its measurement noise, and what goes into a checkpoint."""
+"""`Optimizer`, for any of the library's methods: its step, its measurement noise, and what its groups share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any, Callable, Literal
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._library import check, ffi, lib
-from .._settings import ON_BREAKDOWN, ON_NON_FINITE, OnBreakdown, OnNonFinite, Settings, Variant, backend_number, number
-from ._around import warn
-from ._cuda import CudaTable, measure_on_cuda, new_tables
+from .._library import ArgumentError, lib
+from .._methods import METHODS, Method
+from .._settings import OnNonFinite, Settings
+from ._cuda import CudaTable, measure_on_cuda
+from ._kinds import Numbers, as_now, settings_of, to_group
 from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
-from ._operations import Operations
 from ._places import Place, check_whole, has_kernel, lend_gradients, places_of, take_back
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
-from ._state import STATE_DTYPES, VECTORS, entries_of
-from ._table import Table
-from ._threads import Threads, counted
+from ._steppers import Configuration, Stepper, new_steppers
+from ._table import Prediction, Table
 
 _parameters = itemgetter("params")
 
-# The entries of a group beside its parameters and what all groups share.
-_OWN = ("lr", "weight_decay", "initial_variance", "process_noise", "variant", "state_dtype")
 
+class Optimizer(Resumable):
+    """Any of the library's methods on PyTorch's parameters. `KoalaPlusPlus` is the one of KOALA++; this class itself has
+    KOALA-V, KOALA-M, AdamW and SGD, KOALA++'s predecessors and its rivals:
 
-@dataclass(frozen=True)
-class _Configuration:
-    """What holds for all groups, checked."""
-
-    on_non_finite: OnNonFinite
-    on_breakdown: OnBreakdown
-    backend: str
-    threads: int
-    fallback: Literal["torch", "error"]
-
-    def step(self) -> Any:
-        """A `koala_step *` with it."""
-        step = ffi.new("koala_step *")
-        check(lib.koala_step_init(step, ffi.sizeof("koala_step")))
-        step.backend = backend_number("fastest" if self.backend == "torch" else self.backend)
-        step.on_non_finite = number("on_non_finite", self.on_non_finite, ON_NON_FINITE)
-        step.on_breakdown = number("on_breakdown", self.on_breakdown, ON_BREAKDOWN)
-        return step
-
-    @property
-    def is_atomic(self) -> bool:
-        """Whether trouble with one parameter may keep all of them."""
-        return self.on_non_finite in ("keep_all", "error") or self.on_breakdown == "error"
-
-    @property
-    def raises(self) -> bool:
-        """Whether trouble with a parameter may be an error, so that a step has to wait for its device."""
-        return "error" in (self.on_non_finite, self.on_breakdown)
-
-
-class KoalaPlusPlus(Resumable):
-    """KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432): a Kalman filter over a network's parameters.
-
-    The parameters θ are the hidden state, the minibatch loss L is the measurement. For each tensor θ of n parameters
-    with the gradient g of L, the filter keeps v = H·P, the product of measurement row and covariance, instead of the
-    n × n covariance P itself. A step is, with H = g + wd·θ, the row h and the innovation variance s of the step before:
-
-        α = H·h / h·h,   λ = (H·v + Q·H·h) / s,   w = H·v / h·h − (H·h)(h·v) / (h·h)²   (vanilla: 0)
-        v' = (α − λ)·v + Q·H + (w − Q·λ)·h,       s' = H·v' + Q·H·H + R
-        θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
-
-    On a first step h = H and v = σ·H. All tensors share the measurement noise R ← decay·R + (1 − decay)·m, with m the
-    mean of the squared losses of the minibatch's samples. So a step needs the loss:
-
+        optimizer = Optimizer(model.parameters(), KoalaV(), lr=1.0)
         losses = criterion(model(inputs), targets)   # reduction="none": one for each sample
         losses.mean().backward()
         optimizer.step(loss=losses)
 
-    or `step(closure)`, or `update(loss, second_moment)`. Where only the mean L is given, m is taken to be L².
+    KOALA-M has to predict, which moves the parameters, before the gradients of each step are taken: `predict()`. AdamW
+    and SGD need no loss. Parameters are on the CPU, and a step has the same bits on every machine. A parameter whose
+    elements lie apart is copied there and back in each step, and a gradient in another order than its parameter is
+    copied.
 
-    Parameters without a gradient are left as they are. So are those whose gradient has a norm below 1e-9. As with every
-    optimizer of PyTorch, a parameter that is frozen by `requires_grad_(False)` has to lose its gradient too, which
-    `zero_grad()` sees to.
-
-    On the CPU a step is one call of libkoala, on all parameters, with the same bits on every machine. Dot products are
-    summed in the order of the memory, so these bits are others in channels-last order. A dense tensor in any memory
-    format is stepped where it is. One whose elements lie apart is copied there and back in each step, and a gradient in
-    another order than its parameter is copied. The processor must not flush denormal numbers to zero
-    (`torch.set_flush_denormal`) if bits are to be the same.
-
-    `state[parameter]` has the tensors "v" and "h", of the parameter's shape, and "scalars", four float64: h·h, h·v, s
-    and the number of steps. A filter restarts if its scalars are set to zero, or if the state is not there any more.
-    Between two steps, groups and state may be edited as in every optimizer of PyTorch, and tensors may be replaced by
-    others of their shape, or moved in memory. Entries of other names are left alone. What all parameters share is in
-    each group: R as "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit". Edit it in all
-    groups: a step raises an error where they differ.
-
-    On an NVIDIA GPU (of compute capability 8.0 or later, with a driver for CUDA 12.0 or later) a step is a few kernels
-    of libkoala on PyTorch's current stream, for all parameters together, with the CPU's bits: where the whole model is
-    on one GPU or several, and no policy is "error". Nothing waits for the GPU if the loss is a tensor there, which is
-    then averaged there; `report()`, `noise` and `state_dict()` wait. `lr` may be a tensor there too, of one number,
-    which each step reads when it runs: where that is below zero or not finite, nothing is written, and the parameters
-    count as not finite. (One on another device is waited for.) Such a step can be captured in a CUDA graph once a step
-    has been taken: call `write_changes()` before the capture, and before a replay if settings have changed, but for
-    what is written into such an `lr`. A replay reads loss and gradients where they were, whatever steps are taken in
-    between. It is of no use any more once `load_state_dict()` or `add_param_group()` was called, the optimizer is gone,
-    a parameter or its state has moved, or groups have other parameters. None of this has run on a GPU yet.
-
-    Where torch.distributed is initialized, each process gives the loss of its own minibatch, and L and m are averaged
-    over the processes, each of which counts the same, as `DistributedDataParallel` averages gradients: replicas stay
-    equal to the bit. So all processes take each step together. What is not finite in one of them counts so in all, and
-    an error in one is an error in all, of which none has written anything; but for a gradient that is not finite in one
-    of them alone, where on_non_finite is "error". The first step compares the parameters too, and warns if they are not
-    the same. A backend on the GPU, such as NCCL, averages there, and nothing waits.
-
-    The step needs whole tensors. The parts that FullyShardedDataParallel, `fully_shard` and DeepSpeed's ZeRO make of
-    them are an error, but for `per_shard=True`; a DTensor that is `Replicate()` is whole. A part that is taken out of a
-    DTensor before it is given cannot be told from any other tensor.
+    `state[parameter]` has "h" and "v" where the method keeps them, in the parameter's type and shape, and "scalars". Of
+    DTensors, "h" and "v" are DTensors which are divided in the same way, as torch.distributed.checkpoint needs them.
+    The numbers of AdamW and SGD are in each group by PyTorch's names, may differ from group to group, and are read in
+    each step, so that schedulers change them: "betas" and "eps"; "momentum" and "nesterov"; and "maximize". Groups with
+    different numbers take a call of the library each. What all parameters share is in each group too: the numbers of
+    KOALA-V and KOALA-M, by theirs; the name of the "method"; whether it has "predicted" since the last step; R as
+    "measurement_noise", its "noise_decay", "gradient_factor" and "gradient_limit".
 
     With `torch.amp.GradScaler`, give the loss that is not scaled: `scaler.step(optimizer, loss=losses)`. The gradients
-    are divided by the scale as they are loaded, and stay as they are. On an NVIDIA GPU the kernels ask the scaler,
-    nothing waits, and a step in which something was infinite counts all parameters as not finite.
+    stay as they are: they are divided by the scale as they are loaded.
 
     Args:
-        params: Tensors, or pairs of name and tensor (so that errors have the name), or dicts with groups of either; all
-            of the next six arguments may differ from group to group.
-        lr: η ≥ 0, the share of the Kalman step that is taken; without unit. Schedulers change it.
-        weight_decay: wd ≥ 0, coupled.
-        initial_variance: σ > 0, the variance of a parameter before the first step, in squared units of the parameter.
-        process_noise: Q ≥ 0, what that variance grows by in each step.
-        variant: Which covariance of the least Frobenius norm is reconstructed (section 3 of the paper): "symmetric", or
-            "vanilla", without that constraint.
-        state_dtype: What v and h are stored in: None, as the parameter; `torch.float32`, for parameters in half
-            precision; `torch.bfloat16`, half the memory and less traffic, for some accuracy. (Parameters that are
-            bfloat16 themselves lose most updates: a step below 1/512 of a weight rounds to nothing.)
-        noise: "averaged", as above; or a number, R for ever.
-        noise_decay: In [0, 1], of the average.
-        initial_noise: R ≥ 0 before the first step, in squared units of the loss.
-        gradient_factor: Above 0: what gradients are multiplied by as they are loaded, at no pass over memory: one over
-            the number of minibatches, for example, that they were summed over.
-        gradient_limit: Above 0: no element of a gradient, multiplied so, is taken to be farther from zero.
-        on_non_finite: What to do with a parameter whose gradient, loss or scalars are NaN or infinite: "keep_tensor"
-            leaves it as it is; "keep_all" leaves every parameter, and R; "error" does too, and raises. "unchecked" is
-            "keep_tensor" here: only in AdamW and SGD does looking cost anything.
-        on_breakdown: What to do if S would not be positive, which the recursion does not rule out: "restart" the filter
-            as on a first step; "skip" leaves that parameter; "error" leaves every parameter, and raises.
-        backend: Where libkoala runs: see `koala_optim.backends`. All of them give the same bits. Or "torch": operations
-            of PyTorch, as on other devices.
-        threads: How many threads share the parameters, each of them taking whole tensors, so that bits stay the same:
-            at most 512; 0 stands for as many as there are processors for this process. With 1, none is started.
-            Policies that may keep all parameters use one thread.
-        fallback: For parameters that libkoala has no kernel for: "torch", the same mathematics in
-            operations of PyTorch, announced by one warning; or "error".
-        process_group: The processes that L and m are averaged over. None: all of them; or a
-            `torch.distributed.ProcessGroup`, of those with other minibatches for the same parameters; or False, to
-            average nothing, where `step` is given what is averaged already.
-        per_shard: What to do with parameters of which each process has a part: False, an error; True, each process
-            steps its part as a tensor of its own, which is not the step of the whole tensor, and depends on how many
-            processes there are.
+        params: Tensors, or pairs of name and tensor, or dicts with groups of either, which may have an `lr` and a
+            `weight_decay` of their own, and those numbers of AdamW and SGD.
+        method: Which optimizer, with its numbers.
+        lr: η ≥ 0. For AdamW and SGD far less than for the KOALA family, whose default is 1.
+        weight_decay: wd ≥ 0; coupled, but for AdamW.
+        noise, noise_decay, initial_noise, gradient_factor, gradient_limit, backend: See `KoalaPlusPlus`.
+        on_non_finite: See `KoalaPlusPlus`. By "unchecked", AdamW and SGD do not look at the gradient, which saves
+            reading it twice, and write what is not finite in it to its place; to the others it is "keep_tensor".
+        threads: See `KoalaPlusPlus`.
+        maximize: Whether AdamW and SGD go up the gradient, which is copied for that. KOALA-V and KOALA-M, which take
+            the loss towards zero, cannot.
+        process_group: See `KoalaPlusPlus`. AdamW and SGD wait for no other process in a step without a loss, and an
+            error in one is none in the others. With a loss they do wait, so that all processes agree on whether it is
+            finite, and on whether there is an error.
+        per_shard: See `KoalaPlusPlus`. AdamW and SGD step parts as they step whole tensors, without it: DTensors, and
+            what FullyShardedDataParallel and DeepSpeed make of parameters. The numbers that KOALA-V and KOALA-M share
+            among tensors are each process's own then.
 
     Raises:
-        TypeError, ValueError: An argument is not as said; a parameter is sparse, complex, a part of one that is
-            divided over processes, or has elements that share their memory; a group has another value of what all
-            groups share.
-        BackendError: This processor lacks the backend.
+        TypeError, ValueError: An argument is not as said; or a parameter is sparse, complex, not on the CPU, or has
+            elements that share their memory.
     """
 
-    _entries = (*_OWN, *Resumable._shared)
-    _configuration: _Configuration
     _told: tuple[Any, Any] | None
 
     def __init__(
         self,
         params: ParamsT,
-        lr: float | Tensor = 1.0,
+        method: Method,
+        lr: float = 1.0,
         weight_decay: float = 0.0,
-        initial_variance: float = 0.1,
-        process_noise: float = 0.1,
-        variant: Variant = "symmetric",
-        state_dtype: torch.dtype | None = None,
         *,
         noise: Literal["averaged"] | float = "averaged",
         noise_decay: float = 0.9,
@@ -190,23 +91,46 @@ class KoalaPlusPlus(Resumable):
         gradient_factor: float = 1.0,
         gradient_limit: float = math.inf,
         on_non_finite: OnNonFinite = "keep_tensor",
-        on_breakdown: OnBreakdown = "restart",
         backend: str = "fastest",
         threads: int = 1,
-        fallback: Literal["torch", "error"] = "torch",
+        maximize: bool = False,
         process_group: ProcessGroupOrFalse = None,
         per_shard: bool = False,
     ) -> None:
-        self._ranks = Ranks(process_group, per_shard)
-        if fallback not in ("torch", "error"):
-            raise ValueError(f"fallback is {fallback!r}, expected 'torch' or 'error'")
-        rule = noise_rule(noise, noise_decay, initial_noise)
-        self._configuration = _Configuration(on_non_finite, on_breakdown, backend, counted(threads), fallback)
-        self._configuration.step()
+        if not isinstance(method, Method):
+            expected = ", ".join(known.__name__ for known in METHODS.values())
+            raise TypeError(f"method is {method!r}, expected one of {expected}")
+        self._begin(
+            params,
+            Configuration(method.name, on_non_finite, backend=backend, threads=threads),
+            Ranks(process_group, per_shard),
+            {
+                "lr": lr,
+                "weight_decay": weight_decay,
+                "maximize": maximize,
+                **to_group(method),
+                "method": method.name,
+                "predicted": False,
+                **noise_rule(noise, noise_decay, initial_noise),
+                "gradient_factor": gradient_factor,
+                "gradient_limit": gradient_limit,
+            },
+        )
+
+    def _begin(self, params: ParamsT, configuration: Configuration, ranks: Ranks, defaults: dict[str, Any]) -> None:
+        """What every constructor does at its end."""
+        self._configuration, self._ranks = configuration, ranks
         self._reset()
-        settings = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype)
-        scaling = {"gradient_factor": gradient_factor, "gradient_limit": gradient_limit}
-        super().__init__(params, {**dict(zip(_OWN, settings)), **rule, **scaling})
+        super().__init__(params, defaults)
+
+    @property
+    def method(self) -> Method | Settings:
+        """The method of the first group, with its numbers as they are after the last step: a `Settings` for KOALA++.
+        Other groups have the same numbers, but for those that a group may have of its own.
+        """
+        self._check_entries()
+        group = self.param_groups[0]
+        return self._kind.method_of(self._kind.numbers_of(group)) or settings_of(group)
 
     @property
     def noise(self) -> float:
@@ -219,12 +143,25 @@ class KoalaPlusPlus(Resumable):
         return float(self.param_groups[0]["measurement_noise"])
 
     def predict(self) -> None:
-        """The filter's prediction, before the gradient is taken. In KOALA++ it changes nothing but the covariance,
-        which `update` sees to: this is here for training loops that call it.
+        """The prediction, before the gradients of a step are taken. That of KOALA-M moves the parameters, and has to
+        precede each step. With another method there is nothing to do: the prediction is a part of the step.
         """
+        if self._kind.learns:
+            self._check_entries()
+            self._check_shared()
+        if not self._kind.predicts:
+            return
+        self._current_steppers()
+        moved = 0.0, 0
+        if self._prediction is not None:
+            self._lend_pieces(lambda place: place.parameter.requires_grad)
+            self._prediction.take(self.param_groups, self._lent_state if self._lent else self.state)
+            moved = self._prediction.predict()
+            take_back(self._lent)
+        self._share(**self._numbers[0].predict(*moved), predicted=True)
 
     def update(self, loss: Number, second_moment: Number | None = None) -> None:
-        """The filter's update, with the gradients that are there: `step(loss=loss, second_moment=second_moment)`."""
+        """A step with the gradients that are there: `step(loss=loss, second_moment=second_moment)`."""
         self.step(loss=loss, second_moment=second_moment)
 
     def step(  # type: ignore[override]
@@ -251,9 +188,11 @@ class KoalaPlusPlus(Resumable):
             What the closure returned.
 
         Raises:
-            TypeError: There is neither closure nor loss; a gradient is sparse, or of another type than its parameter.
+            TypeError: There is neither closure nor loss, and the method needs one; a gradient is sparse, or of another
+                type than its parameter.
                 (Without a loss, torch.distributed.checkpoint has an optimizer make its state, by gradients and learning
                 rates of zero: that is what such a first step does.)
+            ArgumentError: KOALA-M has not predicted since the last step.
             ValueError: A shape has changed since the first step; a number is out of its range; groups differ in what
                 all of them share; two parameters overlap in memory.
             NonFiniteError, BreakdownError: As the policies say. Whatever is raised, no parameter has been written.
@@ -265,18 +204,15 @@ class KoalaPlusPlus(Resumable):
         returned = None if closure is None else loss
         if loss is None and closure is None and self._makes_state():
             return None
-        measurement, found_inf = self._agree(lambda: self._measure(loss, second_moment))
-        steppers, tables = self._steppers, self._tables_on_cuda()
+        measurement: Measurement
+        if loss is None and not self._kind.needs_loss:
+            self._look()
+            measurement, found_inf = measure(0.0, second_moment), self._scaler()[1]
+        else:
+            measurement, found_inf = self._agree(lambda: self._measure(loss, second_moment))
+        tables = self._tables_on_cuda()
         if tables:
-            self._check_shared()
-            # What one of them refuses is refused before any parameter is written.
-            _kept = [table.look() for table in tables]
-            if len(tables) > 1:
-                for table in tables:
-                    table.prepare()
-            for table in tables:
-                table.put(measurement, self._scaler()[0], found_inf)
-            take_back(self._lent)
+            self._put(tables, measurement, found_inf)
             return returned
         factor = self._factor(found_inf)
         if factor is None:
@@ -284,27 +220,51 @@ class KoalaPlusPlus(Resumable):
         mean, moment = measurement
         before = self.noise
         noise = next_noise(self.param_groups[0]["noise_decay"], before, (mean, moment))
-        if noise is None:
-            if self._configuration.on_non_finite == "error":
-                raise loss_error((mean, moment))
-            mean = math.nan
-        # All that one of them refuses is refused before any parameter is written.
-        measured, alone = (mean, before if noise is None else noise), len(steppers) == 1
-        finishes = [stepper.prepare_step(*measured, factor, alone) for stepper in steppers]
-        # Not `all`: each one is to step.
-        goes_on = [finish() for finish in finishes]
+        if noise is None and self._configuration.on_non_finite == "error":
+            raise loss_error((mean, moment))
+        # A loss that is not finite keeps every parameter.
+        goes_on = self._step_all(*((math.nan, before) if noise is None else (mean, noise)), factor)
         take_back(self._lent)
-        if noise is not None and all(goes_on):
+        if self._kind.predicts:
+            self._share(predicted=False)
+        if noise is not None and goes_on:
             self._share(measurement_noise=noise)
+            if self._kind.learns:
+                gain = max((stepper.gain for stepper in self._steppers if isinstance(stepper, Table)), default=0.0)
+                self._share(**self._numbers[0].learn(gain))
         return returned
+
+    def _step_all(self, loss: float, noise: float, factor: float) -> bool:
+        """Steps all parameters, or none. Returns whether noise and numbers go on."""
+        # All that one of the steppers refuses is refused before any parameter is written.
+        steppers, alone = self._steppers, len(self._steppers) == 1
+        finishes = [stepper.prepare_step(loss, noise, factor, alone) for stepper in steppers]
+        if not alone and self._configuration.is_atomic:
+            troubles = [isinstance(stepper, Table) and stepper.finds_trouble() for stepper in steppers]
+            if any(troubles) and not self._configuration.raises:
+                return False
+            # The one with trouble says by an error which parameter it is, before another one is written.
+            finishes = [finish for _, finish in sorted(zip(troubles, finishes), key=lambda pair: not pair[0])]
+        # A list, so that each one steps.
+        return all([finish() for finish in finishes])
+
+    def _put(self, tables: Sequence[CudaTable], measurement: Measurement, found_inf: Tensor | None) -> None:
+        """Puts a step on the streams of its devices."""
+        self._check_shared()
+        # What one of them refuses is refused before any parameter is written.
+        _kept = [table.look() for table in tables]
+        if len(tables) > 1:
+            for table in tables:
+                table.prepare()
+        for table in tables:
+            table.put(measurement, self._scaler()[0], found_inf)
+        take_back(self._lent)
 
     def _measure(self, loss: Number | None, second_moment: Number | None) -> Measurement:
         """Looks at all that may be wrong in this process alone."""
         if loss is None:
             raise TypeError("step() needs the loss: a closure that returns it, or loss=...")
-        self._check_given()
-        self._current_steppers()
-        self._lend_pieces()
+        self._look()
         if self._ranks.are_several():
             # The others may not take a step that this one refuses.
             self._check_numbers()
@@ -312,12 +272,23 @@ class KoalaPlusPlus(Resumable):
                 stepper.check()
         return (measure_on_cuda if self._tables_on_cuda() else measure)(loss, second_moment)
 
+    def _look(self) -> None:
+        """Has steppers that fit the groups as they are now."""
+        self._check_entries()
+        self._check_given()
+        self._current_steppers()
+        if self._kind.predicts and not self.param_groups[0]["predicted"]:
+            text = "KOALA-M has to predict before each step, and before its gradients"
+            raise ArgumentError(lib.KOALA_STATUS_NOT_PREDICTED, text)
+        self._lend_pieces(lambda place: place.parameter.grad is not None)
+
     def write_changes(self) -> None:
         """Puts settings that have changed on the current stream, before a step is captured in a CUDA graph, and before
         it is replayed. A step that is not captured does this itself; on other devices there is nothing to do. A number
         that is written into an `lr` on the GPU is no change: it is read there.
         """
         if self._steppers:
+            self._check_entries()
             self._current_steppers()
         for table in self._tables_on_cuda():
             table.write_changes()
@@ -326,20 +297,22 @@ class KoalaPlusPlus(Resumable):
         """What the last step did. Waits for the devices that it ran on."""
         return report_of(self.noise, (found for stepper in self._steppers for found in stepper.outcomes()))
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        lr, weight_decay, initial_variance, process_noise = (float(group[name]) for name in _OWN[:4])
-        Settings(lr, weight_decay, initial_variance, process_noise, group["variant"])
-        if group["state_dtype"] not in STATE_DTYPES:
-            expected = ", ".join(map(str, STATE_DTYPES))
-            raise ValueError(f"state_dtype is {group['state_dtype']}, expected one of {expected}")
-        _check_direction(group)
+    def state_dict(self) -> dict[str, Any]:
+        """See `Resumable.state_dict`."""
+        for place in places_of(self.param_groups) if self._kind.may_begin_late else ():
+            entries, vectors = self.state.get(place.owner, {}), self._kind.vectors_of(self.param_groups[place.group])
+            if "scalars" in entries and not all(name in entries for name in vectors):
+                self._entries_of(place)
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `Resumable.load_state_dict`. Those of versions that had the method in one entry are taken too."""
+        super().load_state_dict(as_now(state_dict))
 
     def _check_place(self, place: Place) -> None:
         check_whole(place, self._steps_parts())
-        has_kernel(place)
-
-    def _vectors(self, group: dict[str, Any]) -> Sequence[str]:
-        return VECTORS
+        if not has_kernel(place) and not self._kind.has_operations:
+            raise TypeError(f"{place} is on {place.parameter.device}, where libkoala has only KOALA++")
 
     def _read_noise(self) -> None:
         # What a step on a GPU does not tell, unless somebody has written another R into the groups since.
@@ -349,11 +322,14 @@ class KoalaPlusPlus(Resumable):
 
     def _reset(self) -> None:
         # The next step looks at the parameters anew.
-        self._steppers: Sequence[Table | Operations] = []
-        # If there are DTensors: all parameters, and the state of those with a gradient, of DTensors' what is here.
+        self._steppers: Sequence[Stepper] = []
+        self._prediction: Prediction | None = None
+        # The numbers of the method that there are, by the first group that has them.
+        self._numbers: dict[int, Numbers] = {}
+        # If there are DTensors: all parameters, and the state of those that are stepped, of DTensors' what is here.
         self._lent: list[Place] = []
         self._lent_state: dict[Tensor, Any] = {}
-        # Of what the steppers were made: the parameters, and what groups say of how many, their state, and direction.
+        # Of what the steppers were made: the parameters, and what else groups say that steppers are made for.
         self._stepped: list[Tensor] = []
         self._shape: list[tuple[Any, ...]] = []
         # R and its rule, as the groups had them when a GPU was told, or last told R.
@@ -364,75 +340,57 @@ class KoalaPlusPlus(Resumable):
         decay = group["noise_decay"]
         return float(group["measurement_noise"]), None if decay is None else float(decay)
 
-    def _current_steppers(self) -> Sequence[Table | Operations]:
-        self._check_entries()
-        groups = self.param_groups
+    def _current_steppers(self) -> Sequence[Stepper]:
+        groups, kind = self.param_groups, self._kind
         parameters = list(chain.from_iterable(map(_parameters, groups)))
-        shape = [(len(group["params"]), group.get("state_dtype"), group.get("maximize")) for group in groups]
+        numbers = [kind.numbers_of(group) for group in groups]
+        if kind.learns and any(own != numbers[0] for own in numbers):
+            self._check_shared()
+        shape = [
+            (
+                len(group["params"]),
+                group.get("state_dtype"),
+                kind.direction_of(group),
+                kind.vectors_of(group),
+                numbers.index(own),
+            )
+            for group, own in zip(groups, numbers)
+        ]
         is_as_before = shape == self._shape and all(map(is_, parameters, self._stepped))
         if not is_as_before or (self._tables_on_cuda() and self._told != self._noise_rule()):
             self._read_noise()
-            self._steppers = self._new_steppers()
+            self._shape = []
+            self._numbers = {of[-1]: Numbers(kind) for of in shape}
+            self._steppers = self._new_steppers([of[-1] for of in shape])
             self._stepped, self._shape, self._told = parameters, shape, self._noise_rule()
+        for index, own in self._numbers.items():
+            own.take(numbers[index])
         for stepper in self._steppers:
             stepper.take(groups, self._lent_state if self._lent else self.state)
         return self._steppers
 
-    def _new_steppers(self) -> Sequence[Table | Operations]:
-        configuration = self._configuration
-        for group in self.param_groups:
-            _check_direction(group)
-        places = places_of(self.param_groups)
+    def _new_steppers(self, numbers_of_groups: Sequence[int]) -> Sequence[Stepper]:
+        groups, configuration = self.param_groups, self._configuration
+        places = places_of(groups)
         for place in places:
             self._check_place(place)
         self._lent = places if any(place.owner is not place.parameter for place in places) else []
-        states: MutableMapping[Any, Any] = self._lent_state if self._lent else self.state
+        states = self._lent_state if self._lent else self.state
         if self._lent:
             places = [place._replace(owner=place.parameter) for place in places]
-        kernel = [has_kernel(place) and configuration.backend != "torch" for place in places]
-        others = [place for place, has in zip(places, kernel) if not has]
-        if others and configuration.backend != "torch":
-            tables, why_not = new_tables(places, self.param_groups, states, configuration, self.noise)
-            if tables:
-                return tables
-            device = others[0].parameter.device
-            if configuration.fallback == "error":
-                raise TypeError(f"{others[0]} is on {device}, where libkoala has no kernel{why_not}")
-            stepped = f"{len(others)} parameters are stepped by operations of PyTorch"
-            warn(f"libkoala has no kernel for {device}{why_not}: {stepped}")
-        if others and configuration.is_atomic:
-            # Only one of them can tell whether all are well.
-            others, kernel = places, [False] * len(places)
-        step = configuration.step()
-        steppers: list[Table | Operations] = []
-        if any(kernel):
-            own = [place for place, has in zip(places, kernel) if has]
-            threads = 1 if configuration.is_atomic else configuration.threads
-            executor = Threads(threads - 1) if threads > 1 else None
-            steppers.append(Table(own, self.param_groups, states, step, threads, executor))
-        if others:
-            steppers.append(Operations(others, self.param_groups, states, step))
-        return steppers
+        self._prediction = None
+        if configuration.kind.predicts and places:
+            numbers = self._numbers[0]
+            self._prediction = Prediction(places, groups, states, configuration.kind, numbers, configuration.step())
+        return new_steppers(places, groups, states, configuration, self.noise, self._numbers, numbers_of_groups)
 
-    def _lend_pieces(self) -> None:
+    def _lend_pieces(self, is_used: Callable[[Place], bool]) -> None:
         """Has steppers see what of DTensors, their gradients and their state is in this process."""
         self._lent_state.clear()
         for place in lend_gradients(self._lent):
-            if place.parameter.grad is not None:
-                dtype = self.param_groups[place.group]["state_dtype"]
-                entries = entries_of(place, self.state, dtype, VECTORS, self._ranks.per_shard)
-                self._lent_state[place.parameter] = entries
+            if is_used(place):
+                self._lent_state[place.parameter] = self._entries_of(place)
 
     def _tables_on_cuda(self) -> list[CudaTable]:
         """Those there are; if there are some, there are no other steppers."""
         return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
-
-
-def _check_direction(group: dict[str, Any]) -> None:
-    """Looks at where a group is to go.
-
-    Raises:
-        ValueError: Up.
-    """
-    if group.get("maximize"):
-        raise ValueError("KOALA++ takes the loss towards zero: it cannot maximize")

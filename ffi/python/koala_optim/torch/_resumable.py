@@ -1,11 +1,12 @@
-"""What `KoalaPlusPlus` and `Koala` have in common: groups that share some entries; copies and state dicts from which a
-run goes on. All of a state dict is looked at before any of it is taken over."""
+"""What an optimizer is beside its step: groups that share some entries; copies and state dicts from which it goes on.
+All of a state dict is looked at before any of it is taken over.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +14,13 @@ from torch import Tensor
 from .._settings import check_scaling
 from ._around import patch
 from ._divided import like_owner, local
+from ._kinds import Kind
 from ._loss import Measurement, check_noise
 from ._names import identifiers_of, in_our_order
 from ._places import NEEDS_WHOLE, Place, check_whole, lend_gradients, places_of
 from ._ranks import Agreed, Ranks
 from ._state import check_scalars, check_state, entries_of, fitting_state, has_state
+from ._steppers import Configuration
 
 # Arguments of this package that no group has: a group of PyTorch's has some of them by other names, or none.
 _NO_ENTRIES = frozenset(
@@ -36,14 +39,25 @@ class Resumable(torch.optim.Optimizer):
     # For torch.amp.GradScaler: step() looks at grad_scale and found_inf.
     _step_supports_amp_scaling = True
 
-    # What a group has beside its parameters.
-    _entries: ClassVar[tuple[str, ...]]
-    # What of that is the same in every group: R, how it goes on, what becomes of gradients as they are loaded.
-    _shared: ClassVar[tuple[str, ...]] = ("measurement_noise", "noise_decay", "gradient_factor", "gradient_limit")
     # What is in no group: copies have it, state dicts do not.
-    _configuration: Any
+    _configuration: Configuration
     # Which processes step together: copies have it too.
     _ranks: Ranks
+
+    @property
+    def _kind(self) -> Kind:
+        """The method."""
+        return self._configuration.kind
+
+    @property
+    def _entries(self) -> tuple[str, ...]:
+        """What a group has beside its parameters."""
+        return self._kind.entries
+
+    @property
+    def _shared(self) -> tuple[str, ...]:
+        """What of that is the same in every group."""
+        return self._kind.shared
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds a group of parameters, which may have settings of its own, as the class says.
@@ -122,17 +136,14 @@ class Resumable(torch.optim.Optimizer):
         super()._patch_step_function()
         patch(type(self))
 
-    def _check_group(self, group: dict[str, Any]) -> None:
-        """Looks at the entries of a group that a class has beside those of all, and has all of."""
-        raise NotImplementedError
-
     def _check_place(self, place: Place) -> None:
         """Looks at whether a parameter can be stepped."""
         raise NotImplementedError
 
-    def _vectors(self, group: dict[str, Any]) -> Sequence[str]:
-        """Those that the state of a parameter of that group has."""
-        raise NotImplementedError
+    def _entries_of(self, place: Place) -> dict[str, Tensor]:
+        """Of a parameter's state, what is in this process: see `entries_of`."""
+        vectors, dtype = self._kind.vectors_of(self.param_groups[place.group]), self._state_dtype(place)
+        return entries_of(place, self.state, dtype, vectors, self._ranks.per_shard, self._kind.may_begin_late)
 
     def _read_noise(self) -> None:
         """Has the groups know R, if a device has yet to tell."""
@@ -147,7 +158,7 @@ class Resumable(torch.optim.Optimizer):
 
     def _steps_parts(self) -> bool:
         """Whether a part of a tensor is stepped as a whole one is."""
-        return self._ranks.per_shard
+        return self._ranks.per_shard or not self._kind.needs_loss
 
     def _check_entries(self) -> None:
         """Looks at whether there are groups, with all that a step takes from them.
@@ -194,7 +205,7 @@ class Resumable(torch.optim.Optimizer):
             group.update(entries)
 
     def _check(self, group: dict[str, Any]) -> None:
-        self._check_group(group)
+        self._kind.check_group(group)
         check_noise(group["noise_decay"], group["measurement_noise"])
         check_scaling(group["gradient_factor"], group["gradient_limit"])
 
@@ -249,8 +260,7 @@ class Resumable(torch.optim.Optimizer):
         if not given or any(bool(gradient.any()) for _, gradient in given):
             return False
         for place, _ in given:
-            vectors = self._vectors(self.param_groups[place.group])
-            entries_of(place, self.state, self._state_dtype(place), vectors, self._ranks.per_shard)
+            self._entries_of(place)
         return True
 
     def _state_dtype(self, place: Place, groups: list[dict[str, Any]] | None = None) -> torch.dtype | None:
@@ -295,7 +305,7 @@ class Resumable(torch.optim.Optimizer):
             if not isinstance(entries, Mapping):
                 raise TypeError(f"{place} has a state of type {type(entries).__name__}, expected a dict")
             own: dict[str, Any] = {}
-            vectors, device = self._vectors(groups[place.group]), place.parameter.device
+            vectors, device = self._kind.vectors_of(groups[place.group]), place.parameter.device
             if has_state(entries, vectors):
                 here = {name: local(entry) for name, entry in entries.items()}
                 check_state(place, here, vectors)

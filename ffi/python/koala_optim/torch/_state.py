@@ -47,10 +47,14 @@ def entries_of(
     state_dtype: torch.dtype | None,
     vectors: Sequence[str] = VECTORS,
     per_shard: bool = False,
-) -> MutableMapping[str, Tensor]:
+    may_begin_late: bool = False,
+) -> dict[str, Tensor]:
     """The entries of a parameter in the optimizer's `state`, on the parameter's device, in the order of its memory and
     in the type of states: those vectors, and the scalars. They are made, of zeros, if there are none. Those of a
     DTensor are DTensors, of which this is what is in this process: see `like_owner`. Other entries are not ours.
+
+    Args:
+        may_begin_late: Whether a vector may be lacking beside scalars: it is zero then.
 
     Raises:
         TypeError, ValueError: There are some that do not go with the parameter, or a mapping that returns copies.
@@ -58,11 +62,14 @@ def entries_of(
     if place.owner not in states:
         states[place.owner] = {}
     entries: MutableMapping[str, Any] = states[place.owner]
-    here = {name: local(entry) for name, entry in entries.items()}
+    known = {name: local(entry) for name, entry in entries.items()}
+    here = known
+    if may_begin_late and "scalars" in known:
+        here = {**{name: zeros_like(place.parameter, state_dtype) for name in vectors if name not in known}, **known}
     if has_state(here, vectors):
         check_state(place, here, vectors)
     fitting = fitting_state(place, here, state_dtype, vectors)
-    changed = {name: entry for name, entry in fitting.items() if entry is not here.get(name)}
+    changed = {name: entry for name, entry in fitting.items() if entry is not known.get(name)}
     if place.owner is not place.parameter:
         entries.update(like_owner(place.owner, changed, per_shard))
         return fitting
@@ -87,10 +94,15 @@ def fitting_state(
     # Metal has no float64.
     wide = torch.float32 if device.type == "mps" else torch.float64
     if not has_state(entries, vectors):
-        made = {name: empty_like(parameter, dtype).zero_() for name in vectors}
+        made = {name: zeros_like(parameter, dtype) for name in vectors}
         return {**made, "scalars": torch.zeros(4, dtype=wide, device=device)}
     fitting = {name: in_order_of(parameter, entries[name].to(device, dtype)) for name in vectors}
     return {**fitting, "scalars": entries["scalars"].to(device, wide).contiguous().resolve_neg()}
+
+
+def zeros_like(parameter: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A vector of a new state, in that type or the parameter's."""
+    return empty_like(parameter, dtype or parameter.dtype).zero_()
 
 
 def check_state(place: Place, entries: Mapping[str, Any], vectors: Sequence[str] = VECTORS) -> None:

@@ -6,6 +6,7 @@ does it look closer. Then it writes where the gradients are, and calls.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Executor
@@ -17,11 +18,12 @@ import torch
 from torch import Tensor
 
 from .._library import check, ffi, lib
-from .._settings import STATE_TYPES, VARIANTS, number
+from .._settings import STATE_TYPES, Settings
+from ._kinds import Kind, Numbers
 from ._known import KnownState
 from ._layouts import Layouts, layouts_of
 from ._places import TYPES, Place, check_apart, check_gradient, empty_like, in_order_of, layout_of
-from ._state import VECTORS, State, has_state, state_of
+from ._state import entries_of, has_state
 
 _gradient = attrgetter("grad")
 _is_negated = Tensor.is_neg
@@ -42,9 +44,11 @@ class Table:
     """The parameters of an optimizer that libkoala steps on the CPU.
 
     Args:
-        places: The parameters.
+        places: The parameters, one at least, in groups that share the numbers of a method.
         groups: The optimizer's groups.
         states: The optimizer's state.
+        kind: The method.
+        numbers: Its numbers.
         step: A `koala_step *`, with the policies and the backend.
         threads: How many threads share the parameters.
         executor: Runs all of them but the calling one.
@@ -59,9 +63,11 @@ class Table:
         places: Sequence[Place],
         groups: list[dict[str, Any]],
         states: MutableMapping[Any, Any],
+        kind: Kind,
+        numbers: Numbers,
         step: Any,
-        threads: int,
-        executor: Executor | None,
+        threads: int = 1,
+        executor: Executor | None = None,
     ) -> None:
         # Where in the table a gradient's address is, and the next one's, in words of 8 bytes.
         self._gradient_words = slice(
@@ -76,10 +82,13 @@ class Table:
         # Which rows say what is: not those of parameters that have not been looked at since something changed.
         self._is_valid = [False] * len(self._places)
         self._groups, self._states, self._step, self._executor = groups, states, step, executor
+        self._kind, self._numbers = kind, numbers
+        self._vectors = [kind.vectors_of(group) for group in groups]
+        self._maximizes = [kind.direction_of(group) for group in groups]
         self._values: list[tuple[Any, ...]] = [()] * len(groups)
         self._settings = ffi.new("koala_settings[]", len(groups))
         for settings in self._settings:
-            settings.size = ffi.sizeof("koala_settings")
+            Settings().to_c(settings)
         step.groups, step.group_count = self._settings, len(groups)
         # What the rows are of: how all parameters lie, and where, and what the state has.
         self._parameter_layouts: Layouts = layouts_of([])
@@ -96,6 +105,8 @@ class Table:
         self._works: list[tuple[Tensor, Tensor]] = []
         self._table: Any = None
         self._reports: Any = ()
+        # The reports of the last step.
+        self._found: Any = ()
         self._words = memoryview(b"")
         self._calls: list[tuple[Any, ...]] = []
 
@@ -119,7 +130,7 @@ class Table:
         """
         step = self._step
         step.gradient_factor, step.gradient_limit = factor, self._groups[0]["gradient_limit"]
-        step.loss, step.noise = loss, noise
+        step.loss, step.noise, step.method = loss, noise, self._numbers.struct
         kept = self.look()
         if len(self._calls) > 1 or not alone:
             self._have_all_looked_at()
@@ -131,6 +142,28 @@ class Table:
             return not any(call[-1].non_finite for call in self._calls)
 
         return finish
+
+    def finds_trouble(self) -> bool:
+        """Whether something is not finite in a step that `prepare_step` has looked at. Writes nothing but the outcomes
+        of a step that keeps all parameters.
+        """
+        # Beside another tensor, of which one number is not finite.
+        numbers = ffi.new("double[]", [0.0, math.nan, 0.0, 0.0])
+        other = ffi.new(f"{self._struct_name} *")
+        other.size, other.length, other.type = ffi.sizeof(self._struct_name), 1, TYPES[torch.float64]
+        other.parameters, other.gradient, other.v, other.h = (numbers + place for place in range(4))
+        report = ffi.new("koala_report *", {"size": ffi.sizeof("koala_report")})
+        self._found = ffi.new("koala_tensor_report[]", len(self._active) + 1)
+        policy, self._step.on_non_finite = self._step.on_non_finite, lib.KOALA_ON_NON_FINITE_KEEP_ALL
+        status = self._call_beside(other, self._found, report)
+        self._step.on_non_finite = policy
+        check(status, self._name)
+        return bool(report.non_finite > 1)
+
+    @property
+    def gain(self) -> float:
+        """The largest one in the last step."""
+        return max((call[-1].gain for call in self._calls), default=0.0)
 
     def check(self) -> None:
         """Looks at all that the next step may refuse, and writes nothing.
@@ -161,6 +194,7 @@ class Table:
         """Has `call` step what the table says."""
         for parameter, work in self._works:
             work.copy_(parameter.detach())
+        self._found = self._reports
         call()
         for parameter, work in self._works:
             parameter.detach().copy_(work)
@@ -168,12 +202,12 @@ class Table:
 
     def outcomes(self) -> Iterator[tuple[str, int]]:
         """What the last step did with each parameter that had a gradient, by its name."""
-        for place, report in zip(self._active, self._reports):
+        for place, report in zip(self._active, self._found):
             yield place.name, report.outcome
 
     def _gradients(self) -> tuple[array[int], Any]:
         """Where the gradients are, with the table fit for them; and what has to be kept until the step is done."""
-        gradients: list[Tensor | None] = list(map(_gradient, self._parameters))
+        gradients = self._given()
         given: list[Any] = gradients
         present = self._present
         if not self._all_present:
@@ -188,6 +222,10 @@ class Table:
         with torch.no_grad():
             lent = self._arrange(gradients, rows_are_valid)
         return array("Q", map(Tensor.data_ptr, lent)), lent
+
+    def _given(self) -> list[Tensor | None]:
+        """The gradients there are."""
+        return list(map(_gradient, self._parameters))
 
     def _rows_are_valid(self) -> bool:
         """Whether parameters and state are where they were when the rows were made."""
@@ -208,7 +246,7 @@ class Table:
             self._known_state = None
             # First, so that no state is made for a parameter that is not as it was meant.
             for place, gradient in zip(compress(self._places, present), given):
-                if not has_state(self._states.get(place.owner, {})):
+                if not has_state(self._states.get(place.owner, {}), self._vectors[place.group]):
                     check_gradient(place, gradient)
             self._make_rows(present)
         rows = [row for row in compress(self._rows, present) if row is not None]
@@ -229,19 +267,21 @@ class Table:
         check_apart(list(compress(self._places, self._is_valid)))
         self._parameter_layouts = layouts_of(self._parameters)
         self._pointers = array("Q", map(Tensor.data_ptr, self._parameters))
-        self._known_state = KnownState(self._states, (*VECTORS, "scalars"))
+        self._known_state = KnownState(self._states, (*self._kind.vectors, "scalars"))
 
     def _lend(self, given: list[Tensor], present: Sequence[bool]) -> list[Tensor]:
         """The gradients as libkoala reads them: those that lie as their parameters do are not copied."""
         self._gradient_layouts = self._parameter_layouts.part(present)
-        as_parameters = not self._works and self._gradient_layouts.addresses(given) is not None
-        if as_parameters and not any(map(_is_negated, given)):
+        maximizes = [self._maximizes[place.group] for place in self._active]
+        is_copied = bool(self._works) or any(maximizes) or any(map(_is_negated, given))
+        if not is_copied and self._gradient_layouts.addresses(given) is not None:
             self._copies = False
             return given
         lent = []
-        for place, gradient in zip(self._active, given):
+        for place, gradient, maximize in zip(self._active, given, maximizes):
             check_gradient(place, gradient)
-            lent.append(in_order_of(place.parameter, gradient.detach()))
+            gradient = gradient.detach()
+            lent.append(in_order_of(place.parameter, gradient.neg() if maximize else gradient))
         self._copies = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
         self._gradient_layouts = layouts_of(given)
         return lent
@@ -255,7 +295,7 @@ class Table:
         content = ffi.buffer(self._table)
         content[:] = b"".join([row.content for row in rows])
         self._words = memoryview(content).cast("B").cast("Q")
-        self._reports = ffi.new("koala_tensor_report[]", count)
+        self._reports = self._found = ffi.new("koala_tensor_report[]", count)
         ends = [sum(present[:end]) for end in self._ends]
         self._calls = []
         for first, end in zip([0, *ends], ends):
@@ -268,9 +308,9 @@ class Table:
         parameter, known = place.parameter, self._rows[index]
         if not self._is_here(parameter):
             raise ValueError(f"{place} is on {parameter.device}, but was on {self._where} before")
-        state = state_of(place, self._states, self._groups[place.group]["state_dtype"])
-        layout = layout_of(parameter)
-        key = (*map(Tensor.data_ptr, (parameter, *state)), parameter.numel(), parameter.dtype, state.v.dtype, layout)
+        state, layout = self._state(place), layout_of(parameter)
+        types = [tensor.dtype for tensor in (parameter, *state.values())]
+        key = (*map(Tensor.data_ptr, (parameter, *state.values())), parameter.numel(), *types, layout)
         if known is not None and known.key == key:
             return known
         work = None if layout == "dense" else empty_like(parameter, parameter.dtype)
@@ -282,12 +322,15 @@ class Table:
         self._describe_state(struct, index, state)
         return _Row(key, bytes(ffi.buffer(struct)), work)
 
-    def _describe_state(self, struct: Any, index: int, state: State) -> None:
-        place = self._places[index]
-        struct.state_type = state_type_of(place, state)
-        struct.group = place.group
-        struct.v, struct.h = address_of(state.v), address_of(state.h)
-        struct.scalars = ffi.cast("koala_scalars *", state.scalars.data_ptr())
+    def _state(self, place: Place) -> dict[str, Tensor]:
+        """The vectors and scalars of a parameter."""
+        dtype, vectors = self._groups[place.group].get("state_dtype"), self._vectors[place.group]
+        return entries_of(place, self._states, dtype, vectors, False, self._kind.may_begin_late)
+
+    def _describe_state(self, struct: Any, index: int, state: dict[str, Tensor]) -> None:
+        struct.state_type = state_type_of(self._places[index], state)
+        struct.group = self._places[index].group
+        describe(struct, state)
 
     def _change_settings(self, index: int) -> None:
         """What there is to do when the settings of a group are others: nothing, where a step is given all of them."""
@@ -300,20 +343,12 @@ class Table:
         """The groups whose settings are not what they were."""
         for index, group in enumerate(self._groups):
             rate = self._learning_rate(index)
-            values = (
-                rate,
-                # Numbers, for what is given may be a tensor or an array, and change where it is.
-                float(group["weight_decay"]),
-                float(group["initial_variance"]),
-                float(group["process_noise"]),
-                group["variant"],
-            )
+            values = (rate, *self._kind.settings_of(group))
             if values != self._values[index]:
                 settings = self._settings[index]
-                # One that is elsewhere is told of elsewhere.
+                # One that only a device knows is given to libkoala by `_change_settings`.
                 settings.learning_rate = rate if isinstance(rate, float) else 0.0
-                settings.weight_decay, settings.initial_variance, settings.process_noise = values[1:4]
-                settings.variant = number("variant", group["variant"], VARIANTS)
+                self._kind.fill(settings, values[1:])
                 yield index
                 self._values[index] = values
 
@@ -321,15 +356,20 @@ class Table:
         """Has libkoala look at the whole table, so that no part of it is written if another one is wrong. A tensor is
         added to which no group belongs: libkoala refuses it, after all others, before it writes.
         """
-        count = len(self._active)
-        table = ffi.new(f"{self._struct_name}[]", count + 1)
-        ffi.buffer(table)[:] = bytes(self._words) + bytes(ffi.sizeof(self._struct_name))
-        scalars = ffi.new("koala_scalars *")
-        table[count].size, table[count].scalars = ffi.sizeof(self._struct_name), scalars
-        table[count].group = len(self._groups)
-        status = lib.koala_step_tensors(self._step, table, count + 1, ffi.NULL, ffi.NULL)
+        other = ffi.new(f"{self._struct_name} *")
+        other.size, other.group = ffi.sizeof(self._struct_name), len(self._groups)
+        status = self._call_beside(other, ffi.NULL, ffi.NULL)
         if status != lib.KOALA_STATUS_UNKNOWN_GROUP:
             check(status, self._name)
+
+    def _call_beside(self, other: Any, reports: Any, report: Any) -> int:
+        """Calls libkoala with the whole table and one tensor more. Returns the status."""
+        count, scalars = len(self._active), ffi.new("koala_scalars *")
+        other.scalars = scalars
+        table = ffi.new(f"{self._struct_name}[]", count + 1)
+        ffi.buffer(table)[:] = bytes(self._words) + bytes(ffi.buffer(other))
+        status: int = lib.koala_step_tensors(self._step, table, count + 1, reports, report)
+        return status
 
     def _name(self, place: int) -> str:
         return str(self._active[place])[:-1]
@@ -355,6 +395,34 @@ class Table:
         check(status, lambda place: self._name(first + place))
 
 
+class Prediction(Table):
+    """The parameters that a prediction of KOALA-M moves: those that are trained, with a gradient or without."""
+
+    def predict(self) -> tuple[float, int]:
+        """Moves them.
+
+        Returns:
+            The sum of the squares of how far they were from their averages, and how many elements they have.
+
+        Raises:
+            TypeError, ValueError: As `Table.prepare_step`. Nothing has been written.
+        """
+        self._step.method = self._numbers.struct
+        _kept = self.look()
+        distance, elements = ffi.new("double *"), ffi.new("size_t *")
+
+        def call() -> None:
+            count = len(self._active)
+            check(lib.koala_predict_tensors(self._step, self._table, count, distance, elements), self._name)
+
+        self._take_step(call)
+        return distance[0], elements[0]
+
+    def _given(self) -> list[Tensor | None]:
+        # The gradients may not be there yet, and are not looked at: the parameters stand in for them.
+        return [parameter if parameter.requires_grad else None for parameter in self._parameters]
+
+
 def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
     """Divides parameters into parts of about the same number of elements, each in their order."""
     parts: list[list[int]] = [[] for _ in range(max(1, count))]
@@ -371,10 +439,17 @@ def address_of(tensor: Tensor) -> Any:
     return ffi.cast("void *", tensor.data_ptr())
 
 
-def state_type_of(place: Place, state: State) -> int:
+def state_type_of(place: Place, state: dict[str, Tensor]) -> int:
     """The `koala_state_type` of a state."""
-    dtype = state.v.dtype
+    dtypes = {tensor.dtype for name, tensor in state.items() if name != "scalars"} or {place.parameter.dtype}
+    (dtype,) = dtypes
     return STATE_TYPES["same" if dtype == place.parameter.dtype else str(dtype).replace("torch.", "")]
+
+
+def describe(struct: Any, state: dict[str, Tensor]) -> None:
+    """Writes into a struct where a state is. A vector that the method does not have stays NULL."""
+    for name, tensor in state.items():
+        setattr(struct, name, ffi.cast("koala_scalars *" if name == "scalars" else "void *", tensor.data_ptr()))
 
 
 def increment_version(tensors: list[Tensor]) -> None:
