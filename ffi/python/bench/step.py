@@ -2,8 +2,9 @@
 
     python bench/step.py [--quick]
 
-The three are timed in turn, round after round, so that their ratios hold on a machine that drifts. Then, for tensors of
-one element, what the front end for Python adds to the call of the library: nothing else is left of such a step.
+The three are timed in turn, round after round, so that their ratios hold on a machine that drifts. Then it prints, for
+each method and tensors of one element, what the front end for Python adds to the call of the library: nothing else is
+left of such a step. These are the least of many times, as what other programs take of a processor can only add to them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Callable
 import torch
 
 from koala_optim._library import lib
-from koala_optim.torch import KoalaPlusPlus
+from koala_optim.torch import KoalaPlusPlus, new_optimizer
 from koala_optim.torch._table import Table
 
 
@@ -36,11 +37,12 @@ def main() -> None:
     for name, shapes in models.items():
         for threads in (1, 2):
             print(f"| {name}, {len(shapes)} tensors | {threads} | {compare(shapes, threads, rounds)} |", flush=True)
-    whole, call = overhead(161, 200 if options.quick else 2000)
-    added, of_frame = (whole - call) * 1e6, frame() * 1e6
-    print(f"\n161 tensors of one element: step() takes {whole * 1e6:.1f} µs,")
-    print(f"the call of the library {call * 1e6:.1f} µs, so Python adds {added:.1f} µs,")
-    print(f"of which {of_frame:.1f} µs are PyTorch's own, around every optimizer's step.")
+    print(f"\n161 tensors of one element; {frame() * 1e6:.1f} µs are PyTorch's own, around every optimizer's step:\n")
+    print("| method | step() | the library's call | so Python adds |")
+    print("|---|---|---|---|")
+    for method in ("koala++", "koala-v", "koala-m", "adamw", "sgd"):
+        whole, call = (time * 1e6 for time in overhead(method, 161, 200 if options.quick else 2000))
+        print(f"| {method} | {whole:.1f} µs | {call:.1f} µs | {whole - call:.1f} µs |", flush=True)
 
 
 def compare(shapes: list[tuple[int, ...]], threads: int, rounds: int) -> str:
@@ -95,22 +97,22 @@ class Eager:
             h.copy_(row)
 
 
-def overhead(count: int, rounds: int) -> tuple[float, float]:
+def overhead(method: str, count: int, rounds: int) -> tuple[float, float]:
     """The time of a step of small tensors, and of the library's part of it."""
     torch.set_num_threads(1)
     parameters = [torch.nn.Parameter(torch.randn(1)) for _ in range(count)]
     for parameter in parameters:
         parameter.grad = torch.randn(1)
-    optimizer = KoalaPlusPlus(parameters)
-    optimizer.step(loss=0.5)
-    (table,) = optimizer._steppers
-    assert isinstance(table, Table)
-    (call,) = table._calls
-    times = [
-        (seconds(lambda: optimizer.step(loss=0.5)), seconds(lambda: lib.koala_step_tensors(table._step, *call)))
-        for _ in range(rounds)
-    ]
-    whole, bare = (statistics.median(column) for column in zip(*times))
+    optimizer = new_optimizer(parameters, method, lr=1e-6)
+    times = []
+    for _ in range(rounds):
+        optimizer.predict()
+        whole = seconds(lambda: optimizer.step(loss=0.5))
+        (table,) = optimizer._steppers
+        assert isinstance(table, Table)
+        (call,) = table._calls
+        times.append((whole, seconds(lambda: lib.koala_step_tensors(table._step, *call))))  # noqa: B023
+    whole, bare = (min(column) for column in zip(*times))
     return whole, bare
 
 
@@ -122,7 +124,7 @@ def frame() -> float:
             pass
 
     nothing = Nothing([torch.nn.Parameter(torch.zeros(1))], {})
-    return statistics.median(seconds(nothing.step) for _ in range(1000))
+    return min(seconds(nothing.step) for _ in range(1000))
 
 
 def seconds(step: Callable[[], Any]) -> float:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Union
 
 import numpy
 
-from ._library import capsule_pointer, ffi, path
+from ._library import capsule_pointer, ffi
+from ._native import exchange_api, get_item, library
 from ._settings import ELEMENT_TYPES
 
 if TYPE_CHECKING:
@@ -328,32 +329,13 @@ def _look(tensors: list[Any]) -> tuple[bytes, bytes]:
         return b"", b""
     count = len(tensors)
     addresses = (ctypes.c_uint64 * count)()
-    exchange = _exchange_api(type(tensors[0]))
+    exchange = exchange_api(type(tensors[0]))
     if exchange is not None:
-        layouts = ctypes.create_string_buffer(count * _library.koala_layout_size())
-        if _library.koala_record_layouts(exchange, _get_item, tensors, count, None, layouts, addresses) == count:
+        layouts = ctypes.create_string_buffer(count * library.koala_layout_size())
+        if library.koala_record_layouts(exchange, get_item, tensors, count, None, layouts, addresses) == count:
             return bytes(addresses), layouts.raw
     import torch
 
     addresses[:] = list(map(torch.Tensor.data_ptr, tensors))
     sizes = (ctypes.c_uint64 * count)(*map(attrgetter("nbytes"), tensors))
     return bytes(addresses), bytes(sizes)
-
-
-def _exchange_api(kind: Any) -> int | None:
-    """The table of functions that PyTorch exports for DLPack since 2.10: it is there for as long as PyTorch is."""
-    capsule = getattr(kind, "__dlpack_c_exchange_api__", None)
-    return None if capsule is None else capsule_pointer(capsule, b"dlpack_exchange_api")
-
-
-def _load() -> Any:
-    # Not by cffi, which lets other threads run Python during a call.
-    library = ctypes.PyDLL(path())
-    pointer, size, anything = ctypes.c_void_p, ctypes.c_size_t, ctypes.py_object
-    library.koala_layout_size.restype = library.koala_record_layouts.restype = size
-    library.koala_record_layouts.argtypes = (pointer, pointer, anything, size, anything, pointer, pointer)
-    return library
-
-
-_library = _load()
-_get_item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value

@@ -25,8 +25,11 @@ pub struct ExchangeApi {
     minor: u32,
     previous: *const c_void,
     unused: [*const c_void; 3],
-    view_of: Option<unsafe extern "C" fn(object: *mut c_void, view: *mut View) -> c_int>,
+    view_of: Option<ViewOf>,
 }
+
+/// Fills a view of an object, or sets Python's error and returns another number than 0.
+pub type ViewOf = unsafe extern "C" fn(object: *mut c_void, view: *mut View) -> c_int;
 
 /// `PyList_GetItem`: a reference that the list owns, or NULL.
 type GetItem = unsafe extern "C" fn(list: *mut c_void, place: isize) -> *mut c_void;
@@ -116,30 +119,47 @@ unsafe fn walk(
     addresses: *mut u64,
     mut take: impl FnMut(usize, &View) -> bool,
 ) -> usize {
-    // SAFETY: the caller's promise; of a table of any version, the beginning is the same.
-    let api = unsafe { &*api };
-    let (1, Some(view_of)) = (api.major, api.view_of) else { return 0 };
+    // SAFETY: the caller's promise.
+    let Some(view_of) = (unsafe { view_of(api) }) else { return 0 };
     for place in 0..count {
         // SAFETY: the caller's promise.
         let object = unsafe { get_item(list, place as isize) };
         if object.is_null() || object == none {
             return place;
         }
-        let mut view = MaybeUninit::uninit();
-        // SAFETY: an object of the type that exports the function, which fills the view unless it fails.
-        let view = unsafe {
-            if view_of(object, view.as_mut_ptr()) != 0 {
-                return place;
-            }
-            view.assume_init_ref()
-        };
-        if !take(place, view) {
-            return place;
+        // SAFETY: an object of the type that exports the function.
+        match unsafe { view(view_of, object) } {
+            // SAFETY: there is room for it.
+            Some(view) if take(place, &view) => unsafe { addresses.add(place).write(address_of(&view)) },
+            _ => return place,
         }
-        // SAFETY: there is room for it.
-        unsafe { addresses.add(place).write((view.data.addr() as u64).wrapping_add(view.offset)) };
     }
     count
+}
+
+/// The function of a table that fills a view, if the table is of a version that is known.
+///
+/// # Safety
+/// `api` is such a table.
+pub unsafe fn view_of(api: *const ExchangeApi) -> Option<ViewOf> {
+    // SAFETY: the caller's promise; of a table of any version, the beginning is the same.
+    let api = unsafe { &*api };
+    api.view_of.filter(|_| api.major == 1)
+}
+
+/// A view of an object; None, with Python's error set, if it has none.
+///
+/// # Safety
+/// The object is alive, and of the type that exports the function.
+pub unsafe fn view(view_of: ViewOf, object: *mut c_void) -> Option<View> {
+    let mut view = MaybeUninit::uninit();
+    // SAFETY: the caller's promise; the function fills the view unless it fails.
+    unsafe { (view_of(object, view.as_mut_ptr()) == 0).then(|| view.assume_init()) }
+}
+
+/// Where the first element is.
+pub fn address_of(view: &View) -> u64 {
+    (view.data.addr() as u64).wrapping_add(view.offset)
 }
 
 /// # Safety
@@ -169,9 +189,11 @@ unsafe fn layout_of(view: &View) -> Option<Layout> {
     Some(layout)
 }
 
+/// Whether a tensor lies as that layout says.
+///
 /// # Safety
 /// The view's arrays are there.
-unsafe fn lies_as(view: &View, layout: &Layout) -> bool {
+pub unsafe fn lies_as(view: &View, layout: &Layout) -> bool {
     let (seen, known) = ((view.code, view.bits, view.lanes), (layout.code, layout.bits, layout.lanes));
     view.dimensions == layout.dimensions
         && seen == known

@@ -15,7 +15,8 @@ from .._library import DeviceError, check, ffi, lib
 from ._kinds import KINDS, KOALA_PLUS_PLUS, Numbers
 from ._loss import Measurement, Number, measure, measure_there
 from ._places import TYPES, Place
-from ._table import Table, address_of, describe, state_type_of
+from ._rows import address_of, describe, state_type_of
+from ._table import Table
 
 
 def is_cuda(device: torch.device) -> bool:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from .._library import capsule_pointer
-from ._layouts import layouts_of, library
+from .._native import array_address, function_address, library
+from ._layouts import layouts_of
 
 
 class KnownState:
@@ -40,7 +41,7 @@ class KnownState:
             for name, value in own:
                 addresses += (id(name), id(value))
         self._addresses = array("Q", addresses)
-        self._arguments = _address(self._addresses), len(self._kept)
+        self._arguments = array_address(self._addresses), len(self._kept)
         values = [value for *_, own in self._kept for _, value in own]
         self._memory = _memory_of([value for value in values if isinstance(value, Tensor)])
 
@@ -57,11 +58,6 @@ class Memory(Protocol):
 
     def is_as_before(self) -> bool:
         """Whether each of them still lies so, at the same address."""
-
-
-def _address(numbers: array[int]) -> int:
-    """Where they are."""
-    return numbers.buffer_info()[0]
 
 
 def _own(entries: Mapping[str, Any], names: Sequence[str]) -> list[tuple[str, Any]]:
@@ -86,7 +82,7 @@ class Handles:
         self._handles = array("Q", [capsule_pointer(capsule, None) for capsule in capsules])
         weakref.finalize(self, _release, self._handles).atexit = False
         self._records = array("B", bytes(len(tensors) * library.koala_record_size()))
-        self._arguments = _address(api), _address(self._handles), len(tensors), _address(self._records)
+        self._arguments = array_address(api), array_address(self._handles), len(tensors), array_address(self._records)
         # Whether all of them have been recorded.
         self.complete: bool = library.koala_record_tensors(*self._arguments) == self._count
 
@@ -135,11 +131,4 @@ def _find_api() -> array[int] | None:
 
 _pytorch = _load_pytorch()
 _api = _find_api()
-
-_pointer, _size = ctypes.c_void_p, ctypes.c_size_t
-_dict_next = ctypes.cast(ctypes.pythonapi.PyDict_Next, _pointer).value
-library.koala_compare_entries.restype = ctypes.c_bool
-library.koala_compare_entries.argtypes = (_pointer, ctypes.py_object, _pointer, _size)
-library.koala_record_size.restype = _size
-for _function in (library.koala_record_tensors, library.koala_compare_tensors):
-    _function.restype, _function.argtypes = _size, (_pointer, _pointer, _size, _pointer)
+_dict_next = function_address("PyDict_Next")

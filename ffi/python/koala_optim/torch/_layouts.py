@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from array import array
 from collections.abc import Sequence
 from itertools import compress
@@ -11,7 +10,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from torch import Tensor
 
-from .._library import capsule_pointer, path
+from .._native import array_address, exchange_api, get_item, library
 
 Addresses = Optional["array[int]"]
 
@@ -41,7 +40,12 @@ def layouts_of(tensors: list[Tensor]) -> Layouts:
 
 
 class Exchanged:
-    """`Layouts` in one call, by what PyTorch exports for DLPack since 2.10."""
+    """`Layouts` in one call, by what PyTorch exports for DLPack since 2.10.
+
+    Attributes:
+        exchange: Where that is.
+        records: A `Layout` of src/exchange.rs for each tensor.
+    """
 
     def __init__(self, tensors: list[Tensor], exchange: int) -> None:
         self._prepare(bytes(len(tensors) * library.koala_layout_size()), len(tensors), exchange)
@@ -50,16 +54,16 @@ class Exchanged:
 
     def part(self, selected: Sequence[bool]) -> Layouts:
         """See `Layouts.part`."""
-        size, whole = library.koala_layout_size(), self._layouts.tobytes()
+        size, whole = library.koala_layout_size(), self.records.tobytes()
         chosen = b"".join([whole[size * place : size * (place + 1)] for place, is_in in enumerate(selected) if is_in])
         part = Exchanged.__new__(Exchanged)
-        part._prepare(chosen, len(chosen) // size, self._exchange)
+        part._prepare(chosen, len(chosen) // size, self.exchange)
         return part
 
     def _prepare(self, layouts: bytes, count: int, exchange: int) -> None:
-        self._exchange, self._count = exchange, count
-        self._addresses, self._layouts = array("Q", bytes(8 * count)), array("B", layouts)
-        self._arrays = self._layouts.buffer_info()[0], self._addresses.buffer_info()[0]
+        self.exchange, self._count = exchange, count
+        self._addresses, self.records = array("Q", bytes(8 * count)), array("B", layouts)
+        self._arrays = array_address(self.records), array_address(self._addresses)
 
     def addresses(self, tensors: list[Tensor]) -> Addresses:
         """See `Layouts.addresses`."""
@@ -69,7 +73,7 @@ class Exchanged:
         if len(tensors) != self._count:
             return False
         try:
-            found = function(self._exchange, _get_item, tensors, self._count, None, *self._arrays)
+            found = function(self.exchange, get_item, tensors, self._count, None, *self._arrays)
         except Exception:
             # There is one that DLPack cannot describe.
             return False
@@ -103,26 +107,4 @@ class Listed:
         return list(map(_type, tensors)), list(map(_bytes, tensors)), list(map(Tensor.stride, tensors))
 
 
-def _exchange_api() -> int | None:
-    """PyTorch's table of functions, which is there for as long as PyTorch is."""
-    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None:
-        return None
-    address: int | None = capsule_pointer(capsule, b"dlpack_exchange_api")
-    return address
-
-
-def _load() -> Any:
-    # Not by cffi, which lets other threads run Python during a call.
-    library = ctypes.PyDLL(path())
-    library.koala_layout_size.restype = ctypes.c_size_t
-    pointer, size, anything = ctypes.c_void_p, ctypes.c_size_t, ctypes.py_object
-    for function in (library.koala_record_layouts, library.koala_compare_layouts):
-        function.restype = size
-        function.argtypes = (pointer, pointer, anything, size, anything, pointer, pointer)
-    return library
-
-
-library = _load()
-_exchange = _exchange_api()
-_get_item = ctypes.cast(ctypes.pythonapi.PyList_GetItem, ctypes.c_void_p).value
+_exchange = exchange_api(Tensor)

@@ -18,18 +18,19 @@ from ._cuda import CudaTable, measure_on_cuda
 from ._kinds import Numbers, as_now, settings_of, to_group
 from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._places import Place, check_whole, has_kernel, lend_gradients, places_of, take_back
+from ._prediction import Prediction
 from ._ranks import ProcessGroupOrFalse, Ranks
 from ._report import Report, report_of
 from ._resumable import Resumable
 from ._steppers import Configuration, Stepper, new_steppers
-from ._table import Prediction, Table
+from ._table import Table
 
 _parameters = itemgetter("params")
 
 
 class Optimizer(Resumable):
-    """Any of the library's methods on PyTorch's parameters. `KoalaPlusPlus` is the one of KOALA++; this class itself has
-    KOALA-V, KOALA-M, AdamW and SGD, KOALA++'s predecessors and its rivals:
+    """Any of the library's methods on PyTorch's parameters: KOALA++ by way of `KoalaPlusPlus`, and its predecessors and
+    rivals, which are KOALA-V, KOALA-M, AdamW and SGD, directly.
 
         optimizer = Optimizer(model.parameters(), KoalaV(), lr=1.0)
         losses = criterion(model(inputs), targets)   # reduction="none": one for each sample
@@ -137,7 +138,7 @@ class Optimizer(Resumable):
         """R of the last step, in squared units of the loss; before the first step, what it starts from. Waits for a GPU
         that the step ran on.
         """
-        for table in self._tables_on_cuda():
+        for table in self._on_cuda:
             if self._told == self._noise_rule():
                 return table.noise()
         return float(self.param_groups[0]["measurement_noise"])
@@ -210,9 +211,8 @@ class Optimizer(Resumable):
             measurement, found_inf = measure(0.0, second_moment), self._scaler()[1]
         else:
             measurement, found_inf = self._agree(lambda: self._measure(loss, second_moment))
-        tables = self._tables_on_cuda()
-        if tables:
-            self._put(tables, measurement, found_inf)
+        if self._on_cuda:
+            self._put(measurement, found_inf)
             return returned
         factor = self._factor(found_inf)
         if factor is None:
@@ -248,9 +248,10 @@ class Optimizer(Resumable):
         # A list, so that each one steps.
         return all([finish() for finish in finishes])
 
-    def _put(self, tables: Sequence[CudaTable], measurement: Measurement, found_inf: Tensor | None) -> None:
+    def _put(self, measurement: Measurement, found_inf: Tensor | None) -> None:
         """Puts a step on the streams of its devices."""
         self._check_shared()
+        tables = self._on_cuda
         # What one of them refuses is refused before any parameter is written.
         _kept = [table.look() for table in tables]
         if len(tables) > 1:
@@ -270,7 +271,7 @@ class Optimizer(Resumable):
             self._check_numbers()
             for stepper in self._steppers:
                 stepper.check()
-        return (measure_on_cuda if self._tables_on_cuda() else measure)(loss, second_moment)
+        return (measure_on_cuda if self._on_cuda else measure)(loss, second_moment)
 
     def _look(self) -> None:
         """Has steppers that fit the groups as they are now."""
@@ -290,7 +291,7 @@ class Optimizer(Resumable):
         if self._steppers:
             self._check_entries()
             self._current_steppers()
-        for table in self._tables_on_cuda():
+        for table in self._on_cuda:
             table.write_changes()
 
     def report(self) -> Report:
@@ -316,13 +317,15 @@ class Optimizer(Resumable):
 
     def _read_noise(self) -> None:
         # What a step on a GPU does not tell, unless somebody has written another R into the groups since.
-        if self._tables_on_cuda() and self._told == self._noise_rule():
+        if self._on_cuda and self._told == self._noise_rule():
             self._share(measurement_noise=self.noise)
             self._told = self._noise_rule()
 
     def _reset(self) -> None:
         # The next step looks at the parameters anew.
         self._steppers: Sequence[Stepper] = []
+        # Those of them on CUDA; if there are some, there are no others.
+        self._on_cuda: list[CudaTable] = []
         self._prediction: Prediction | None = None
         # The numbers of the method that there are, by the first group that has them.
         self._numbers: dict[int, Numbers] = {}
@@ -357,11 +360,12 @@ class Optimizer(Resumable):
             for group, own in zip(groups, numbers)
         ]
         is_as_before = shape == self._shape and all(map(is_, parameters, self._stepped))
-        if not is_as_before or (self._tables_on_cuda() and self._told != self._noise_rule()):
+        if not is_as_before or (self._on_cuda and self._told != self._noise_rule()):
             self._read_noise()
             self._shape = []
             self._numbers = {of[-1]: Numbers(kind) for of in shape}
             self._steppers = self._new_steppers([of[-1] for of in shape])
+            self._on_cuda = [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
             self._stepped, self._shape, self._told = parameters, shape, self._noise_rule()
         for index, own in self._numbers.items():
             own.take(numbers[index])
@@ -390,7 +394,3 @@ class Optimizer(Resumable):
         for place in lend_gradients(self._lent):
             if is_used(place):
                 self._lent_state[place.parameter] = self._entries_of(place)
-
-    def _tables_on_cuda(self) -> list[CudaTable]:
-        """Those there are; if there are some, there are no other steppers."""
-        return [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]

@@ -56,7 +56,7 @@ class Configuration:
 
     @property
     def kind(self) -> Kind:
-        """The method."""
+        """See `method`."""
         return KINDS[self.method]
 
     @property

@@ -1,7 +1,7 @@
 """The parameters that libkoala steps: a table of their memory, made once, and one call for a step.
 
 A step asks whether every parameter, gradient and entry of the state is there and lies as before; only if one does not
-does it look closer. Then it writes where the gradients are, and calls.
+does it look closer. Then the table says where the gradients are, and libkoala is called.
 """
 
 from __future__ import annotations
@@ -11,33 +11,20 @@ from array import array
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import Executor
 from itertools import compress
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._library import check, ffi, lib
-from .._settings import STATE_TYPES, Settings
+from .._settings import Settings
 from ._kinds import Kind, Numbers
 from ._known import KnownState
 from ._layouts import Layouts, layouts_of
 from ._places import TYPES, Place, check_apart, check_gradient, empty_like, in_order_of, layout_of
+from ._rows import Row, address_of, describe, divide, increment_version, state_type_of
 from ._state import entries_of, has_state
-
-_gradient = attrgetter("grad")
-_is_negated = Tensor.is_neg
-
-
-class _Row(NamedTuple):
-    """What a parameter has in the table, but for its gradient."""
-
-    # Of what it was made: where parameter and state are, and their types and lengths.
-    key: tuple[Any, ...]
-    # The struct, as it lies in memory.
-    content: bytes
-    # What is stepped in the place of a parameter whose elements lie apart.
-    work: Tensor | None
+from ._walk import Seen, Walk, gradients_of, new_walk
 
 
 class Table:
@@ -69,16 +56,12 @@ class Table:
         threads: int = 1,
         executor: Executor | None = None,
     ) -> None:
-        # Where in the table a gradient's address is, and the next one's, in words of 8 bytes.
-        self._gradient_words = slice(
-            ffi.offsetof(self._struct_name, "gradient") // 8, None, ffi.sizeof(self._struct_name) // 8
-        )
-        parts = _divide(places, threads)
+        parts = divide(places, threads)
         self._places = [place for part in parts for place in part]
         # Where in the places each part ends.
         self._ends = [sum(map(len, parts[: index + 1])) for index in range(len(parts))]
         self._parameters = [place.parameter for place in self._places]
-        self._rows: list[_Row | None] = [None] * len(self._places)
+        self._rows: list[Row | None] = [None] * len(self._places)
         # Which rows say what is: not those of parameters that have not been looked at since something changed.
         self._is_valid = [False] * len(self._places)
         self._groups, self._states, self._step, self._executor = groups, states, step, executor
@@ -94,20 +77,19 @@ class Table:
         self._parameter_layouts: Layouts = layouts_of([])
         self._pointers = array("Q")
         self._known_state: KnownState | None = None
-        # What the last step found: which parameters have a gradient, and how that lies.
-        self._present: list[bool] = []
-        self._all_present = False
+        # Looks whether all is as the last step found it; None: the next step takes a closer look.
+        self._walk: Walk | None = None
+        # The parameters that had a gradient.
         self._active: list[Place] = []
         self._active_parameters: list[Tensor] = []
-        self._gradient_layouts: Layouts = layouts_of([])
-        # Whether a gradient has to be copied in each step, and the parameters that have to be.
-        self._copies = False
+        # The parameters that have to be copied there and back in each step.
         self._works: list[tuple[Tensor, Tensor]] = []
         self._table: Any = None
         self._reports: Any = ()
         # The reports of the last step.
         self._found: Any = ()
-        self._words = memoryview(b"")
+        # The words of the table that are addresses of gradients, and where the first of them is.
+        self._column, self._first = memoryview(b""), 0
         self._calls: list[tuple[Any, ...]] = []
 
     def take(self, groups: list[dict[str, Any]], states: MutableMapping[Any, Any]) -> None:
@@ -184,10 +166,15 @@ class Table:
         Raises:
             TypeError, ValueError: As `step`.
         """
-        addresses, kept = self._gradients()
+        kept: Any = None
+        if self._walk is not None and self._known_state is not None and self._known_state.is_in(self._states):
+            kept = self._walk.take()
+        if kept is None:
+            with torch.no_grad():
+                kept = self._arrange(self._given(self._parameters))
+            self._column[:] = memoryview(array("Q", map(Tensor.data_ptr, kept)))
         for index in self._changed_settings():
             self._change_settings(index)
-        self._words[self._gradient_words] = memoryview(addresses)
         return kept
 
     def _take_step(self, call: Callable[[], None]) -> None:
@@ -205,27 +192,13 @@ class Table:
         for place, report in zip(self._active, self._found):
             yield place.name, report.outcome
 
-    def _gradients(self) -> tuple[array[int], Any]:
-        """Where the gradients are, with the table fit for them; and what has to be kept until the step is done."""
-        gradients = self._given()
-        given: list[Any] = gradients
-        present = self._present
-        if not self._all_present:
-            present = [gradient is not None for gradient in gradients]
-            given = list(compress(gradients, present))
-        rows_are_valid = self._rows_are_valid()
-        if rows_are_valid and not self._copies and present == self._present:
-            addresses = self._gradient_layouts.addresses(given)
-            # How a tensor lies does not say whether its memory has the opposites of its numbers.
-            if addresses is not None and not any(map(_is_negated, given)):
-                return addresses, given
-        with torch.no_grad():
-            lent = self._arrange(gradients, rows_are_valid)
-        return array("Q", map(Tensor.data_ptr, lent)), lent
-
-    def _given(self) -> list[Tensor | None]:
+    def _given(self, parameters: Sequence[Tensor]) -> list[Tensor | None]:
         """The gradients there are."""
-        return list(map(_gradient, self._parameters))
+        return gradients_of(parameters)
+
+    def _new_walk(self, seen: Seen) -> Walk:
+        """Looks in the next step whether all is as it was seen."""
+        return new_walk(seen, self._column, self._first)
 
     def _rows_are_valid(self) -> bool:
         """Whether parameters and state are where they were when the rows were made."""
@@ -233,13 +206,12 @@ class Table:
             return False
         return self._known_state.is_in(self._states)
 
-    def _arrange(self, gradients: Sequence[Tensor | None], rows_are_valid: bool) -> list[Tensor]:
+    def _arrange(self, gradients: Sequence[Tensor | None]) -> list[Tensor]:
         """Looks at everything that may have changed, and makes the table fit."""
         present = [gradient is not None for gradient in gradients]
         given = [gradient for gradient in gradients if gradient is not None]
-        self._present = []  # Unless all goes well, the next step looks again.
-        self._all_present = False
-        if not rows_are_valid:
+        self._walk = None
+        if not self._rows_are_valid():
             self._known_state = None
             self._is_valid = [False] * len(self._places)
         if not all(compress(self._is_valid, present)):
@@ -253,9 +225,11 @@ class Table:
         self._active = list(compress(self._places, present))
         self._active_parameters = [place.parameter for place in self._active]
         self._works = [(place.parameter, row.work) for place, row in zip(self._active, rows) if row.work is not None]
-        lent = self._lend(given, present)
+        lent, layouts = self._lend(given, present)
         self._fill(rows, present)
-        self._present, self._all_present = present, all(present)
+        if layouts is not None:
+            seen = Seen(self._parameters, self._parameter_layouts, self._pointers, present, layouts)
+            self._walk = self._new_walk(seen)
         return lent
 
     def _make_rows(self, present: Sequence[bool]) -> None:
@@ -269,32 +243,36 @@ class Table:
         self._pointers = array("Q", map(Tensor.data_ptr, self._parameters))
         self._known_state = KnownState(self._states, (*self._kind.vectors, "scalars"))
 
-    def _lend(self, given: list[Tensor], present: Sequence[bool]) -> list[Tensor]:
-        """The gradients as libkoala reads them: those that lie as their parameters do are not copied."""
-        self._gradient_layouts = self._parameter_layouts.part(present)
+    def _lend(self, given: list[Tensor], present: Sequence[bool]) -> tuple[list[Tensor], Layouts | None]:
+        """The gradients as libkoala reads them: those that lie as their parameters do are not copied.
+
+        Returns:
+            Also how they lie, unless one of them has to be copied in each step.
+        """
+        layouts = self._parameter_layouts.part(present)
         maximizes = [self._maximizes[place.group] for place in self._active]
-        is_copied = bool(self._works) or any(maximizes) or any(map(_is_negated, given))
-        if not is_copied and self._gradient_layouts.addresses(given) is not None:
-            self._copies = False
-            return given
+        is_copied = bool(self._works) or any(maximizes) or any(map(Tensor.is_neg, given))
+        if not is_copied and layouts.addresses(given) is not None:
+            return given, layouts
         lent = []
         for place, gradient, maximize in zip(self._active, given, maximizes):
             check_gradient(place, gradient)
             gradient = gradient.detach()
             lent.append(in_order_of(place.parameter, gradient.neg() if maximize else gradient))
-        self._copies = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
-        self._gradient_layouts = layouts_of(given)
-        return lent
+        is_copied = any(one.data_ptr() != other.data_ptr() for one, other in zip(lent, given) if one.numel())
+        return lent, None if is_copied else layouts_of(given)
 
     def _is_here(self, parameter: Tensor) -> bool:
         return parameter.device.type == "cpu"
 
-    def _fill(self, rows: list[_Row], present: list[bool]) -> None:
+    def _fill(self, rows: list[Row], present: list[bool]) -> None:
         count = len(rows)
         self._table = ffi.new(f"{self._struct_name}[]", count)
-        content = ffi.buffer(self._table)
-        content[:] = b"".join([row.content for row in rows])
-        self._words = memoryview(content).cast("B").cast("Q")
+        ffi.buffer(self._table)[:] = b"".join([row.content for row in rows])
+        words = memoryview(ffi.buffer(self._table)).cast("B").cast("Q")
+        size, offset = ffi.sizeof(self._struct_name), ffi.offsetof(self._struct_name, "gradient")
+        self._column = words[offset // 8 :: size // 8]
+        self._first = int(ffi.cast("uintptr_t", self._table)) + offset
         self._reports = self._found = ffi.new("koala_tensor_report[]", count)
         ends = [sum(present[:end]) for end in self._ends]
         self._calls = []
@@ -303,7 +281,7 @@ class Table:
                 report = ffi.new("koala_report *", {"size": ffi.sizeof("koala_report")})
                 self._calls.append((self._table + first, end - first, self._reports + first, report))
 
-    def _row(self, index: int, place: Place) -> _Row:
+    def _row(self, index: int, place: Place) -> Row:
         """What the table says of a parameter, but for its gradient."""
         parameter, known = place.parameter, self._rows[index]
         if not self._is_here(parameter):
@@ -320,7 +298,7 @@ class Table:
         struct.type = TYPES[parameter.dtype]
         struct.parameters = address_of(parameter if work is None else work)
         self._describe_state(struct, index, state)
-        return _Row(key, bytes(ffi.buffer(struct)), work)
+        return Row(key, bytes(ffi.buffer(struct)), work)
 
     def _state(self, place: Place) -> dict[str, Tensor]:
         """The vectors and scalars of a parameter."""
@@ -367,7 +345,7 @@ class Table:
         count, scalars = len(self._active), ffi.new("koala_scalars *")
         other.scalars = scalars
         table = ffi.new(f"{self._struct_name}[]", count + 1)
-        ffi.buffer(table)[:] = bytes(self._words) + bytes(ffi.buffer(other))
+        ffi.buffer(table)[:] = bytes(ffi.buffer(self._table)) + bytes(ffi.buffer(other))
         status: int = lib.koala_step_tensors(self._step, table, count + 1, reports, report)
         return status
 
@@ -393,70 +371,3 @@ class Table:
         first = table - self._table
         status = lib.koala_step_tensors(self._step, table, count, reports, report)
         check(status, lambda place: self._name(first + place))
-
-
-class Prediction(Table):
-    """The parameters that a prediction of KOALA-M moves: those that are trained, with a gradient or without."""
-
-    def predict(self) -> tuple[float, int]:
-        """Moves them.
-
-        Returns:
-            The sum of the squares of how far they were from their averages, and how many elements they have.
-
-        Raises:
-            TypeError, ValueError: As `Table.prepare_step`. Nothing has been written.
-        """
-        self._step.method = self._numbers.struct
-        _kept = self.look()
-        distance, elements = ffi.new("double *"), ffi.new("size_t *")
-
-        def call() -> None:
-            count = len(self._active)
-            check(lib.koala_predict_tensors(self._step, self._table, count, distance, elements), self._name)
-
-        self._take_step(call)
-        return distance[0], elements[0]
-
-    def _given(self) -> list[Tensor | None]:
-        # The gradients may not be there yet, and are not looked at: the parameters stand in for them.
-        return [parameter if parameter.requires_grad else None for parameter in self._parameters]
-
-
-def _divide(places: Sequence[Place], count: int) -> list[list[Place]]:
-    """Divides parameters into parts of about the same number of elements, each in their order."""
-    parts: list[list[int]] = [[] for _ in range(max(1, count))]
-    loads = [0] * len(parts)
-    for index in sorted(range(len(places)), key=lambda index: -places[index].parameter.numel()):
-        lightest = loads.index(min(loads))
-        parts[lightest].append(index)
-        loads[lightest] += places[index].parameter.numel()
-    return [[places[index] for index in sorted(part)] for part in parts]
-
-
-def address_of(tensor: Tensor) -> Any:
-    """A `void *`."""
-    return ffi.cast("void *", tensor.data_ptr())
-
-
-def state_type_of(place: Place, state: dict[str, Tensor]) -> int:
-    """The `koala_state_type` of a state."""
-    dtypes = {tensor.dtype for name, tensor in state.items() if name != "scalars"} or {place.parameter.dtype}
-    (dtype,) = dtypes
-    return STATE_TYPES["same" if dtype == place.parameter.dtype else str(dtype).replace("torch.", "")]
-
-
-def describe(struct: Any, state: dict[str, Tensor]) -> None:
-    """Writes into a struct where a state is. A vector that the method does not have stays NULL."""
-    for name, tensor in state.items():
-        setattr(struct, name, ffi.cast("koala_scalars *" if name == "scalars" else "void *", tensor.data_ptr()))
-
-
-def increment_version(tensors: list[Tensor]) -> None:
-    """Lets autograd know that what it has saved of these is not what it was."""
-    try:
-        torch.autograd.graph.increment_version(tensors)
-    except TypeError:
-        # Before PyTorch 2.7 it takes one.
-        for tensor in tensors:
-            torch.autograd.graph.increment_version(tensor)
