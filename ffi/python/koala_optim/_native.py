@@ -39,6 +39,8 @@ def _load() -> Any:
         function.restype, function.argtypes = size, (pointer, pointer, size, pointer)
     library.koala_compare_entries.restype = ctypes.c_bool
     library.koala_compare_entries.argtypes = (pointer, anything, pointer, size)
+    library.koala_compare_lists.restype = ctypes.c_bool
+    library.koala_compare_lists.argtypes = (pointer, pointer, anything, pointer, size)
     library.koala_walk.restype, library.koala_walk.argtypes = ctypes.c_bool, (pointer, pointer, anything)
     return library
 

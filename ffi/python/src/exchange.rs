@@ -32,7 +32,7 @@ pub struct ExchangeApi {
 pub type ViewOf = unsafe extern "C" fn(object: *mut c_void, view: *mut View) -> c_int;
 
 /// `PyList_GetItem`: a reference that the list owns, or NULL.
-type GetItem = unsafe extern "C" fn(list: *mut c_void, place: isize) -> *mut c_void;
+pub type GetItem = unsafe extern "C" fn(list: *mut c_void, place: isize) -> *mut c_void;
 
 /// No tensor of more dimensions is described.
 const DIMENSIONS: usize = 8;

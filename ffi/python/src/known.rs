@@ -1,8 +1,10 @@
-//! Whether an optimizer's state has the tensors that it had, and whether these lie where they did: asked in every step, so
-//! that no address is used that is none any more.
+//! Whether an optimizer's groups and state have the tensors that they had, and whether those of the state lie where they
+//! did: asked in every step, so that no address is used that is none any more.
 
 use std::ffi::c_void;
 use std::ptr::{null, null_mut};
+
+use crate::exchange::GetItem;
 
 type Object = *mut c_void;
 
@@ -82,6 +84,39 @@ pub unsafe extern "C" fn koala_compare_entries(next: Next, dict: Object, known: 
     }
     // SAFETY: as above.
     unsafe { advance(next, dict, &mut place) }.is_none()
+}
+
+/// `PyList_Size`.
+type Size = unsafe extern "C" fn(list: Object) -> isize;
+
+/// Whether a list of `count` lists has lists of those items.
+///
+/// `known` has, for each list: how many items it has, and then these.
+///
+/// # Safety
+/// The caller holds Python's lock. `lists` is a list of at least as many lists; all that `known` leads to is alive.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_compare_lists(
+    size: Size,
+    get_item: GetItem,
+    lists: Object,
+    known: *const Object,
+    count: usize,
+) -> bool {
+    let mut known = known;
+    for place in 0..count {
+        // SAFETY: the caller's promise: `known` has the length of each list, and so many items behind it.
+        let is_same = unsafe {
+            let (list, length) = (get_item(lists, place as isize), (*known).addr());
+            let items = known.add(1);
+            known = items.add(length);
+            size(list) == length as isize && (0..length).all(|item| get_item(list, item as isize) == *items.add(item))
+        };
+        if !is_same {
+            return false;
+        }
+    }
+    true
 }
 
 /// # Safety

@@ -19,7 +19,7 @@ from test_torch_edits import check_edits  # noqa: E402
 from torch_models import perceptron  # noqa: E402
 
 from koala_optim._library import check, ffi, lib  # noqa: E402
-from koala_optim.torch import KoalaPlusPlus, _cuda, _optimizer  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, _cuda, _optimizer, _steppers  # noqa: E402
 
 SHIM = Path(__file__).resolve().parents[3] / "backends" / "cuda" / "shim"
 HAS_GPU = torch.cuda.is_available()
@@ -54,7 +54,8 @@ class Fake:
 def fake(driver: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     fake = Fake()
     monkeypatch.setattr(_cuda, "is_cuda", lambda device: fake.on)
-    monkeypatch.setattr(_optimizer, "has_kernel", lambda place: not fake.on)
+    for module in (_optimizer, _steppers):
+        monkeypatch.setattr(module, "has_kernel", lambda place: not fake.on)
     monkeypatch.setattr(_cuda, "stream_of", lambda device: 0)
     yield fake
     assert driver.stub_mistakes() == 0
@@ -400,7 +401,7 @@ def test_what_one_device_refuses_is_written_on_none(fake: Fake, monkeypatch: pyt
         return [table(places[:2]), table(places[2:])], ""
 
     model, other = perceptron(), perceptron()
-    monkeypatch.setattr(_optimizer, "new_tables", two_tables)
+    monkeypatch.setattr(_steppers, "new_tables", two_tables)
     far, near = optimizer_of(model), optimizer_of(other)
     train(model, far, range(2))
     gradients(model, 2)

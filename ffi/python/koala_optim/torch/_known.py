@@ -1,4 +1,4 @@
-"""Whether an optimizer's state is what it was, entry for entry, and where it was in memory: asked in every step.
+"""Whether an optimizer's groups and state are what they were, and the state where it was: asked in every step.
 
 Users may edit `state` between two steps, and tensors may come to have other memory while they stay the same objects:
 by `share_memory_()`, on a queue of torch.multiprocessing, by `data = ...`.
@@ -17,8 +17,22 @@ import torch
 from torch import Tensor
 
 from .._library import capsule_pointer
-from .._native import array_address, function_address, library
+from .._native import array_address, function_address, get_item, library
 from ._layouts import layouts_of
+
+
+class KnownLists:
+    """The items of some lists, as they were when this was made."""
+
+    def __init__(self, lists: Sequence[Sequence[Any]]) -> None:
+        self._kept = [[*items] for items in lists]
+        self._addresses = array("Q", [number for items in self._kept for number in (len(items), *map(id, items))])
+        self._arguments = array_address(self._addresses), len(lists)
+
+    def is_in(self, lists: list[list[Any]]) -> bool:
+        """Whether these are as many lists of the same items."""
+        count = self._arguments[1]
+        return len(lists) == count and library.koala_compare_lists(_list_size, get_item, lists, *self._arguments)
 
 
 class KnownState:
@@ -131,4 +145,5 @@ def _find_api() -> array[int] | None:
 
 _pytorch = _load_pytorch()
 _api = _find_api()
+_list_size = function_address("PyList_Size")
 _dict_next = function_address("PyDict_Next")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import chain
-from operator import is_, itemgetter
 from typing import Any, Callable, Literal
 
 from torch import Tensor
@@ -16,6 +14,7 @@ from .._methods import METHODS, Method
 from .._settings import OnNonFinite, Settings
 from ._cuda import CudaTable, measure_on_cuda
 from ._kinds import Numbers, as_now, settings_of, to_group
+from ._known import KnownLists
 from ._loss import Measurement, Number, given_loss, loss_error, measure, next_noise, noise_rule
 from ._places import Place, check_whole, has_kernel, lend_gradients, places_of, take_back
 from ._prediction import Prediction
@@ -24,8 +23,6 @@ from ._report import Report, report_of
 from ._resumable import Resumable
 from ._steppers import Configuration, Stepper, new_steppers
 from ._table import Table
-
-_parameters = itemgetter("params")
 
 
 class Optimizer(Resumable):
@@ -333,7 +330,7 @@ class Optimizer(Resumable):
         self._lent: list[Place] = []
         self._lent_state: dict[Tensor, Any] = {}
         # Of what the steppers were made: the parameters, and what else groups say that steppers are made for.
-        self._stepped: list[Tensor] = []
+        self._stepped = KnownLists([])
         self._shape: list[tuple[Any, ...]] = []
         # R and its rule, as the groups had them when a GPU was told, or last told R.
         self._told = None
@@ -345,28 +342,22 @@ class Optimizer(Resumable):
 
     def _current_steppers(self) -> Sequence[Stepper]:
         groups, kind = self.param_groups, self._kind
-        parameters = list(chain.from_iterable(map(_parameters, groups)))
+        given = [_as_list(group["params"]) for group in groups]
         numbers = [kind.numbers_of(group) for group in groups]
         if kind.learns and any(own != numbers[0] for own in numbers):
             self._check_shared()
         shape = [
-            (
-                len(group["params"]),
-                group.get("state_dtype"),
-                kind.direction_of(group),
-                kind.vectors_of(group),
-                numbers.index(own),
-            )
+            (group.get("state_dtype"), kind.direction_of(group), kind.vectors_of(group), numbers.index(own))
             for group, own in zip(groups, numbers)
         ]
-        is_as_before = shape == self._shape and all(map(is_, parameters, self._stepped))
+        is_as_before = shape == self._shape and self._stepped.is_in(given)
         if not is_as_before or (self._on_cuda and self._told != self._noise_rule()):
             self._read_noise()
             self._shape = []
             self._numbers = {of[-1]: Numbers(kind) for of in shape}
             self._steppers = self._new_steppers([of[-1] for of in shape])
             self._on_cuda = [stepper for stepper in self._steppers if isinstance(stepper, CudaTable)]
-            self._stepped, self._shape, self._told = parameters, shape, self._noise_rule()
+            self._stepped, self._shape, self._told = KnownLists(given), shape, self._noise_rule()
         for index, own in self._numbers.items():
             own.take(numbers[index])
         for stepper in self._steppers:
@@ -394,3 +385,7 @@ class Optimizer(Resumable):
         for place in lend_gradients(self._lent):
             if is_used(place):
                 self._lent_state[place.parameter] = self._entries_of(place)
+
+
+def _as_list(items: Sequence[Any]) -> list[Any]:
+    return items if isinstance(items, list) else [*items]
