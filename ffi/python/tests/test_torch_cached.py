@@ -4,7 +4,6 @@ memory is may be edited between two steps, as in torch.optim.SGD."""
 from __future__ import annotations
 
 import copy
-import functools
 import gc
 import math
 import pickle
@@ -18,7 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("numpy")
 
 from koala_optim import AdamW, KoalaM, KoalaV, Sgd  # noqa: E402
-from koala_optim.torch import KoalaPlusPlus, Optimizer, _known, _optimizer, _table  # noqa: E402
+from koala_optim.torch import KoalaPlusPlus, Optimizer, _known  # noqa: E402
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "KOALA++": KoalaPlusPlus,
@@ -341,40 +340,6 @@ def test_no_gradient_at_all(threads: int) -> None:
     assert same([one], before) and optimizer.report().outcomes == {}
 
 
-def overlapping_gradient(one: Any, _: Any) -> None:
-    one.grad = one.detach()
-
-
-def impossible_steps(one: Any, optimizer: Any) -> None:
-    optimizer.state[one]["scalars"][3] = 0.5
-
-
-def overlapping_state(one: Any, optimizer: Any) -> None:
-    optimizer.state[one]["v"] = optimizer.state[one]["h"]
-
-
-def overlapping_another(one: Any, optimizer: Any) -> None:
-    one.data = optimizer.param_groups[0]["params"][3].detach()[:1]
-    optimizer.state.pop(one)
-    one.grad = torch.ones(1)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("spoil", [overlapping_gradient, impossible_steps, overlapping_state, overlapping_another])
-@pytest.mark.parametrize("place", [0, 17, 29])
-def test_what_one_thread_refuses_is_written_by_none(place: int, spoil: Any, threads: int) -> None:
-    parameters = [parameter(1 + index, seed=index) for index in range(30)]
-    optimizer = KoalaPlusPlus(parameters, threads=threads)
-    take_step(optimizer, parameters, 0)
-    give_gradients(parameters, 1)
-    spoil(parameters[place], optimizer)
-    before = bits(parameters)
-    for _ in range(2):
-        with pytest.raises(ValueError, match=f"parameter {place} of group 0|parameter 3 of group 0"):
-            optimizer.step(loss=0.5)
-        assert same(parameters, before)
-
-
 def test_a_parameter_for_operations_of_pytorch_that_is_refused() -> None:
     near, far = parameter(3), torch.nn.Parameter(torch.ones(3, device="meta"))
     optimizer = KoalaPlusPlus([near, far])
@@ -420,33 +385,6 @@ def test_what_all_groups_share(make: Any, name: str, value: float) -> None:
     take_step(optimizer, [one, other], 1)
     assert not same(before, [one, other])
     assert math.isfinite(optimizer.noise)
-
-
-def test_what_does_not_change_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[str] = []
-
-    def counted(function: Any, *arguments: Any) -> Any:
-        looks.append(function.__name__)
-        return function(*arguments)
-
-    for module, name in ((_optimizer, "has_kernel"), (_table, "entries_of"), (_table, "check_gradient")):
-        monkeypatch.setattr(module, name, functools.partial(counted, getattr(module, name)))
-    parameters = [parameter(2, seed=index) for index in range(40)]
-    optimizer = KoalaPlusPlus([{"params": [one]} for one in parameters])
-    # Each one once, however many groups there are.
-    assert looks == ["has_kernel"] * 40
-    take_step(optimizer, parameters, 0)
-    looks.clear()
-    # Other gradients, of other parameters.
-    for seed in range(1, 4):
-        give_gradients(parameters, seed)
-        for one in parameters[seed :: seed + 1]:
-            one.grad = None
-        optimizer.step(loss=0.5)
-    assert looks == [] and optimizer.report().stepped == 30
-    elsewhere(optimizer.state[parameters[0]]["v"])
-    take_step(optimizer, parameters, 5)
-    assert looks == ["entries_of"] * 40
 
 
 def test_no_state_is_kept_alive() -> None:
