@@ -1023,48 +1023,6 @@ typedef struct koala_report {
 } koala_report;
 
 /**
- * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
- * what applies.
- *
- * The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
- * same call; all may be NULL if `length` is 0.
- */
-typedef struct koala_parameters {
-  /**
-   * sizeof(koala_parameters).
-   */
-  size_t size;
-  /**
-   * The tensor's number, from koala_optimizer_add_tensor.
-   */
-  size_t tensor;
-  /**
-   * Its number of parameters, which must be the one that it was added with.
-   */
-  size_t length;
-  /**
-   * What they are stored in, which must be what it was added with.
-   */
-  koala_element_type type;
-  /**
-   * What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
-   */
-  koala_copy_type copy_type;
-  /**
-   * θ: read and written.
-   */
-  void *parameters;
-  /**
-   * g = ∂L/∂θ of the minibatch's mean loss: read. koala_optimizer_predict does not look at it.
-   */
-  const void *gradient;
-  /**
-   * Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
-   */
-  void *copy;
-} koala_parameters;
-
-/**
  * The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
  * koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.
  */
@@ -1161,6 +1119,48 @@ typedef struct koala_config {
  * no longjmp.
  */
 typedef void (*koala_log)(void *context, const char *text);
+
+/**
+ * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
+ * what applies.
+ *
+ * The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
+ * same call; all may be NULL if `length` is 0.
+ */
+typedef struct koala_parameters {
+  /**
+   * sizeof(koala_parameters).
+   */
+  size_t size;
+  /**
+   * The tensor's number, from koala_optimizer_add_tensor.
+   */
+  size_t tensor;
+  /**
+   * Its number of parameters, which must be the one that it was added with.
+   */
+  size_t length;
+  /**
+   * What they are stored in, which must be what it was added with.
+   */
+  koala_element_type type;
+  /**
+   * What `copy` is stored in: KOALA_COPY_TYPE_NONE if there is none, and then `copy` is not looked at.
+   */
+  koala_copy_type copy_type;
+  /**
+   * θ: read and written.
+   */
+  void *parameters;
+  /**
+   * g = ∂L/∂θ of the minibatch's mean loss: read. koala_optimizer_predict does not look at it.
+   */
+  const void *gradient;
+  /**
+   * Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
+   */
+  void *copy;
+} koala_parameters;
 
 /**
  * What was loaded. Set `size` before the call.
@@ -1396,15 +1396,6 @@ koala_status koala_predict_tensors(const struct koala_step *step,
                                    size_t *parameters);
 
 /**
- * KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
- * move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
- * another method.
- */
-koala_status koala_optimizer_predict(struct koala_optimizer *optimizer,
-                                     const struct koala_parameters *tensors,
-                                     size_t count);
-
-/**
  * Adds the dots of a part of a tensor to those of others: member by member. `sum` and `part` may be the same.
  */
 koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *part);
@@ -1498,20 +1489,6 @@ koala_status koala_optimizer_set_settings(struct koala_optimizer *optimizer,
 koala_status koala_optimizer_set_learning_rate(struct koala_optimizer *optimizer, uint32_t group, double learning_rate);
 
 /**
- * Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor, which
- * is one over the factor that the loss was scaled by, and gradient_limit.
- */
-koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer,
-                                         double factor,
-                                         double limit);
-
-/**
- * Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
- * joined. Allocates.
- */
-koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
-
-/**
  * Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
  * Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
  * may be added at any time. Allocates.
@@ -1569,6 +1546,20 @@ koala_status koala_optimizer_state(const struct koala_optimizer *optimizer,
 koala_status koala_optimizer_restart(struct koala_optimizer *optimizer, size_t tensor);
 
 /**
+ * Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor, which
+ * is one over the factor that the loss was scaled by, and gradient_limit.
+ */
+koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer,
+                                         double factor,
+                                         double limit);
+
+/**
+ * Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
+ * joined. Allocates.
+ */
+koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
+
+/**
  * R, as the last step used it.
  */
 koala_status koala_optimizer_noise(const struct koala_optimizer *optimizer, double *noise);
@@ -1607,6 +1598,15 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
                                   size_t count,
                                   struct koala_tensor_report *reports,
                                   struct koala_report *report);
+
+/**
+ * KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
+ * move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
+ * another method.
+ */
+koala_status koala_optimizer_predict(struct koala_optimizer *optimizer,
+                                     const struct koala_parameters *tensors,
+                                     size_t count);
 
 /**
  * Saves all that the optimizer knows to the file of that path, from which koala_optimizer_load goes on with the bits

@@ -2,9 +2,10 @@
 //! longer one, which is good as long as the members that this library lacks are zero. None has grown yet, so nobody has
 //! an older header: who adds the first member has to say in `look` what it is where a shorter struct lacks it.
 
-use crate::failure::{Failure, fail};
-use crate::pointers::{Range, check, check_array};
-use crate::status::koala_status;
+use crate::border::failure::{Failure, fail};
+use crate::border::pointers::{check, check_array};
+use crate::border::ranges::Range;
+use crate::border::status::koala_status;
 
 /// What no struct will ever be larger than: a size above is no size.
 const LARGEST: usize = 4096;
@@ -23,7 +24,7 @@ pub(crate) unsafe trait Growing: Copy {
 /// The size of a struct whose last member is that one, whatever the size of a pointer.
 macro_rules! size_up_to {
     ($struct:ident.$member:ident) => {
-        (std::mem::offset_of!($struct, $member) + $crate::growing::size_of_member(|all: &$struct| &all.$member))
+        (std::mem::offset_of!($struct, $member) + $crate::border::growing::size_of_member(|all: &$struct| &all.$member))
             .next_multiple_of(align_of::<$struct>())
     };
 }

@@ -5,8 +5,8 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::{Once, OnceLock};
 
-use crate::failure::{Failure, fail};
-use crate::status::koala_status;
+use crate::border::failure::{Failure, fail};
+use crate::border::status::koala_status;
 
 thread_local! {
     /// Whether this thread is in a call, or is one of an optimizer's own.
@@ -81,7 +81,7 @@ mod tests {
         let mut text = [0; 512];
         let mut length = 0;
         // SAFETY: the buffer has that capacity.
-        unsafe { crate::koala_last_error(text.as_mut_ptr().cast(), text.len(), &mut length) };
+        unsafe { crate::border::last_error::koala_last_error(text.as_mut_ptr().cast(), text.len(), &mut length) };
         String::from_utf8(text[..length].to_vec()).unwrap()
     }
 

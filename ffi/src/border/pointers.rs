@@ -3,9 +3,10 @@
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
-use crate::failure::{Failure, fail};
-use crate::status::koala_status;
-use crate::values::{FromC, number_of};
+use crate::border::failure::{Failure, fail};
+use crate::border::ranges::end_of;
+use crate::border::status::koala_status;
+use crate::border::values::{FromC, number_of};
 
 /// The value, if it is one.
 #[inline(always)]
@@ -52,13 +53,6 @@ pub(crate) fn check_array<T>(pointer: *const T, count: usize, name: &str) -> Res
     }
 }
 
-/// The address after the last byte of a buffer, if memory can hold it.
-#[inline(always)]
-pub(crate) fn end_of(address: usize, count: usize, size: usize) -> Option<usize> {
-    let bytes = count.checked_mul(size).filter(|bytes| *bytes <= isize::MAX as usize);
-    bytes.and_then(|bytes| address.checked_add(bytes))
-}
-
 // Out of the way of calls that are right: what a text is made of would be written to memory before it is needed.
 
 #[cold]
@@ -101,30 +95,4 @@ pub(crate) unsafe fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
     // SAFETY: the caller's promise.
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map_err(|error| fail(koala_status::Encoding, format_args!("{name} is not UTF-8: {text:?}: {error}")))
-}
-
-/// Addresses from the first byte to the one after the last; of nothing, zero and zero.
-pub(crate) type Range = (usize, usize);
-
-/// Where a buffer of that many bytes is.
-#[inline(always)]
-pub(crate) fn bytes_at<T>(pointer: *const T, bytes: usize) -> Range {
-    if pointer.is_null() || bytes == 0 { (0, 0) } else { (pointer.addr(), pointer.addr() + bytes) }
-}
-
-/// Where `count` elements are. The count of what is NULL may be any.
-#[inline(always)]
-pub(crate) fn range_of<T>(pointer: *const T, count: usize) -> Range {
-    if pointer.is_null() { (0, 0) } else { bytes_at(pointer, count * size_of::<T>()) }
-}
-
-/// Where a text and its NUL are.
-pub(crate) fn range_of_text(text: &str) -> Range {
-    bytes_at(text.as_ptr(), text.len() + 1)
-}
-
-/// Whether two ranges have a byte in common.
-#[inline(always)]
-pub(crate) fn overlaps(left: Range, right: Range) -> bool {
-    (left.0 < right.1) & (right.0 < left.1)
 }

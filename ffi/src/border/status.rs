@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
-use crate::values::{FromC, number_of};
+use crate::border::values::{FromC, number_of};
 
 /// What a call came to. Zero is success; after anything else nothing has been written, and koala_last_error has a text
 /// that names the tensor and the numbers.

@@ -1,8 +1,8 @@
 //! Which library this is, and whether it fits a header.
 
-use crate::failure::fail;
-use crate::guard::guarded;
-use crate::status::koala_status;
+use crate::border::failure::fail;
+use crate::border::guard::guarded;
+use crate::border::status::koala_status;
 
 /// The version of this header: a program compiled with it needs a library of the same major version, and below 1.0 of
 /// the same minor version too.

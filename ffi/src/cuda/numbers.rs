@@ -6,52 +6,13 @@ use std::mem::MaybeUninit;
 use koala_optim::Scaling;
 use koala_optim::cuda::{DeviceLearningRate, DeviceScaler};
 
-use crate::cuda::{OnDevice, address, koala_cuda};
-use crate::failure::Failure;
-use crate::guard::guarded;
-use crate::handle::Handle;
-use crate::pointers::{Range, bytes_at, known};
-use crate::settings::koala_element_type;
-use crate::status::koala_status;
-
-/// Where the numbers are that steps read: of each group its learning rate, the scale of the loss, and the flag.
-#[derive(Default)]
-pub(crate) struct Numbers {
-    rates: Vec<Range>,
-    scale: Range,
-    found_infinite: Range,
-}
-
-impl Numbers {
-    /// Those that there are of a loss, and of these, with what each is.
-    pub fn with_loss(&self, [mean, second_moment]: [Range; 2]) -> impl Iterator<Item = (&'static str, Range)> {
-        let named = [
-            ("the mean loss", mean),
-            ("the second moment of the loss", second_moment),
-            ("the scale", self.scale),
-            ("found_infinite", self.found_infinite),
-        ];
-        let rates = self.rates.iter().map(|rate| ("a learning rate", *rate));
-        named.into_iter().chain(rates).filter(|(_, place)| *place != (0, 0))
-    }
-
-    /// Where the learning rate of a group is, if it is on the device.
-    pub fn set_rate(&mut self, group: usize, place: Range) {
-        if self.rates.len() <= group {
-            self.rates.resize(group + 1, (0, 0));
-        }
-        self.rates[group] = place;
-    }
-}
-
-/// Where an element of that type is on the device; nowhere, if it is NULL.
-pub(crate) fn number_at(pointer: *const c_void, element_type: koala_optim::ElementType) -> Range {
-    bytes_at(pointer, element_type.size())
-}
-
-fn given(pointer: *const c_void) -> Option<u64> {
-    (!pointer.is_null()).then(|| address(pointer))
-}
+use crate::border::failure::Failure;
+use crate::border::guard::guarded;
+use crate::border::pointers::known;
+use crate::border::status::koala_status;
+use crate::cuda::handle::{OnDevice, given, koala_cuda, number_at};
+use crate::optimizer::handle::Handle;
+use crate::words::settings::koala_element_type;
 
 /// Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor and
 /// gradient_limit. A step that was captured in a graph keeps what held then.

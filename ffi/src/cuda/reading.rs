@@ -2,18 +2,18 @@
 
 use std::ffi::c_void;
 
-use crate::backends::koala_backend;
-use crate::call::check_apart;
-use crate::cuda::{OnDevice, koala_cuda, stream_of};
-use crate::failure::fail;
-use crate::growing::{Growing, Output, size_up_to};
-use crate::guard::guarded;
-use crate::handle::Handle;
-use crate::pointers::{check_array, check_optional, range_of};
-use crate::report::{koala_report, koala_tensor_report};
-use crate::status::koala_status;
-use crate::tensor::koala_scalars;
-use crate::values::COutput;
+use crate::border::failure::fail;
+use crate::border::growing::{Growing, Output, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::pointers::{check_array, check_optional};
+use crate::border::ranges::{check_apart, range_of};
+use crate::border::status::koala_status;
+use crate::border::values::COutput;
+use crate::cuda::handle::{OnDevice, koala_cuda, stream_of};
+use crate::kernel::tensor::koala_scalars;
+use crate::optimizer::handle::Handle;
+use crate::words::backends::koala_backend;
+use crate::words::report::{koala_report, koala_tensor_report};
 
 /// What the last step on the stream did. Set `report->size` before the call. The host waits for it, so the stream must
 /// not be one that is being captured.

@@ -6,17 +6,17 @@ use std::mem::MaybeUninit;
 use koala_optim::cuda::{DeviceLoss, Error, Optimizer, Stream, Tensor};
 use koala_optim::{ElementType, Loss};
 
-use crate::apart::Occupied;
-use crate::cuda::{OnDevice, address, koala_cuda, stream_of};
-use crate::cuda_numbers::number_at;
-use crate::failure::{Failure, fail, prefix};
-use crate::growing::Array;
-use crate::guard::guarded;
-use crate::handle::Handle;
-use crate::optimizer_step::koala_parameters;
-use crate::pointers::{Range, check, end_of, known, null, too_long};
-use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
-use crate::status::koala_status;
+use crate::border::failure::{Failure, fail, prefix};
+use crate::border::growing::Array;
+use crate::border::guard::guarded;
+use crate::border::pointers::{check, known, null, too_long};
+use crate::border::ranges::{Range, end_of};
+use crate::border::status::koala_status;
+use crate::cuda::handle::{BUFFERS_ON_DEVICE, OnDevice, address, koala_cuda, number_at, stream_of};
+use crate::optimizer::apart::Occupied;
+use crate::optimizer::handle::Handle;
+use crate::optimizer::step::koala_parameters;
+use crate::words::settings::{koala_copy_type, koala_element_type, koala_loss};
 
 /// Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
 /// are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
@@ -139,9 +139,6 @@ unsafe fn with_list(
     unsafe { koala_cuda::changed(optimizer, with) }
 }
 
-/// The buffers of a tensor, as [`Sorted`](crate::apart::Sorted) has them: all but the gradient are written.
-pub(crate) const BUFFERS: [&str; 6] = ["parameters", "gradient", "copy", "v", "h", "scalars"];
-
 impl OnDevice {
     /// Looks at C's list, and makes the library's of it, in `given`.
     ///
@@ -170,20 +167,20 @@ impl OnDevice {
         // SAFETY: within the list, here and below.
         let tensor = |place| unsafe { list.get(place) };
         let ranges = |place| {
-            let Ok(given) = tensor(place) else { return [(0, 0); BUFFERS.len()] };
+            let Ok(given) = tensor(place) else { return [(0, 0); BUFFERS_ON_DEVICE.len()] };
             let ([parameters, gradient, copy], [v, h, scalars]) = (given.ranges(false), states[given.tensor]);
             [parameters, gradient, copy, v, h, scalars]
         };
         let name_of = |one: &Occupied| tensor(one.place).and_then(|tensor| names.get(tensor.tensor));
         if let Some((left, right)) = sorted.overlap(list.count, ranges) {
             let (left_name, right_name) = (name_of(&left)?, name_of(&right)?);
-            let (left, right) = (BUFFERS[left.buffer], BUFFERS[right.buffer]);
+            let (left, right) = (BUFFERS_ON_DEVICE[left.buffer], BUFFERS_ON_DEVICE[right.buffer]);
             let text = format_args!("{left} of tensor {left_name:?} and {right} of tensor {right_name:?} overlap");
             return Err(fail(koala_status::Overlap, text));
         }
         for (number, place) in numbers.with_loss(loss) {
             if let Some(one) = sorted.writing(place) {
-                let (buffer, name) = (BUFFERS[one.buffer], name_of(&one)?);
+                let (buffer, name) = (BUFFERS_ON_DEVICE[one.buffer], name_of(&one)?);
                 let text = format_args!("{number} and {buffer} of tensor {name:?} overlap");
                 return Err(fail(koala_status::Overlap, text));
             }

@@ -4,15 +4,16 @@ use koala_optim::kernel::{Measurement, Step};
 use koala_optim::{Backend, Method, Policy, Scaling, Settings};
 use smallvec::SmallVec;
 
-use crate::backends::chosen;
-use crate::failure::{Failure, fail};
-use crate::growing::{Array, look};
-use crate::method::{koala_method, method_of};
-use crate::pointers::{Range, flag, overlaps, range_of};
-use crate::settings::{from_c, koala_settings, policy};
-use crate::status::koala_status;
-use crate::step::koala_step;
-use crate::tensor::Used;
+use crate::border::failure::{Failure, fail};
+use crate::border::growing::{Array, look};
+use crate::border::pointers::flag;
+use crate::border::ranges::{Named, Range, range_of};
+use crate::border::status::koala_status;
+use crate::kernel::tensor::Used;
+use crate::words::backends::chosen;
+use crate::words::method::{koala_method, method_of};
+use crate::words::settings::{from_c, koala_settings, policy};
+use crate::words::step::koala_step;
 
 /// The steps of all groups of a call: on the stack, if they are few.
 pub(crate) type Steps = SmallVec<[Step; 16]>;
@@ -132,21 +133,4 @@ fn unknown_group(group: usize, count: usize) -> Failure {
 #[cold]
 fn negative_noise(noise: f64) -> Failure {
     koala_optim::Noise::Fixed(noise).validate().map_or_else(Failure::from, |()| Failure(koala_status::Setting))
-}
-
-/// A part of the caller's memory, and its name.
-pub(crate) type Named = (&'static str, Range);
-
-/// No memory.
-pub(crate) const NOTHING: Named = ("nothing", (0, 0));
-
-/// Whether what is written lies apart from each other, and from what is read.
-pub(crate) fn check_apart(written: &[Named], read: &[Named]) -> Result<(), Failure> {
-    for (place, (name, range)) in written.iter().enumerate() {
-        let others = written[place + 1..].iter().chain(read);
-        if let Some((other, _)) = others.into_iter().find(|(_, other)| overlaps(*range, *other)) {
-            return Err(fail(koala_status::Overlap, format_args!("{name} and {other} overlap")));
-        }
-    }
-    Ok(())
 }

@@ -3,17 +3,18 @@
 use koala_optim::kernel::{self, Plan};
 use koala_optim::{Error, Method, Report, Scaling};
 
-use crate::call::{Call, NOTHING, check_apart};
-use crate::failure::Failure;
-use crate::guard::guarded;
-use crate::kernel::Outputs;
-use crate::list::{TensorList, in_tensor};
-use crate::pointers::{check, check_array, check_optional, range_of};
-use crate::report::{koala_report, koala_tensor_report};
-use crate::status::koala_status;
-use crate::step::koala_step;
-use crate::tensor::{Checked, Stepped, koala_tensor};
-use crate::values::COutput;
+use crate::border::failure::Failure;
+use crate::border::guard::guarded;
+use crate::border::pointers::{check, check_array, check_optional};
+use crate::border::ranges::{NOTHING, check_apart, range_of};
+use crate::border::status::koala_status;
+use crate::border::values::COutput;
+use crate::kernel::call::Call;
+use crate::kernel::list::{TensorList, in_tensor};
+use crate::kernel::tensor::{Checked, Stepped, koala_tensor};
+use crate::kernel::whole::Outputs;
+use crate::words::report::{koala_report, koala_tensor_report};
+use crate::words::step::koala_step;
 
 /// The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
 /// koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.

@@ -3,12 +3,12 @@
 use koala_optim::kernel::{Plan, Step};
 use smallvec::SmallVec;
 
-use crate::call::{Call, Named};
-use crate::failure::{Failure, fail, prefix};
-use crate::growing::Array;
-use crate::pointers::Range;
-use crate::status::koala_status;
-use crate::tensor::{Checked, Stepped, Used, koala_tensor};
+use crate::border::failure::{Failure, fail, prefix};
+use crate::border::growing::Array;
+use crate::border::ranges::{Named, Range};
+use crate::border::status::koala_status;
+use crate::kernel::call::Call;
+use crate::kernel::tensor::{Checked, Stepped, Used, koala_tensor};
 
 /// Tensors that are worked on together: what is kept of them, on the stack, is in the first cache then.
 const PART: usize = 16;

@@ -1,18 +1,16 @@
-//! KOALA-M's prediction for C, which precedes the gradient of each step: of tensors that the caller owns, and of an
-//! optimizer's.
+//! KOALA-M's prediction, which precedes the gradient of each step.
 
 use koala_optim::Method;
 
-use crate::call::{Call, NOTHING, check_apart};
-use crate::growing::Array;
-use crate::guard::guarded;
-use crate::handle::{Handle, Inner, koala_optimizer};
-use crate::list::TensorList;
-use crate::optimizer_step::koala_parameters;
-use crate::pointers::{check, range_of};
-use crate::status::koala_status;
-use crate::step::koala_step;
-use crate::tensor::{Used, koala_tensor};
+use crate::border::guard::guarded;
+use crate::border::pointers::check;
+use crate::border::ranges::{NOTHING, check_apart, range_of};
+use crate::border::status::koala_status;
+use crate::kernel::call::Call;
+use crate::kernel::list::TensorList;
+use crate::kernel::tensor::{Used, koala_tensor};
+use crate::optimizer::handle::Handle;
+use crate::words::step::koala_step;
 
 /// KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these decay.
 /// Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict moves the
@@ -59,29 +57,5 @@ pub unsafe extern "C" fn koala_predict_tensors(
             parameters.write(counted);
         }
         Ok(())
-    })
-}
-
-/// KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
-/// move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
-/// another method.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn koala_optimizer_predict(
-    optimizer: *mut koala_optimizer,
-    tensors: *const koala_parameters,
-    count: usize,
-) -> koala_status {
-    guarded(|| {
-        // SAFETY: the caller's promise.
-        let list = unsafe { Array::new(tensors, count, "tensors") }?;
-        let predict = |inner: &mut Inner| {
-            // SAFETY: emptied below, whatever comes of the prediction; and the caller's promise.
-            unsafe { inner.take(list, &[], NOTHING, true) }?;
-            let predicted = inner.optimizer.predict(&mut inner.given);
-            inner.given.clear();
-            Ok(predicted?)
-        };
-        // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, predict) }
     })
 }

@@ -6,11 +6,12 @@ use std::mem::MaybeUninit;
 use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Lent, Scalars, Step};
 use koala_optim::{Element, ElementType, Method, StateType, bf16, f16};
 
-use crate::failure::{Failure, fail};
-use crate::growing::{Growing, look, size_up_to};
-use crate::pointers::{Range, bytes_at, check, end_of, flag, known, misaligned, null, overlaps, range_of, too_long};
-use crate::settings::{koala_copy_type, koala_element_type, koala_state_type};
-use crate::status::koala_status;
+use crate::border::failure::{Failure, fail};
+use crate::border::growing::{Growing, look, size_up_to};
+use crate::border::pointers::{check, flag, known, misaligned, null, too_long};
+use crate::border::ranges::{Range, bytes_at, end_of, overlaps, range_of};
+use crate::border::status::koala_status;
+use crate::words::settings::{koala_copy_type, koala_element_type, koala_state_type};
 
 /// The scalars of one tensor's filter between two steps: four doubles, all zero before the first step. A caller may
 /// keep them as an array of doubles, and save them as such. This struct never changes.

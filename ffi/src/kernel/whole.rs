@@ -3,17 +3,18 @@
 use koala_optim::Report;
 use koala_optim::kernel::{Plan, TensorReport, step_tensors};
 
-use crate::backends::number;
-use crate::call::{Call, NOTHING, Named, check_apart};
-use crate::failure::Failure;
-use crate::growing::Output;
-use crate::guard::guarded;
-use crate::list::TensorList;
-use crate::pointers::{check, check_array, range_of};
-use crate::report::{koala_report, koala_tensor_report};
-use crate::status::koala_status;
-use crate::step::koala_step;
-use crate::tensor::{Checked, Stepped, koala_tensor};
+use crate::border::failure::Failure;
+use crate::border::growing::Output;
+use crate::border::guard::guarded;
+use crate::border::pointers::{check, check_array};
+use crate::border::ranges::{NOTHING, Named, check_apart, range_of};
+use crate::border::status::koala_status;
+use crate::kernel::call::Call;
+use crate::kernel::list::TensorList;
+use crate::kernel::tensor::{Checked, Stepped, koala_tensor};
+use crate::words::backends::number;
+use crate::words::report::{koala_report, koala_tensor_report};
+use crate::words::step::koala_step;
 
 /// One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped. Allocates
 /// nothing, and uses no thread but the calling one. Several threads may step different tensors at once.

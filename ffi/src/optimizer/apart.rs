@@ -1,7 +1,7 @@
 //! Whether the buffers of a step lie apart: none that is written may overlap another one.
 
-use crate::failure::{Failure, no_memory};
-use crate::pointers::{Range, overlaps};
+use crate::border::failure::{Failure, no_memory};
+use crate::border::ranges::{Range, overlaps};
 
 /// One buffer of a step.
 #[derive(Clone, Copy)]

@@ -7,14 +7,15 @@ use std::path::Path;
 
 use koala_optim::checkpoint::Loading;
 
-use crate::call::check_apart;
-use crate::failure::{Failure, check_text, copy_text};
-use crate::growing::{Growing, Output, size_up_to};
-use crate::guard::guarded;
-use crate::handle::{Handle, Inner, koala_optimizer};
-use crate::pointers::{bytes_at, known};
-use crate::status::koala_status;
-use crate::values::FromC;
+use crate::border::failure::Failure;
+use crate::border::growing::{Growing, Output, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::last_error::{check_text, copy_text};
+use crate::border::pointers::known;
+use crate::border::ranges::{bytes_at, check_apart};
+use crate::border::status::koala_status;
+use crate::border::values::FromC;
+use crate::optimizer::handle::{Handle, Inner, koala_optimizer};
 
 /// What to do where a checkpoint differs from the optimizer.
 #[repr(i32)]
@@ -140,7 +141,7 @@ unsafe fn path_at<'a>(pointer: *const c_char) -> Result<&'a Path, Failure> {
         use std::ffi::{CStr, OsStr};
         use std::os::unix::ffi::OsStrExt;
 
-        crate::pointers::check(pointer, "path")?;
+        crate::border::pointers::check(pointer, "path")?;
         // SAFETY: the caller's promise.
         let path = unsafe { CStr::from_ptr(pointer) };
         Ok(Path::new(OsStr::from_bytes(path.to_bytes())))
@@ -148,7 +149,7 @@ unsafe fn path_at<'a>(pointer: *const c_char) -> Result<&'a Path, Failure> {
     #[cfg(not(unix))]
     {
         // SAFETY: the caller's promise.
-        let path = unsafe { crate::pointers::text(pointer, "path") }?;
+        let path = unsafe { crate::border::pointers::text(pointer, "path") }?;
         Ok(Path::new(path))
     }
 }

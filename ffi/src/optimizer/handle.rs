@@ -4,12 +4,12 @@ use std::ffi::{c_char, c_void};
 
 use koala_optim::{Optimizer, Tensor};
 
-use crate::apart::Sorted;
-use crate::backends::koala_backend;
-use crate::failure::{Failure, fail, no_memory};
-use crate::numbers::{Groups, Names};
-use crate::pointers::check;
-use crate::status::koala_status;
+use crate::border::failure::{Failure, fail, no_memory};
+use crate::border::pointers::check;
+use crate::border::status::koala_status;
+use crate::optimizer::apart::Sorted;
+use crate::optimizer::names::{Groups, Names};
+use crate::words::backends::koala_backend;
 
 /// KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
 /// koala_optimizer_create, ended by koala_optimizer_destroy.
@@ -152,7 +152,7 @@ pub(crate) trait Handle: Sized {
 #[cfg(test)]
 mod tests {
     use super::Handle;
-    use crate::guard::guarded;
+    use crate::border::guard::guarded;
     use crate::*;
 
     #[test]

@@ -2,8 +2,8 @@
 
 use koala_optim::{Error, GroupId};
 
-use crate::failure::{Failure, fail, no_memory};
-use crate::status::koala_status;
+use crate::border::failure::{Failure, fail, no_memory};
+use crate::border::status::koala_status;
 
 /// The groups.
 #[derive(Default)]

@@ -5,17 +5,17 @@ use std::mem::MaybeUninit;
 
 use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 
-use crate::apart::{BUFFERS, Occupied};
-use crate::call::{Named, check_apart};
-use crate::failure::{Failure, Text, fail, prefix};
-use crate::growing::{Array, Growing, Output, size_up_to};
-use crate::guard::guarded;
-use crate::handle::{Handle, Inner, Log, koala_optimizer};
-use crate::pointers::{Range, bytes_at, check, check_array, known, range_of};
-use crate::report::{koala_report, koala_tensor_report};
-use crate::settings::{koala_copy_type, koala_element_type, koala_loss};
-use crate::status::koala_status;
-use crate::tensor::check_buffer;
+use crate::border::failure::{Failure, Text, fail, prefix};
+use crate::border::growing::{Array, Growing, Output, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::pointers::{check, check_array, known};
+use crate::border::ranges::{NOTHING, Named, Range, bytes_at, check_apart, range_of};
+use crate::border::status::koala_status;
+use crate::kernel::tensor::check_buffer;
+use crate::optimizer::apart::{BUFFERS, Occupied};
+use crate::optimizer::handle::{Handle, Inner, Log, koala_optimizer};
+use crate::words::report::{koala_report, koala_tensor_report};
+use crate::words::settings::{koala_copy_type, koala_element_type, koala_loss};
 
 /// The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
 /// what applies.
@@ -102,6 +102,30 @@ pub unsafe extern "C" fn koala_optimizer_step(
         };
         // SAFETY: the caller's promise.
         unsafe { koala_optimizer::changed(optimizer, step) }
+    })
+}
+
+/// KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
+/// move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
+/// another method.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_optimizer_predict(
+    optimizer: *mut koala_optimizer,
+    tensors: *const koala_parameters,
+    count: usize,
+) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let list = unsafe { Array::new(tensors, count, "tensors") }?;
+        let predict = |inner: &mut Inner| {
+            // SAFETY: emptied below, whatever comes of the prediction; and the caller's promise.
+            unsafe { inner.take(list, &[], NOTHING, true) }?;
+            let predicted = inner.optimizer.predict(&mut inner.given);
+            inner.given.clear();
+            Ok(predicted?)
+        };
+        // SAFETY: the caller's promise.
+        unsafe { koala_optimizer::changed(optimizer, predict) }
     })
 }
 

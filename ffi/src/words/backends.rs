@@ -6,13 +6,13 @@ use std::sync::OnceLock;
 
 use koala_optim::{Backend, BackendStatus};
 
-use crate::call::check_apart;
-use crate::failure::Failure;
-use crate::growing::{Growing, Output, size_up_to};
-use crate::guard::guarded;
-use crate::pointers::{check, known, range_of, range_of_text, text};
-use crate::status::koala_status;
-use crate::values::{FromC, number_of};
+use crate::border::failure::Failure;
+use crate::border::growing::{Growing, Output, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::pointers::{check, known, text};
+use crate::border::ranges::{check_apart, range_of, range_of_text};
+use crate::border::status::koala_status;
+use crate::border::values::{FromC, number_of};
 
 /// Where a step runs. All backends give the same bits.
 #[repr(i32)]

@@ -4,12 +4,12 @@ use std::mem::MaybeUninit;
 
 use koala_optim::{AdamW, KoalaM, KoalaV, Method, Sgd};
 
-use crate::failure::{Failure, fail};
-use crate::growing::{Growing, Output, initialize_with, look, size_up_to};
-use crate::guard::guarded;
-use crate::pointers::{flag, known};
-use crate::status::koala_status;
-use crate::values::FromC;
+use crate::border::failure::{Failure, fail};
+use crate::border::growing::{Growing, Output, initialize_with, look, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::pointers::{flag, known};
+use crate::border::status::koala_status;
+use crate::border::values::FromC;
 
 /// The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is not
 /// looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.

@@ -4,8 +4,8 @@ use std::mem::MaybeUninit;
 
 use koala_optim::{Outcome, TensorReport};
 
-use crate::backends::koala_backend;
-use crate::growing::{Growing, size_up_to};
+use crate::border::growing::{Growing, size_up_to};
+use crate::words::backends::koala_backend;
 
 /// What a step did with one tensor.
 #[repr(i32)]

@@ -7,13 +7,13 @@ use koala_optim::{
     Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType, Variant, bf16, f16,
 };
 
-use crate::call::check_apart;
-use crate::failure::{Failure, fail};
-use crate::growing::{Growing, initialize, size_up_to};
-use crate::guard::guarded;
-use crate::pointers::{Range, check, check_array, flag, known, range_of};
-use crate::status::koala_status;
-use crate::values::FromC;
+use crate::border::failure::{Failure, fail};
+use crate::border::growing::{Growing, initialize, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::pointers::{check, check_array, flag, known};
+use crate::border::ranges::{Range, check_apart, range_of};
+use crate::border::status::koala_status;
+use crate::border::values::FromC;
 
 /// What a tensor's parameters and gradient are stored in. Arithmetic is in float64 for KOALA_ELEMENT_TYPE_F64, and in
 /// float32 for all others.

@@ -2,12 +2,12 @@
 
 use std::mem::MaybeUninit;
 
-use crate::backends::koala_backend;
-use crate::growing::{Growing, initialize, size_up_to};
-use crate::guard::guarded;
-use crate::method::koala_method;
-use crate::settings::{koala_on_breakdown, koala_on_non_finite, koala_settings};
-use crate::status::koala_status;
+use crate::border::growing::{Growing, initialize, size_up_to};
+use crate::border::guard::guarded;
+use crate::border::status::koala_status;
+use crate::words::backends::koala_backend;
+use crate::words::method::koala_method;
+use crate::words::settings::{koala_on_breakdown, koala_on_non_finite, koala_settings};
 
 /// Everything about a step but the tensors, for the functions that need no optimizer. koala_step_init fills it with the
 /// defaults; `loss` and `noise` are to be set for every step.
