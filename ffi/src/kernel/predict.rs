@@ -9,7 +9,6 @@ use crate::border::status::koala_status;
 use crate::kernel::call::Call;
 use crate::kernel::list::TensorList;
 use crate::kernel::tensor::{Used, koala_tensor};
-use crate::optimizer::handle::Handle;
 use crate::words::step::koala_step;
 
 /// KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these decay.
