@@ -113,7 +113,7 @@ namespace detail {
     case KOALA_STATUS_STRUCT_SIZE: case KOALA_STATUS_UNKNOWN_VALUE: case KOALA_STATUS_LENGTH: case KOALA_STATUS_TYPE:
     case KOALA_STATUS_ENCODING: case KOALA_STATUS_NO_SAMPLES: case KOALA_STATUS_HALVES:
     case KOALA_STATUS_NOT_PREDICTED: throw ArgumentError(status, text);
-    case KOALA_STATUS_OK: break;
+    case KOALA_STATUS_OK: case KOALA_STATUS_OTHER: break;
   }
   throw Error(status, text);
 }

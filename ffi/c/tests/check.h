@@ -40,6 +40,7 @@ struct given {
   koala_element_type type;
   koala_state_type state_type;
   koala_method_kind kind;
+  koala_noise rule;
   koala_loading loading;
 };
 

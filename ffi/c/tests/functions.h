@@ -25,12 +25,17 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_backend_by_name, (in->name, in->chosen), NAME | CHOSEN, 0, 0)                                               \
   F(koala_backend_from_environment, (in->chosen), CHOSEN, 0, 0)                                                       \
   F(koala_settings_init, (in->settings, in->size), SETTINGS, 0, SETTINGS)                                             \
+  F(koala_settings_validate, (in->settings), SETTINGS, 0, 0)                                                          \
   F(koala_method_init, (in->method, in->size, in->kind), METHOD, 0, METHOD)                                           \
+  F(koala_method_validate, (in->method), METHOD, 0, 0)                                                                \
   F(koala_method_predict, (in->method, in->gain, in->length), METHOD, 0, 0)                                           \
   F(koala_method_correct, (in->method, in->gain), METHOD, 0, 0)                                                       \
   F(koala_loss_from_samples, (in->type, in->losses, in->count, in->loss), LOSSES | LOSS, 0, 0)                        \
+  F(koala_noise_validate, (in->rule, in->decay, in->gain), 0, 0, 0)                                                   \
+  F(koala_scaling_validate, (in->factor, in->limit), 0, 0, 0)                                                         \
   F(koala_noise_update, (in->decay, in->loss, in->noise), LOSS | NOISE, 0, 0)                                         \
   F(koala_step_init, (in->step, in->size), STEP, 0, STEP)                                                             \
+  F(koala_step_validate, (in->step), STEP | GROUPS, 0, 0)                                                             \
   F(koala_step_tensor, (in->step, in->tensors, in->reports), ONE, REPORTS, 0)                                         \
   F(koala_step_tensors, (in->step, in->tensors, in->count, in->reports, in->report), MANY, REPORTS | REPORT, REPORT)  \
   F(koala_predict_tensors, (in->step, in->tensors, in->count, in->distance, in->number), MANY | DISTANCE | NUMBER,    \
@@ -42,6 +47,7 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_apply_tensors, (in->step, in->tensors, in->count, in->dots, in->reports, in->report), MANY | DOTS,          \
     REPORTS | REPORT, REPORT)                                                                                         \
   F(koala_config_init, (in->config, in->size), CONFIG, 0, CONFIG)                                                     \
+  F(koala_config_validate, (in->config), CONFIG, 0, 0)                                                                \
   F(koala_optimizer_create, (in->config, in->created), CREATED, CONFIG, 0)                                            \
   F(koala_optimizer_destroy, (in->optimizer), 0, OPTIMIZER, 0)                                                        \
   F(koala_optimizer_add_group, (in->optimizer, in->settings, in->group_number), OPTIMIZER | GROUP_NUMBER, SETTINGS, 0)\

@@ -200,11 +200,11 @@ static void try_others(void) {
   char text[64] = "untouched", whole[512];
   size_t numbers[2] = {0, 0}, places[4], length = 0;
   expect(koala_version() == KOALA_VERSION, "koala_version is not the header's");
-  for (int i = 0; i <= KOALA_STATUS_MISMATCH; i++) {
+  for (int i = 0; i <= KOALA_STATUS_OTHER; i++) {
     expect(strcmp(koala_status_string(i), "an unknown status") != 0, "a status has no text");
   }
   expect(strcmp(koala_status_string(-1), "an unknown status") == 0, "-1 is a status");
-  expect(strcmp(koala_status_string(KOALA_STATUS_MISMATCH + 1), "an unknown status") == 0, "32 is a status");
+  expect(strcmp(koala_status_string(KOALA_STATUS_OTHER + 1), "an unknown status") == 0, "33 is a status");
   for (int i = 0; i <= KOALA_BACKEND_AVX512; i++) expect(koala_backend_name(i) != NULL, "a backend has no name");
   expect(koala_backend_name(-1) == NULL && koala_backend_name(6) == NULL, "no backend has a name");
 

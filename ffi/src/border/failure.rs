@@ -72,7 +72,7 @@ impl From<koala_optim::Error> for Failure {
             Error::Halves => koala_status::Halves,
             Error::NotPredicted => koala_status::NotPredicted,
             // The library's errors may become more: the text says what this one is.
-            _ => koala_status::Panic,
+            _ => koala_status::Other,
         };
         fail(status, format_args!("{error}"))
     }
@@ -94,8 +94,7 @@ impl From<koala_optim::cuda::Error> for Failure {
             Error::TooLong { .. } | Error::StateBytes { .. } => koala_status::Length,
             Error::Policy { .. } => koala_status::Setting,
             Error::NoSecondMoment => koala_status::NullPointer,
-            // As above.
-            _ => koala_status::Panic,
+            _ => koala_status::Other,
         };
         fail(status, format_args!("{error}"))
     }
@@ -110,8 +109,7 @@ impl From<koala_optim::checkpoint::Error> for Failure {
             Error::NotACheckpoint { .. } | Error::Damaged { .. } => koala_status::Damaged,
             Error::Newer { .. } => koala_status::Newer,
             Error::Mismatch { .. } => koala_status::Mismatch,
-            // As above.
-            _ => koala_status::Panic,
+            _ => koala_status::Other,
         };
         // The library's list of differences has a line for each.
         let text = error.to_string().replace(":\n  ", ": ").replace("\n  ", "; ").replace('\n', " ");

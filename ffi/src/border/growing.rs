@@ -194,10 +194,11 @@ impl<T: Growing> Output<T> {
         Ok(Output { pointer, size: unsafe { size_of_given(pointer) }? })
     }
 
-    /// Writes as much of the value as the caller has room for, zeros beyond it, and leaves the size as it is.
-    pub fn write(self, value: &T) {
+    /// Writes as much of the value as the caller has room for, zeros beyond it, and leaves the size as it is. Returns
+    /// success, so that a call can end with it.
+    pub fn write(self, value: &T) -> Result<(), Failure> {
         if self.pointer.is_null() {
-            return;
+            return Ok(());
         }
         let header = size_of::<usize>();
         let known = self.size.min(size_of::<T>());
@@ -207,6 +208,7 @@ impl<T: Growing> Output<T> {
             bytes.add(known).write_bytes(0, self.size - known);
             bytes.add(header).copy_from_nonoverlapping((&raw const *value).cast::<u8>().add(header), known - header);
         }
+        Ok(())
     }
 
     /// The address of the first byte, and of the one after the last.
@@ -233,6 +235,5 @@ pub(crate) unsafe fn initialize_with<T: Growing>(pointer: *mut T, size: usize, v
     check_size::<T>(size)?;
     // SAFETY: the caller's promise.
     unsafe { pointer.cast::<usize>().write(size) };
-    Output { pointer, size }.write(value);
-    Ok(())
+    Output { pointer, size }.write(value)
 }

@@ -6,7 +6,6 @@ use crate::border::failure::{Failure, with_text};
 use crate::border::pointers::{check_array, check_optional};
 use crate::border::ranges::{check_apart, end_of, overlaps, range_of};
 use crate::border::status::koala_status;
-use crate::border::values::COutput;
 
 /// Copies the text of the last call on this thread that did not succeed: English, UTF-8, one line, such as
 /// `tensor "weight": expected 3 elements, found 2 in the gradient`. Empty if there was none.
@@ -57,6 +56,8 @@ pub(crate) unsafe fn copy_text(text: &[u8], buffer: *mut c_char, capacity: usize
             buffer.add(end).write(0);
         }
     }
-    // SAFETY: the caller's promise.
-    unsafe { length.write_where_wanted(text.len()) };
+    if !length.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { length.write(text.len()) };
+    }
 }

@@ -4,17 +4,16 @@ use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
 
 use crate::border::failure::{Failure, fail};
-use crate::border::ranges::end_of;
+use crate::border::ranges::{Range, end_of, range_of};
 use crate::border::status::koala_status;
-use crate::border::values::{FromC, number_of};
+use crate::border::values::{FromC, number_of, value_of};
 
-/// The value, if it is one.
+/// The value, or a failure that names the number.
 #[inline(always)]
 pub(crate) fn known<T: FromC>(value: MaybeUninit<T>) -> Result<T, Failure> {
-    let number = number_of(value);
-    match usize::try_from(number).ok().and_then(|number| T::ALL.get(number)) {
-        Some(value) => Ok(*value),
-        None => Err(unknown(number.into(), T::NAME)),
+    match value_of(value) {
+        Some(value) => Ok(value),
+        None => Err(unknown(number_of(value).into(), T::NAME)),
     }
 }
 
@@ -95,4 +94,41 @@ pub(crate) unsafe fn text<'a>(pointer: *const c_char, name: &str) -> Result<&'a 
     // SAFETY: the caller's promise.
     let text = unsafe { CStr::from_ptr(pointer) };
     text.to_str().map_err(|error| fail(koala_status::Encoding, format_args!("{name} is not UTF-8: {text:?}: {error}")))
+}
+
+/// A place that the caller gives for a value. NULL, where it may be: the value is not wanted.
+pub(crate) struct Place<T>(*mut T);
+
+impl<T> Place<T> {
+    /// # Safety
+    /// The pointer is NULL, or leads to a `T` that may be written as long as the result is used.
+    #[inline(always)]
+    pub unsafe fn needed(pointer: *mut T, name: &str) -> Result<Self, Failure> {
+        check(pointer, name)?;
+        Ok(Place(pointer))
+    }
+
+    /// # Safety
+    /// As [`needed`](Self::needed).
+    #[inline(always)]
+    pub unsafe fn optional(pointer: *mut T, name: &str) -> Result<Self, Failure> {
+        check_optional(pointer, name)?;
+        Ok(Place(pointer))
+    }
+
+    /// Writes there. Returns success, so that a call can end with it.
+    #[inline(always)]
+    pub fn write(self, value: T) -> Result<(), Failure> {
+        if !self.0.is_null() {
+            // SAFETY: aligned, and by the promise to the constructor.
+            unsafe { self.0.write(value) };
+        }
+        Ok(())
+    }
+
+    /// What it occupies.
+    #[inline(always)]
+    pub fn range(&self) -> Range {
+        range_of(self.0, 1)
+    }
 }

@@ -1,9 +1,9 @@
 //! Statuses.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-use crate::border::values::{FromC, number_of};
+use crate::border::values::{from_c, value_of};
 
 /// What a call came to. Zero is success; after anything else nothing has been written, and koala_last_error has a text
 /// that names the tensor and the numbers.
@@ -78,83 +78,48 @@ pub enum koala_status {
     Newer = 30,
     /// The checkpoint is of another model or method, and KOALA_LOADING_EXACT is set.
     Mismatch = 31,
+    /// Something else is wrong, for which this version of the C interface has no status: koala_last_error says what.
+    Other = 32,
 }
 
-impl FromC for koala_status {
-    const NAME: &'static str = "status";
-    const ALL: &'static [Self] = &[
-        Self::Ok,
-        Self::NullPointer,
-        Self::Misaligned,
-        Self::Overlap,
-        Self::StructSize,
-        Self::UnknownValue,
-        Self::Length,
-        Self::Type,
-        Self::Encoding,
-        Self::Setting,
-        Self::NoSamples,
-        Self::NonFinite,
-        Self::Breakdown,
-        Self::UnknownTensor,
-        Self::DuplicateTensor,
-        Self::UnknownGroup,
-        Self::UnknownBackend,
-        Self::AbsentBackend,
-        Self::Memory,
-        Self::Threads,
-        Self::Version,
-        Self::Panic,
-        Self::Poisoned,
-        Self::AbsentDevice,
-        Self::ForeignDevice,
-        Self::Driver,
-        Self::Halves,
-        Self::NotPredicted,
-        Self::File,
-        Self::Damaged,
-        Self::Newer,
-        Self::Mismatch,
-    ];
-}
+from_c! { koala_status {
+    Ok: c"success",
+    NullPointer: c"a pointer is NULL",
+    Misaligned: c"a pointer is misaligned",
+    Overlap: c"buffers overlap",
+    StructSize: c"a struct has an unknown size",
+    UnknownValue: c"a value is none of its type",
+    Length: c"a length is wrong",
+    Type: c"an element type is wrong",
+    Encoding: c"a text is not UTF-8",
+    Setting: c"a number is out of range",
+    NoSamples: c"there are no samples",
+    NonFinite: c"a number is not finite",
+    Breakdown: c"an innovation variance is not positive",
+    UnknownTensor: c"there is no such tensor",
+    DuplicateTensor: c"a tensor is given twice",
+    UnknownGroup: c"there is no such group",
+    UnknownBackend: c"there is no such backend",
+    AbsentBackend: c"the backend cannot run here",
+    Memory: c"out of memory",
+    Threads: c"the threads could not be had",
+    Version: c"header and library do not fit",
+    Panic: c"a mistake in the library",
+    Poisoned: c"the optimizer is poisoned",
+    AbsentDevice: c"there is no such device",
+    ForeignDevice: c"a buffer or a stream is not the device's",
+    Driver: c"a call of the CUDA driver failed",
+    Halves: c"no step to be taken in halves",
+    NotPredicted: c"the prediction is missing",
+    File: c"a file cannot be read or written",
+    Damaged: c"a file is not a sound checkpoint",
+    Newer: c"a checkpoint has a newer format",
+    Mismatch: c"a checkpoint is of another model",
+    Other: c"something else is wrong",
+} }
 
 /// A few words on a status, in English, for ever valid; never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn koala_status_string(status: MaybeUninit<koala_status>) -> *const c_char {
-    let text: &CStr = match usize::try_from(number_of(status)).ok().and_then(|number| koala_status::ALL.get(number)) {
-        Some(koala_status::Ok) => c"success",
-        Some(koala_status::NullPointer) => c"a pointer is NULL",
-        Some(koala_status::Misaligned) => c"a pointer is misaligned",
-        Some(koala_status::Overlap) => c"buffers overlap",
-        Some(koala_status::StructSize) => c"a struct has an unknown size",
-        Some(koala_status::UnknownValue) => c"a value is none of its type",
-        Some(koala_status::Length) => c"a length is wrong",
-        Some(koala_status::Type) => c"an element type is wrong",
-        Some(koala_status::Encoding) => c"a text is not UTF-8",
-        Some(koala_status::Setting) => c"a number is out of range",
-        Some(koala_status::NoSamples) => c"there are no samples",
-        Some(koala_status::NonFinite) => c"a number is not finite",
-        Some(koala_status::Breakdown) => c"an innovation variance is not positive",
-        Some(koala_status::UnknownTensor) => c"there is no such tensor",
-        Some(koala_status::DuplicateTensor) => c"a tensor is given twice",
-        Some(koala_status::UnknownGroup) => c"there is no such group",
-        Some(koala_status::UnknownBackend) => c"there is no such backend",
-        Some(koala_status::AbsentBackend) => c"the backend cannot run here",
-        Some(koala_status::Memory) => c"out of memory",
-        Some(koala_status::Threads) => c"the threads could not be had",
-        Some(koala_status::Version) => c"header and library do not fit",
-        Some(koala_status::Panic) => c"a mistake in the library",
-        Some(koala_status::Poisoned) => c"the optimizer is poisoned",
-        Some(koala_status::AbsentDevice) => c"there is no such device",
-        Some(koala_status::ForeignDevice) => c"a buffer or a stream is not the device's",
-        Some(koala_status::Driver) => c"a call of the CUDA driver failed",
-        Some(koala_status::Halves) => c"no step to be taken in halves",
-        Some(koala_status::NotPredicted) => c"the prediction is missing",
-        Some(koala_status::File) => c"a file cannot be read or written",
-        Some(koala_status::Damaged) => c"a file is not a sound checkpoint",
-        Some(koala_status::Newer) => c"a checkpoint has a newer format",
-        Some(koala_status::Mismatch) => c"a checkpoint is of another model",
-        None => c"an unknown status",
-    };
-    text.as_ptr()
+    value_of(status).map_or(c"an unknown status", koala_status::text).as_ptr()
 }

@@ -1,4 +1,4 @@
-//! Values as C gives and takes them.
+//! Enums as C gives and takes them.
 
 use std::mem::MaybeUninit;
 
@@ -11,6 +11,64 @@ pub(crate) trait FromC: Copy + 'static {
     const ALL: &'static [Self];
 }
 
+/// Lists the variants of an enum of C's. With `= Other`, the library's enum `Other` has the same variants, and each is
+/// made from the other one. With texts, `text` gives each variant's. A variant that the list lacks, or that only one of
+/// the two enums has, does not compile.
+macro_rules! from_c {
+    ($name:ident { $($variant:ident),* $(,)? }) => {
+        impl $crate::border::values::FromC for $name {
+            const NAME: &'static str = stringify!($name);
+            const ALL: &'static [Self] = &[$(Self::$variant),*];
+        }
+        const _: () = {
+            let all = <$name as $crate::border::values::FromC>::ALL;
+            let mut number = 0;
+            while number < all.len() {
+                match all[number] {
+                    $($name::$variant)|* => assert!(all[number] as usize == number),
+                }
+                number += 1;
+            }
+        };
+    };
+    ($name:ident = $other:ident { $($variant:ident),* $(,)? }) => {
+        from_c!($name { $($variant),* });
+        impl From<$name> for $other {
+            #[inline(always)]
+            fn from(from: $name) -> Self {
+                match from {
+                    $($name::$variant => $other::$variant,)*
+                }
+            }
+        }
+        impl From<$other> for $name {
+            #[inline(always)]
+            fn from(from: $other) -> Self {
+                match from {
+                    $($other::$variant => $name::$variant,)*
+                }
+            }
+        }
+    };
+    ($name:ident { $($variant:ident: $text:literal),* $(,)? }) => {
+        from_c!($name { $($variant),* });
+        impl $name {
+            fn text(self) -> &'static std::ffi::CStr {
+                match self {
+                    $($name::$variant => $text,)*
+                }
+            }
+        }
+    };
+}
+pub(crate) use from_c;
+
+/// The value, if the number that C gave is one's.
+#[inline(always)]
+pub(crate) fn value_of<T: FromC>(value: MaybeUninit<T>) -> Option<T> {
+    usize::try_from(number_of(value)).ok().and_then(|number| T::ALL.get(number)).copied()
+}
+
 /// The number that C gave.
 #[inline(always)]
 pub(crate) fn number_of<T: FromC>(value: MaybeUninit<T>) -> i32 {
@@ -19,21 +77,7 @@ pub(crate) fn number_of<T: FromC>(value: MaybeUninit<T>) -> i32 {
     unsafe { value.as_ptr().cast::<i32>().read() }
 }
 
-/// An out-pointer.
-pub(crate) trait COutput<T> {
-    /// Writes there, unless it is NULL.
-    ///
-    /// # Safety
-    /// The pointer is NULL, or may be written.
-    unsafe fn write_where_wanted(self, value: T);
-}
-
-impl<T> COutput<T> for *mut T {
-    #[inline(always)]
-    unsafe fn write_where_wanted(self, value: T) {
-        if !self.is_null() {
-            // SAFETY: the caller's promise.
-            unsafe { self.write(value) };
-        }
-    }
+/// The library's value as C's, for a member of a struct.
+pub(crate) fn to_c<T, C: From<T>>(value: T) -> MaybeUninit<C> {
+    MaybeUninit::new(value.into())
 }

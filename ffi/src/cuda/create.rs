@@ -9,16 +9,15 @@ use koala_optim::{ElementType, Method, Scaling, StateType};
 use crate::border::failure::{Failure, fail, no_memory};
 use crate::border::growing::{Growing, copy_or_default, look, size_up_to};
 use crate::border::guard::guarded;
-use crate::border::pointers::{check, check_optional, flag, known, text, too_long};
+use crate::border::pointers::{Place, check, flag, known, text, too_long};
 use crate::border::ranges::{bytes_at, check_apart, end_of, range_of, range_of_text};
 use crate::border::status::koala_status;
-use crate::border::values::COutput;
 use crate::cuda::handle::{BUFFERS_ON_DEVICE, OnDevice, address, koala_cuda};
 use crate::kernel::tensor::koala_scalars;
 use crate::optimizer::config::koala_config;
 use crate::optimizer::handle::Handle;
 use crate::words::method::method_of;
-use crate::words::settings::{from_c, koala_element_type, koala_settings, koala_state_type, noise_rule, policy};
+use crate::words::settings::{koala_element_type, koala_settings, koala_state_type, noise_rule, policy, settings_of};
 
 /// Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults; its
 /// `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states are
@@ -96,17 +95,16 @@ pub unsafe extern "C" fn koala_cuda_add_group(
     group: *mut u32,
 ) -> koala_status {
     guarded(|| {
-        check(group, "group")?;
+        // SAFETY: the caller's promise.
+        let group = unsafe { Place::needed(group, "group") }?;
         // SAFETY: the caller's promise.
         let given = unsafe { copy_or_default(settings) }?;
-        check_apart(&[("group", range_of(group, 1))], &[("settings", bytes_at(settings, given.size))])?;
-        let settings = from_c(&given)?;
-        let add = |OnDevice { optimizer, groups, .. }: &mut OnDevice| groups.add(|| optimizer.add_group(settings));
+        check_apart(&[("group", group.range())], &[("settings", bytes_at(settings, given.size))])?;
+        let settings = settings_of(&given)?;
         // SAFETY: the caller's promise.
-        let number = unsafe { koala_cuda::changed(optimizer, add) }?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { group.write(number) };
-        Ok(())
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        let number = inner.groups.add(|| inner.optimizer.add_group(settings))?;
+        group.write(number)
     })
 }
 
@@ -120,10 +118,10 @@ pub unsafe extern "C" fn koala_cuda_set_settings(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let settings = from_c(unsafe { look(settings) }?)?;
-        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?);
+        let settings = settings_of(unsafe { look(settings) }?)?;
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?)
     })
 }
 
@@ -135,13 +133,11 @@ pub unsafe extern "C" fn koala_cuda_set_learning_rate(
     learning_rate: f64,
 ) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut OnDevice| {
-            inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?;
-            inner.numbers.set_rate(group as usize, (0, 0));
-            Ok(())
-        };
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?;
+        inner.numbers.set_rate(group as usize, (0, 0));
+        Ok(())
     })
 }
 
@@ -182,7 +178,8 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
     number: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        check_optional(number, "number")?;
+        // SAFETY: the caller's promise.
+        let number = unsafe { Place::optional(number, "number") }?;
         // SAFETY: the caller's promise.
         let name = unsafe { text(name, "name") }?;
         let (element_type, state_type): (ElementType, StateType) = (known(r#type)?.into(), known(state_type)?.into());
@@ -193,39 +190,35 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
             false => Some(unsafe { look(place) }?),
         };
         let read = [("name", range_of_text(name)), ("state", bytes_at(place, state.map_or(0, |state| state.size)))];
-        check_apart(&[("number", range_of(number, 1))], &read)?;
+        check_apart(&[("number", number.range())], &read)?;
         let size = state_type.beside(element_type).size();
-        let add = |inner: &mut OnDevice| {
-            let (group, tensors) = (inner.groups.get(group)?, inner.names.len() + 1);
-            let copy = inner.names.make_room(name)?;
-            inner.states.try_reserve(1).map_err(|_| no_memory("a tensor"))?;
-            // So that a step does not allocate.
-            inner.given.try_reserve(tensors).map_err(|_| no_memory("a tensor"))?;
-            inner.sorted.make_room(tensors, BUFFERS_ON_DEVICE.len())?;
-            let mut ranges = [(0, 0); 3];
-            match state {
-                None => inner.optimizer.add_tensor(name, length, element_type, state_type, group)?,
-                Some(koala_cuda_state { v, h, scalars, .. }) => {
-                    let end = |pointer: *mut c_void| end_of(pointer.addr(), length, size);
-                    if end(*v).is_none() || end(*h).is_none() {
-                        return Err(too_long(length, "v and h"));
-                    }
-                    ranges = [bytes_at(*v, length * size), bytes_at(*h, length * size), range_of(*scalars, 1)];
-                    let [v_range, h_range, scalars_range] = ranges;
-                    check_apart(&[("v", v_range), ("h", h_range), ("scalars", scalars_range)], &[])?;
-                    // SAFETY: the caller's promise.
-                    let buffers = unsafe { StateBuffers::new(address(*v), address(*h), address(scalars.cast())) };
-                    inner.optimizer.add_tensor_with_state(name, length, element_type, state_type, group, buffers)?;
-                }
-            }
-            inner.states.push(ranges);
-            Ok(inner.names.add(copy))
-        };
         // SAFETY: the caller's promise.
-        let added = unsafe { koala_cuda::changed(optimizer, add) }?;
-        // SAFETY: NULL, or aligned and the caller's to write.
-        unsafe { number.write_where_wanted(added) };
-        Ok(())
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        let (group, tensors) = (inner.groups.get(group)?, inner.names.len() + 1);
+        let copy = inner.names.make_room(name)?;
+        inner.states.try_reserve(1).map_err(|_| no_memory("a tensor"))?;
+        // So that a step does not allocate.
+        inner.given.try_reserve(tensors).map_err(|_| no_memory("a tensor"))?;
+        inner.sorted.make_room(tensors, BUFFERS_ON_DEVICE.len())?;
+        let mut ranges = [(0, 0); 3];
+        match state {
+            None => inner.optimizer.add_tensor(name, length, element_type, state_type, group)?,
+            Some(koala_cuda_state { v, h, scalars, .. }) => {
+                let end = |pointer: *mut c_void| end_of(pointer.addr(), length, size);
+                if end(*v).is_none() || end(*h).is_none() {
+                    return Err(too_long(length, "v and h"));
+                }
+                ranges = [bytes_at(*v, length * size), bytes_at(*h, length * size), range_of(*scalars, 1)];
+                let [v_range, h_range, scalars_range] = ranges;
+                check_apart(&[("v", v_range), ("h", h_range), ("scalars", scalars_range)], &[])?;
+                // SAFETY: the caller's promise.
+                let buffers = unsafe { StateBuffers::new(address(*v), address(*h), address(scalars.cast())) };
+                inner.optimizer.add_tensor_with_state(name, length, element_type, state_type, group, buffers)?;
+            }
+        }
+        inner.states.push(ranges);
+        let added = inner.names.add(copy);
+        number.write(added)
     })
 }
 
@@ -233,8 +226,8 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_restart(optimizer: *mut koala_cuda, tensor: usize) -> koala_status {
     guarded(|| {
-        let restart = |inner: &mut OnDevice| Ok(inner.optimizer.restart(inner.names.get(tensor)?)?);
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, restart) }
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        Ok(inner.optimizer.restart(inner.names.get(tensor)?)?)
     })
 }

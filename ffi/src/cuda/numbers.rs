@@ -6,11 +6,10 @@ use std::mem::MaybeUninit;
 use koala_optim::Scaling;
 use koala_optim::cuda::{DeviceLearningRate, DeviceScaler};
 
-use crate::border::failure::Failure;
 use crate::border::guard::guarded;
 use crate::border::pointers::known;
 use crate::border::status::koala_status;
-use crate::cuda::handle::{OnDevice, given, koala_cuda, number_at};
+use crate::cuda::handle::{given, koala_cuda, number_at};
 use crate::optimizer::handle::Handle;
 use crate::words::settings::koala_element_type;
 
@@ -19,9 +18,9 @@ use crate::words::settings::koala_element_type;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_set_scaling(optimizer: *mut koala_cuda, factor: f64, limit: f64) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut OnDevice| Ok(inner.optimizer.set_scaling(Scaling { factor, limit })?);
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        Ok(inner.optimizer.set_scaling(Scaling { factor, limit })?)
     })
 }
 
@@ -44,14 +43,12 @@ pub unsafe extern "C" fn koala_cuda_set_device_scaler(
         let element_type = known(r#type)?.into();
         // SAFETY: the caller's promise.
         let scaler = unsafe { DeviceScaler::new(element_type, given(scale), given(found_infinite)) };
-        let set = |inner: &mut OnDevice| -> Result<(), Failure> {
-            inner.optimizer.set_device_scaler(Some(scaler))?;
-            inner.numbers.scale = number_at(scale, element_type);
-            inner.numbers.found_infinite = number_at(found_infinite, element_type);
-            Ok(())
-        };
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        inner.optimizer.set_device_scaler(Some(scaler))?;
+        inner.numbers.scale = number_at(scale, element_type);
+        inner.numbers.found_infinite = number_at(found_infinite, element_type);
+        Ok(())
     })
 }
 
@@ -70,12 +67,10 @@ pub unsafe extern "C" fn koala_cuda_set_device_learning_rate(
         let element_type = known(r#type)?.into();
         // SAFETY: the caller's promise.
         let rate = given(learning_rate).map(|address| unsafe { DeviceLearningRate::new(element_type, address) });
-        let set = |inner: &mut OnDevice| -> Result<(), Failure> {
-            inner.optimizer.set_device_learning_rate(inner.groups.get(group)?, rate)?;
-            inner.numbers.set_rate(group as usize, number_at(learning_rate, element_type));
-            Ok(())
-        };
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        inner.optimizer.set_device_learning_rate(inner.groups.get(group)?, rate)?;
+        inner.numbers.set_rate(group as usize, number_at(learning_rate, element_type));
+        Ok(())
     })
 }

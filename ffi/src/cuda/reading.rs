@@ -5,11 +5,10 @@ use std::ffi::c_void;
 use crate::border::failure::fail;
 use crate::border::growing::{Growing, Output, size_up_to};
 use crate::border::guard::guarded;
-use crate::border::pointers::{check_array, check_optional};
+use crate::border::pointers::{Place, check_array};
 use crate::border::ranges::{check_apart, range_of};
 use crate::border::status::koala_status;
-use crate::border::values::COutput;
-use crate::cuda::handle::{OnDevice, koala_cuda, stream_of};
+use crate::cuda::handle::{koala_cuda, stream_of};
 use crate::kernel::tensor::koala_scalars;
 use crate::optimizer::handle::Handle;
 use crate::words::backends::koala_backend;
@@ -30,8 +29,7 @@ pub unsafe extern "C" fn koala_cuda_report(
         let found = inner.optimizer.report(unsafe { stream_of(stream) })?;
         let mut sum = koala_report { step: found.step, ..koala_report::empty(koala_backend::Fastest, found.noise) };
         sum.count(&found);
-        output.write(&sum);
-        Ok(())
+        output.write(&sum)
     })
 }
 
@@ -82,22 +80,19 @@ pub unsafe extern "C" fn koala_cuda_read_state(
         let (v, h) = (v.cast::<u8>(), h.cast::<u8>());
         check_array(v, if v.is_null() { 0 } else { bytes }, "v")?;
         check_array(h, if h.is_null() { 0 } else { bytes }, "h")?;
-        check_optional(scalars, "scalars")?;
-        let ranges = [("v", range_of(v, bytes)), ("h", range_of(h, bytes)), ("scalars", range_of(scalars, 1))];
+        // SAFETY: the caller's promise.
+        let scalars = unsafe { Place::optional(scalars, "scalars") }?;
+        let ranges = [("v", range_of(v, bytes)), ("h", range_of(h, bytes)), ("scalars", scalars.range())];
         check_apart(&ranges, &[])?;
         // SAFETY: the caller's promise.
         let stream = unsafe { stream_of(stream) };
-        let read = |inner: &mut OnDevice| {
-            let name = inner.names.get(tensor)?;
-            // SAFETY: NULL, or as many bytes of the caller's, apart from the other, that it lets be written.
-            let (v, h) = unsafe { (bytes_of(v, bytes), bytes_of(h, bytes)) };
-            Ok(inner.optimizer.read_state(stream, name, v, h)?)
-        };
         // SAFETY: the caller's promise.
-        let found = unsafe { koala_cuda::changed(optimizer, read) }?;
-        // SAFETY: NULL, or aligned and the caller's to write.
-        unsafe { scalars.write_where_wanted(found.into()) };
-        Ok(())
+        let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+        let name = inner.names.get(tensor)?;
+        // SAFETY: NULL, or as many bytes of the caller's, apart from the other, that it lets be written.
+        let (v, h) = unsafe { (bytes_of(v, bytes), bytes_of(h, bytes)) };
+        let found = inner.optimizer.read_state(stream, name, v, h)?;
+        scalars.write(found.into())
     })
 }
 
@@ -141,7 +136,6 @@ pub unsafe extern "C" fn koala_cuda_count(
         // SAFETY: the caller's promise.
         let (output, inner) = unsafe { (Output::needed(counts)?, koala_cuda::shared(optimizer)?) };
         let koala_optim::cuda::Counts { steps, launches, waits } = inner.optimizer.counts();
-        output.write(&koala_cuda_counts { size: size_of::<koala_cuda_counts>(), steps, launches, waits });
-        Ok(())
+        output.write(&koala_cuda_counts { size: size_of::<koala_cuda_counts>(), steps, launches, waits })
     })
 }

@@ -107,7 +107,8 @@ pub unsafe extern "C" fn koala_cuda_write_changes(optimizer: *mut koala_cuda, st
         // SAFETY: the caller's promise.
         let stream = unsafe { stream_of(stream) };
         // SAFETY: the caller's promise.
-        unsafe { koala_cuda::changed(optimizer, |inner| Ok(inner.optimizer.write_changes(stream)?)) }
+        let mut inner = unsafe { koala_cuda::changed(optimizer) }?;
+        Ok(inner.optimizer.write_changes(stream)?)
     })
 }
 
@@ -128,15 +129,13 @@ unsafe fn with_list(
 ) -> Result<(), Failure> {
     // SAFETY: the caller's promise.
     let (stream, list) = unsafe { (stream_of(stream), Array::new(tensors, count, "tensors")?) };
-    let with = |inner: &mut OnDevice| {
-        // SAFETY: the caller's promise; the list is emptied before the call ends.
-        let taken = unsafe { inner.take(list, loss) };
-        let done = taken.and_then(|()| Ok(act(&mut inner.optimizer, stream, &inner.given)?));
-        inner.given.clear();
-        done
-    };
     // SAFETY: the caller's promise.
-    unsafe { koala_cuda::changed(optimizer, with) }
+    let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
+    // SAFETY: the caller's promise; the list is emptied before the call ends.
+    let taken = unsafe { inner.take(list, loss) };
+    let done = taken.and_then(|()| Ok(act(&mut inner.optimizer, stream, &inner.given)?));
+    inner.given.clear();
+    done
 }
 
 impl OnDevice {

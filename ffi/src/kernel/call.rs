@@ -12,7 +12,7 @@ use crate::border::status::koala_status;
 use crate::kernel::tensor::Used;
 use crate::words::backends::chosen;
 use crate::words::method::{koala_method, method_of};
-use crate::words::settings::{from_c, koala_settings, policy};
+use crate::words::settings::{koala_settings, policy, settings_of};
 use crate::words::step::koala_step;
 
 /// The steps of all groups of a call: on the stack, if they are few.
@@ -66,7 +66,7 @@ impl Call {
         })
     }
 
-    fn group_count(&self) -> usize {
+    pub fn group_count(&self) -> usize {
         self.groups.map_or(1, |groups| groups.count)
     }
 
@@ -100,7 +100,7 @@ impl Call {
     fn settings(&self, group: usize) -> Result<Settings, Failure> {
         let Some(groups) = self.groups else { return Ok(Settings::default()) };
         // SAFETY: there is such a group: `step_of` has looked.
-        let settings = from_c(unsafe { groups.get(group) }?)?;
+        let settings = settings_of(unsafe { groups.get(group) }?)?;
         settings.validate()?;
         Ok(settings)
     }

@@ -5,10 +5,9 @@ use koala_optim::{Error, Method, Report, Scaling};
 
 use crate::border::failure::Failure;
 use crate::border::guard::guarded;
-use crate::border::pointers::{check, check_array, check_optional};
+use crate::border::pointers::{Place, check, check_array};
 use crate::border::ranges::{NOTHING, check_apart, range_of};
 use crate::border::status::koala_status;
-use crate::border::values::COutput;
 use crate::kernel::call::Call;
 use crate::kernel::list::{TensorList, in_tensor};
 use crate::kernel::tensor::{Checked, Stepped, koala_tensor};
@@ -113,14 +112,13 @@ pub unsafe extern "C" fn koala_dots_tensor(
         let call = unsafe { half_of(step) }?;
         // SAFETY: the caller's promise.
         let checked = unsafe { Checked::new(tensor, call.used) }?;
-        check(dots, "dots")?;
-        checked.check_apart_from("dots", range_of(dots, 1))?;
-        check_apart(&[("dots", range_of(dots, 1))], &call.read(step, range_of(tensor, 1), NOTHING))?;
+        // SAFETY: the caller's promise.
+        let dots = unsafe { Place::needed(dots, "dots") }?;
+        checked.check_apart_from("dots", dots.range())?;
+        check_apart(&[("dots", dots.range())], &call.read(step, range_of(tensor, 1), NOTHING))?;
         let step = call.step_of(checked.group())?;
         let found = dots_of(&mut Stepped { step: &step, tensor: checked })?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { dots.write(found) };
-        Ok(())
+        dots.write(found)
     })
 }
 
@@ -168,19 +166,18 @@ pub unsafe extern "C" fn koala_apply_tensor(
         // SAFETY: the caller's promise.
         let checked = unsafe { Checked::new(tensor, call.used) }?;
         check(dots, "dots")?;
-        check_optional(report, "report")?;
+        // SAFETY: the caller's promise.
+        let report = unsafe { Place::optional(report, "report") }?;
         checked.check_apart_from("dots", range_of(dots, 1))?;
-        checked.check_apart_from("report", range_of(report, 1))?;
+        checked.check_apart_from("report", report.range())?;
         let read = call.read(step, range_of(tensor, 1), ("dots", range_of(dots, 1)));
-        check_apart(&[("report", range_of(report, 1))], &read)?;
+        check_apart(&[("report", report.range())], &read)?;
         let step = call.step_of(checked.group())?;
         let mut stepped = Stepped { step: &step, tensor: checked };
         // SAFETY: not NULL, aligned, and the caller's promise.
         let plan = plan_of(&mut stepped, unsafe { *dots })?;
         carry_out(&mut stepped, &plan)?;
-        // SAFETY: the caller's promise, and it is aligned.
-        unsafe { report.write_where_wanted(plan.report().into()) };
-        Ok(())
+        report.write(plan.report().into())
     })
 }
 
@@ -225,8 +222,7 @@ pub unsafe extern "C" fn koala_apply_tensors(
             }
             Ok(())
         })?;
-        outputs.write_sum(&call, &sum, 0.0);
-        Ok(())
+        outputs.write_sum(&call, &sum, 0.0)
     })
 }
 

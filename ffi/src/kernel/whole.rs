@@ -16,6 +16,19 @@ use crate::words::backends::number;
 use crate::words::report::{koala_report, koala_tensor_report};
 use crate::words::step::koala_step;
 
+/// Finds out whether tensors can step with this: its groups' settings, its method, its scaling, its policies, its backend
+/// and its noise. Steps nothing and changes nothing. A loss may be any number, as policies judge it.
+///
+/// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_step_validate(step: *const koala_step) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let call = unsafe { Call::new(step) }?;
+        (0..call.group_count()).try_for_each(|group| call.step_of(group).map(drop))
+    })
+}
+
 /// One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped. Allocates
 /// nothing, and uses no thread but the calling one. Several threads may step different tensors at once.
 ///
@@ -92,8 +105,7 @@ pub unsafe extern "C" fn koala_step_tensors(
             Ok(())
         };
         list.in_parts(&steps, whole_step)?;
-        outputs.write_sum(&call, &sum, gain);
-        Ok(())
+        outputs.write_sum(&call, &sum, gain)
     })
 }
 
@@ -133,9 +145,9 @@ impl Outputs {
         }
     }
 
-    pub fn write_sum(self, call: &Call, sum: &Report, gain: f64) {
+    pub fn write_sum(self, call: &Call, sum: &Report, gain: f64) -> Result<(), Failure> {
         let mut report = koala_report { gain, ..koala_report::empty(number(call.backend), call.measurement.noise) };
         report.count(sum);
-        self.report.write(&report);
+        self.report.write(&report)
     }
 }

@@ -14,8 +14,8 @@ use crate::border::last_error::{check_text, copy_text};
 use crate::border::pointers::known;
 use crate::border::ranges::{bytes_at, check_apart};
 use crate::border::status::koala_status;
-use crate::border::values::FromC;
-use crate::optimizer::handle::{Handle, Inner, koala_optimizer};
+use crate::border::values::from_c;
+use crate::optimizer::handle::{Handle, koala_optimizer};
 
 /// What to do where a checkpoint differs from the optimizer.
 #[repr(i32)]
@@ -30,19 +30,7 @@ pub enum koala_loading {
     WhatFits = 1,
 }
 
-impl FromC for koala_loading {
-    const NAME: &'static str = "koala_loading";
-    const ALL: &'static [Self] = &[Self::Exact, Self::WhatFits];
-}
-
-impl From<koala_loading> for Loading {
-    fn from(from: koala_loading) -> Self {
-        match from {
-            koala_loading::Exact => Loading::Exact,
-            koala_loading::WhatFits => Loading::WhatFits,
-        }
-    }
-}
+from_c!(koala_loading = Loading { Exact, WhatFits });
 
 /// What was loaded. Set `size` before the call.
 #[repr(C)]
@@ -111,23 +99,19 @@ pub unsafe extern "C" fn koala_optimizer_load(
         let bytes = path.as_os_str().as_encoded_bytes();
         check_apart(&[("loaded", output.range())], &[("path", bytes_at(bytes.as_ptr(), bytes.len() + 1))])?;
         let loading = known(loading)?;
-        let load = |Inner { optimizer, differences, .. }: &mut Inner| {
-            let found = optimizer.load(path, loading.into())?;
-            differences.clear();
-            for difference in &found.differences {
-                // Writing to a text does not fail.
-                let _ = writeln!(differences, "{difference}");
-            }
-            Ok(found)
-        };
         // SAFETY: the caller's promise.
-        let found = unsafe { koala_optimizer::changed(optimizer, load) }?;
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        let found = inner.optimizer.load(path, loading.into())?;
+        inner.differences.clear();
+        for difference in &found.differences {
+            // Writing to a text does not fail.
+            let _ = writeln!(inner.differences, "{difference}");
+        }
         output.write(&koala_loaded {
             size: size_of::<koala_loaded>(),
             tensors: found.tensors as u64,
             differences: found.differences.len() as u64,
-        });
-        Ok(())
+        })
     })
 }
 

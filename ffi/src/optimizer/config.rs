@@ -2,9 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use koala_optim::{Config, Optimizer, Scaling, Threads};
+use koala_optim::{Config, Error, Optimizer, Scaling, Threads};
 
-use crate::border::growing::{Growing, copy_or_default, initialize, size_up_to};
+use crate::border::failure::Failure;
+use crate::border::growing::{Growing, copy_or_default, initialize, look, size_up_to};
 use crate::border::guard::{guarded, mark_thread};
 use crate::border::pointers::{check, flag};
 use crate::border::ranges::{bytes_at, check_apart, range_of};
@@ -89,6 +90,41 @@ pub unsafe extern "C" fn koala_config_init(config: *mut koala_config, size: usiz
     guarded(|| unsafe { initialize(config, size) })
 }
 
+/// The library's configuration.
+///
+/// # Safety
+/// `config` is what its documentation says.
+unsafe fn config_of(config: &koala_config) -> Result<Config, Failure> {
+    Ok(Config {
+        // SAFETY: the caller's promise.
+        method: unsafe { method_of(config.method) }?,
+        noise: noise_rule(config.noise, config.noise_decay, config.initial_noise)?,
+        policy: policy(config.on_non_finite, config.on_breakdown)?,
+        scaling: Scaling { factor: config.gradient_factor, limit: config.gradient_limit },
+        clip_norm: Some(config.clip_norm).filter(|norm| *norm != f64::INFINITY),
+        backend: chosen(config.backend)?,
+        threads: threads(config.threads),
+        details: flag(config.norms, "norms")?,
+    })
+}
+
+/// Finds out whether an optimizer can have this configuration, its method included. Makes none, and starts no thread.
+///
+/// Returns KOALA_STATUS_SETTING for a number out of its range, and KOALA_STATUS_THREADS for too many threads;
+/// koala_last_error names the number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_config_validate(config: *const koala_config) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (given, config) = unsafe { (look(config)?, config_of(look(config)?)?) };
+        let count = given.threads as usize;
+        if count > Threads::MOST {
+            return Err(Error::Threads { count, reason: format!("at most {} are possible", Threads::MOST) }.into());
+        }
+        Ok(config.validate()?)
+    })
+}
+
 /// Makes an optimizer without tensors. `config` may be NULL, for the defaults. `*optimizer` is the caller's to destroy.
 /// Allocates.
 #[unsafe(no_mangle)]
@@ -103,20 +139,13 @@ pub unsafe extern "C" fn koala_optimizer_create(
         let config = unsafe { copy_or_default(place) }?;
         let read = [("config", bytes_at(place, config.size)), ("method", range_of(config.method, 1))];
         check_apart(&[("optimizer", range_of(optimizer, 1))], &read)?;
-        let backend = chosen(config.backend)?;
-        let noise = noise_rule(config.noise, config.noise_decay, config.initial_noise)?;
-        let policy = policy(config.on_non_finite, config.on_breakdown)?;
-        let details = flag(config.norms, "norms")?;
-        let threads = threads(config.threads);
         // SAFETY: the caller's promise.
-        let method = unsafe { method_of(config.method) }?;
-        let scaling = Scaling { factor: config.gradient_factor, limit: config.gradient_limit };
-        let clip_norm = Some(config.clip_norm).filter(|norm| *norm != f64::INFINITY);
-        let config = Config { method, noise, policy, scaling, clip_norm, backend, threads, details };
+        let config = unsafe { config_of(&config) }?;
+        let backend = number(config.backend);
         let made = Optimizer::new(config)?;
         let inner = Inner {
             optimizer: made,
-            backend: number(backend),
+            backend,
             groups: Default::default(),
             names: Default::default(),
             log: None,

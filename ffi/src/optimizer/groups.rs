@@ -2,11 +2,11 @@
 
 use crate::border::growing::{Output, copy_or_default, look};
 use crate::border::guard::guarded;
-use crate::border::pointers::check;
-use crate::border::ranges::{bytes_at, check_apart, range_of};
+use crate::border::pointers::Place;
+use crate::border::ranges::{bytes_at, check_apart};
 use crate::border::status::koala_status;
-use crate::optimizer::handle::{Handle, Inner, koala_optimizer};
-use crate::words::settings::{from_c, koala_settings, to_c};
+use crate::optimizer::handle::{Handle, koala_optimizer};
+use crate::words::settings::{koala_settings, settings_of, settings_to_c};
 
 /// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
 /// 0 on, in the order in which they are made. Allocates.
@@ -17,17 +17,16 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
     group: *mut u32,
 ) -> koala_status {
     guarded(|| {
-        check(group, "group")?;
+        // SAFETY: the caller's promise.
+        let group = unsafe { Place::needed(group, "group") }?;
         // SAFETY: the caller's promise.
         let given = unsafe { copy_or_default(settings) }?;
-        check_apart(&[("group", range_of(group, 1))], &[("settings", bytes_at(settings, given.size))])?;
-        let settings = from_c(&given)?;
-        let add = |Inner { optimizer, groups, .. }: &mut Inner| groups.add(|| optimizer.add_group(settings));
+        check_apart(&[("group", group.range())], &[("settings", bytes_at(settings, given.size))])?;
+        let settings = settings_of(&given)?;
         // SAFETY: the caller's promise.
-        let number = unsafe { koala_optimizer::changed(optimizer, add) }?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { group.write(number) };
-        Ok(())
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        let number = inner.groups.add(|| inner.optimizer.add_group(settings))?;
+        group.write(number)
     })
 }
 
@@ -41,8 +40,7 @@ pub unsafe extern "C" fn koala_optimizer_settings(
     guarded(|| {
         // SAFETY: the caller's promise.
         let (inner, output) = unsafe { (koala_optimizer::shared(optimizer)?, Output::needed(settings)?) };
-        output.write(&to_c(&inner.optimizer.settings(inner.groups.get(group)?)?));
-        Ok(())
+        output.write(&settings_to_c(&inner.optimizer.settings(inner.groups.get(group)?)?))
     })
 }
 
@@ -55,10 +53,10 @@ pub unsafe extern "C" fn koala_optimizer_set_settings(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let settings = from_c(unsafe { look(settings) }?)?;
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?);
+        let settings = settings_of(unsafe { look(settings) }?)?;
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?)
     })
 }
 
@@ -70,8 +68,8 @@ pub unsafe extern "C" fn koala_optimizer_set_learning_rate(
     learning_rate: f64,
 ) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?);
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        Ok(inner.optimizer.set_learning_rate(inner.groups.get(group)?, learning_rate)?)
     })
 }

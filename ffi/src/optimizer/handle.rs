@@ -1,6 +1,8 @@
 //! The optimizer behind C's pointer: what is kept beside the library's own, and what a panic does to it.
 
 use std::ffi::{c_char, c_void};
+use std::ops::{Deref, DerefMut};
+use std::thread::panicking;
 
 use koala_optim::{Optimizer, Tensor};
 
@@ -129,23 +131,52 @@ pub(crate) trait Handle: Sized {
         Ok(&guarded.inner)
     }
 
-    /// Lends it to `body`; if that panics, it is of no use any more.
+    /// Lends it to what changes it. If that panics, the optimizer is of no use any more.
     ///
     /// # Safety
-    /// `pointer` is NULL or from [`give`](Self::give), not destroyed, and nobody uses it at the same time.
-    unsafe fn changed<T>(
-        pointer: *mut Self,
-        body: impl FnOnce(&mut Self::Inner) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
+    /// `pointer` is NULL or from [`give`](Self::give), not destroyed, and nobody uses it as long as the result is used.
+    #[inline(always)]
+    unsafe fn changed<'a>(pointer: *mut Self) -> Result<Lent<'a, Self::Inner>, Failure>
+    where
+        Self: 'a,
+    {
         check(pointer, "optimizer")?;
         // SAFETY: not NULL, aligned, and the caller's promise.
         let guarded = unsafe { &mut *pointer }.guarded_mut();
         guarded.sound()?;
-        // A panic leaves it so.
-        guarded.poisoned = true;
-        let result = body(&mut guarded.inner);
-        guarded.poisoned = false;
-        result
+        Ok(Lent { guarded, was_panicking: panicking() })
+    }
+}
+
+/// An object that a call may change. It is poisoned when a panic ends the call.
+pub(crate) struct Lent<'a, T> {
+    guarded: &'a mut Guarded<T>,
+    /// Whether the caller was already cleaning up after a panic of its own.
+    was_panicking: bool,
+}
+
+impl<T> Deref for Lent<'_, T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        &self.guarded.inner
+    }
+}
+
+impl<T> DerefMut for Lent<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.guarded.inner
+    }
+}
+
+impl<T> Drop for Lent<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if panicking() && !self.was_panicking {
+            self.guarded.poisoned = true;
+        }
     }
 }
 
@@ -163,7 +194,10 @@ mod tests {
         unsafe {
             assert_eq!(koala_optimizer_create(std::ptr::null(), &mut optimizer), koala_status::Ok);
             assert_eq!(koala_optimizer_noise(optimizer, &mut noise), koala_status::Ok);
-            let panicking = || koala_optimizer::changed(optimizer, |_| panic!("in the middle of a change"));
+            let panicking = || {
+                let _lent = koala_optimizer::changed(optimizer)?;
+                panic!("in the middle of a change")
+            };
             assert_eq!(guarded(panicking), koala_status::Panic);
             assert_eq!(koala_optimizer_noise(optimizer, &mut noise), koala_status::Poisoned);
             assert_eq!(koala_optimizer_set_threads(optimizer, 1), koala_status::Poisoned);

@@ -6,10 +6,10 @@ use koala_optim::Scaling;
 
 use crate::border::growing::Output;
 use crate::border::guard::guarded;
-use crate::border::pointers::check;
+use crate::border::pointers::Place;
 use crate::border::status::koala_status;
 use crate::optimizer::config::threads;
-use crate::optimizer::handle::{Handle, Inner, Log, koala_optimizer};
+use crate::optimizer::handle::{Handle, Log, koala_optimizer};
 use crate::words::backends::koala_backend;
 use crate::words::method::koala_method;
 
@@ -22,9 +22,9 @@ pub unsafe extern "C" fn koala_optimizer_set_scaling(
     limit: f64,
 ) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_scaling(Scaling { factor, limit })?);
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        Ok(inner.optimizer.set_scaling(Scaling { factor, limit })?)
     })
 }
 
@@ -33,9 +33,9 @@ pub unsafe extern "C" fn koala_optimizer_set_scaling(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| Ok(inner.optimizer.set_threads(threads(count))?);
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        Ok(inner.optimizer.set_threads(threads(count))?)
     })
 }
 
@@ -43,12 +43,11 @@ pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optim
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_noise(optimizer: *const koala_optimizer, noise: *mut f64) -> koala_status {
     guarded(|| {
-        check(noise, "noise")?;
+        // SAFETY: the caller's promise.
+        let noise = unsafe { Place::needed(noise, "noise") }?;
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { noise.write(inner.optimizer.noise()) };
-        Ok(())
+        noise.write(inner.optimizer.noise())
     })
 }
 
@@ -62,8 +61,7 @@ pub unsafe extern "C" fn koala_optimizer_method(
     guarded(|| {
         // SAFETY: the caller's promise.
         let (inner, output) = unsafe { (koala_optimizer::shared(optimizer)?, Output::needed(method)?) };
-        output.write(&(&inner.optimizer.method()).into());
-        Ok(())
+        output.write(&(&inner.optimizer.method()).into())
     })
 }
 
@@ -74,12 +72,11 @@ pub unsafe extern "C" fn koala_optimizer_backend(
     backend: *mut koala_backend,
 ) -> koala_status {
     guarded(|| {
-        check(backend, "backend")?;
+        // SAFETY: the caller's promise.
+        let backend = unsafe { Place::needed(backend, "backend") }?;
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { backend.write(inner.backend) };
-        Ok(())
+        backend.write(inner.backend)
     })
 }
 
@@ -98,11 +95,9 @@ pub unsafe extern "C" fn koala_optimizer_set_log(
     context: *mut c_void,
 ) -> koala_status {
     guarded(|| {
-        let set = |inner: &mut Inner| {
-            inner.log = function.map(|function| Log { function, context });
-            Ok(())
-        };
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, set) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        inner.log = function.map(|function| Log { function, context });
+        Ok(())
     })
 }

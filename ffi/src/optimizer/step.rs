@@ -79,29 +79,26 @@ pub unsafe extern "C" fn koala_optimizer_step(
         // SAFETY: the caller's promise.
         let list = unsafe { Array::new(tensors, count, "tensors") }?;
         check_apart(&others, &[("loss", range_of(loss, 1)), ("tensors", list.range())])?;
-        let step = |inner: &mut Inner| {
-            // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
-            unsafe { inner.take(list, &others, ("loss", range_of(loss, 1)), false) }?;
-            let stepped = inner.optimizer.step(measured.into(), &mut inner.given);
-            if stepped.is_ok() && !reports.is_null() {
-                for (place, tensor) in inner.given.iter().enumerate() {
-                    // SAFETY: there is room for as many as there are tensors.
-                    unsafe { reports.add(place).write(tensor.report().into()) };
-                }
-            }
-            if let (Ok(_), Some(log)) = (&stepped, inner.log) {
-                inner.given.iter().for_each(|tensor| tell(log, tensor));
-            }
-            inner.given.clear();
-            let found = stepped?;
-            let mut sum = koala_report { step: found.step, ..koala_report::empty(inner.backend, found.noise) };
-            sum.gradient_norm = found.gradient_norm.unwrap_or(f64::NAN);
-            sum.count(&found);
-            report.write(&sum);
-            Ok(())
-        };
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, step) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        // SAFETY: emptied below, whatever comes of the step; and the caller's promise.
+        unsafe { inner.take(list, &others, ("loss", range_of(loss, 1)), false) }?;
+        let stepped = inner.optimizer.step(measured.into(), &mut inner.given);
+        if stepped.is_ok() && !reports.is_null() {
+            for (place, tensor) in inner.given.iter().enumerate() {
+                // SAFETY: there is room for as many as there are tensors.
+                unsafe { reports.add(place).write(tensor.report().into()) };
+            }
+        }
+        if let (Ok(_), Some(log)) = (&stepped, inner.log) {
+            inner.given.iter().for_each(|tensor| tell(log, tensor));
+        }
+        inner.given.clear();
+        let found = stepped?;
+        let mut sum = koala_report { step: found.step, ..koala_report::empty(inner.backend, found.noise) };
+        sum.gradient_norm = found.gradient_norm.unwrap_or(f64::NAN);
+        sum.count(&found);
+        report.write(&sum)
     })
 }
 
@@ -117,15 +114,13 @@ pub unsafe extern "C" fn koala_optimizer_predict(
     guarded(|| {
         // SAFETY: the caller's promise.
         let list = unsafe { Array::new(tensors, count, "tensors") }?;
-        let predict = |inner: &mut Inner| {
-            // SAFETY: emptied below, whatever comes of the prediction; and the caller's promise.
-            unsafe { inner.take(list, &[], NOTHING, true) }?;
-            let predicted = inner.optimizer.predict(&mut inner.given);
-            inner.given.clear();
-            Ok(predicted?)
-        };
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, predict) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        // SAFETY: emptied below, whatever comes of the prediction; and the caller's promise.
+        unsafe { inner.take(list, &[], NOTHING, true) }?;
+        let predicted = inner.optimizer.predict(&mut inner.given);
+        inner.given.clear();
+        Ok(predicted?)
     })
 }
 

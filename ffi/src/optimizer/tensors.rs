@@ -9,7 +9,7 @@ use koala_optim::kernel::Scalars;
 use crate::border::failure::{Failure, fail, no_memory};
 use crate::border::guard::guarded;
 use crate::border::last_error::{check_text, copy_text};
-use crate::border::pointers::{check, check_array, check_optional, known, text};
+use crate::border::pointers::{Place, check_array, known, text};
 use crate::border::ranges::{check_apart, range_of, range_of_text};
 use crate::border::status::koala_status;
 use crate::kernel::tensor::koala_scalars;
@@ -38,25 +38,22 @@ pub unsafe extern "C" fn koala_optimizer_add_tensor(
     number: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        check_optional(number, "number")?;
+        // SAFETY: the caller's promise.
+        let number = unsafe { Place::optional(number, "number") }?;
         // SAFETY: the caller's promise.
         let name = unsafe { text(name, "name") }?;
-        check_apart(&[("number", range_of(number, 1))], &[("name", range_of_text(name))])?;
+        check_apart(&[("number", number.range())], &[("name", range_of_text(name))])?;
         let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
-        let add = |inner: &mut Inner| {
-            let (group, tensors) = (inner.groups.get(group)?, inner.names.len() + 1);
-            let copy = inner.names.make_room(name)?;
-            // So that a step does not allocate.
-            inner.given.try_reserve(tensors).map_err(|_| no_memory("a tensor"))?;
-            inner.sorted.make_room(tensors, BUFFERS.len())?;
-            inner.optimizer.add_tensor(name, length, element_type, state_type, group)?;
-            Ok(inner.names.add(copy))
-        };
         // SAFETY: the caller's promise.
-        let added = unsafe { koala_optimizer::changed(optimizer, add) }?;
-        // SAFETY: NULL, or aligned and the caller's to write.
-        unsafe { crate::border::values::COutput::write_where_wanted(number, added) };
-        Ok(())
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        let (group, tensors) = (inner.groups.get(group)?, inner.names.len() + 1);
+        let copy = inner.names.make_room(name)?;
+        // So that a step does not allocate.
+        inner.given.try_reserve(tensors).map_err(|_| no_memory("a tensor"))?;
+        inner.sorted.make_room(tensors, BUFFERS.len())?;
+        inner.optimizer.add_tensor(name, length, element_type, state_type, group)?;
+        let added = inner.names.add(copy);
+        number.write(added)
     })
 }
 
@@ -67,12 +64,11 @@ pub unsafe extern "C" fn koala_optimizer_tensor_count(
     count: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        check(count, "count")?;
+        // SAFETY: the caller's promise.
+        let count = unsafe { Place::needed(count, "count") }?;
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { count.write(inner.names.len()) };
-        Ok(())
+        count.write(inner.names.len())
     })
 }
 
@@ -89,15 +85,14 @@ pub unsafe extern "C" fn koala_optimizer_find_tensor(
     number: *mut usize,
 ) -> koala_status {
     guarded(|| {
-        check(number, "number")?;
+        // SAFETY: the caller's promise.
+        let number = unsafe { Place::needed(number, "number") }?;
         // SAFETY: the caller's promise.
         let (inner, name) = unsafe { (koala_optimizer::shared(optimizer)?, text(name, "name")?) };
-        check_apart(&[("number", range_of(number, 1))], &[("name", range_of_text(name))])?;
+        check_apart(&[("number", number.range())], &[("name", range_of_text(name))])?;
         let place = inner.names.position(name);
         let place = place.ok_or_else(|| unknown_tensor(name))?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { number.write(place) };
-        Ok(())
+        number.write(place)
     })
 }
 
@@ -129,13 +124,12 @@ pub unsafe extern "C" fn koala_optimizer_scalars(
     scalars: *mut koala_scalars,
 ) -> koala_status {
     guarded(|| {
-        check(scalars, "scalars")?;
+        // SAFETY: the caller's promise.
+        let scalars = unsafe { Place::needed(scalars, "scalars") }?;
         // SAFETY: the caller's promise.
         let inner = unsafe { koala_optimizer::shared(optimizer) }?;
         let found: Scalars = inner.state(tensor)?.scalars();
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { scalars.write(found.into()) };
-        Ok(())
+        scalars.write(found.into())
     })
 }
 
@@ -180,8 +174,8 @@ pub unsafe extern "C" fn koala_optimizer_state(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_restart(optimizer: *mut koala_optimizer, tensor: usize) -> koala_status {
     guarded(|| {
-        let restart = |Inner { optimizer, names, .. }: &mut Inner| Ok(optimizer.restart(names.get(tensor)?)?);
         // SAFETY: the caller's promise.
-        unsafe { koala_optimizer::changed(optimizer, restart) }
+        let inner = &mut *unsafe { koala_optimizer::changed(optimizer) }?;
+        Ok(inner.optimizer.restart(inner.names.get(tensor)?)?)
     })
 }

@@ -9,10 +9,10 @@ use koala_optim::{Backend, BackendStatus};
 use crate::border::failure::Failure;
 use crate::border::growing::{Growing, Output, size_up_to};
 use crate::border::guard::guarded;
-use crate::border::pointers::{check, known, text};
-use crate::border::ranges::{check_apart, range_of, range_of_text};
+use crate::border::pointers::{Place, known, text};
+use crate::border::ranges::{check_apart, range_of_text};
 use crate::border::status::koala_status;
-use crate::border::values::{FromC, number_of};
+use crate::border::values::{FromC, from_c, value_of};
 
 /// Where a step runs. All backends give the same bits.
 #[repr(i32)]
@@ -28,14 +28,18 @@ pub enum koala_backend {
     Neon = 3,
     /// 256-bit vectors of x86-64, with AVX2 and F16C.
     Avx2 = 4,
-    /// 512-bit vectors of x86-64, with AVX-512 F, DQ and VL.
+    /// 512-bit vectors of x86-64, with AVX-512 F and DQ.
     Avx512 = 5,
 }
 
-impl FromC for koala_backend {
-    const NAME: &'static str = "koala_backend";
-    const ALL: &'static [Self] = &[Self::Fastest, Self::Scalar, Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
-}
+from_c! { koala_backend {
+    Fastest: c"fastest",
+    Scalar: c"scalar",
+    Portable: c"portable",
+    Neon: c"neon",
+    Avx2: c"avx2",
+    Avx512: c"avx512",
+} }
 
 /// A backend, as koala_backend_describe tells of it. Set `size` before the call.
 #[repr(C)]
@@ -105,10 +109,9 @@ pub(crate) fn number(backend: Backend) -> koala_backend {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_count(count: *mut usize) -> koala_status {
     guarded(|| {
-        check(count, "count")?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { count.write(statuses().len()) };
-        Ok(())
+        // SAFETY: the caller's promise.
+        let count = unsafe { Place::needed(count, "count") }?;
+        count.write(statuses().len())
     })
 }
 
@@ -136,8 +139,7 @@ pub unsafe extern "C" fn koala_backend_describe(
         copy(status.name, &mut info.name);
         copy(status.description, &mut info.description);
         copy(status.absent_because.unwrap_or_default(), &mut info.absent_because);
-        output.write(&info);
-        Ok(())
+        output.write(&info)
     })
 }
 
@@ -151,11 +153,10 @@ fn copy(text: &str, room: &mut [c_char]) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> koala_status {
     guarded(|| {
-        check(backend, "backend")?;
+        // SAFETY: the caller's promise.
+        let backend = unsafe { Place::needed(backend, "backend") }?;
         let fastest = number(chosen(MaybeUninit::new(koala_backend::Fastest))?);
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { backend.write(fastest) };
-        Ok(())
+        backend.write(fastest)
     })
 }
 
@@ -166,17 +167,16 @@ pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> k
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mut koala_backend) -> koala_status {
     guarded(|| {
-        check(backend, "backend")?;
+        // SAFETY: the caller's promise.
+        let backend = unsafe { Place::needed(backend, "backend") }?;
         // SAFETY: the caller's promise.
         let name = unsafe { text(name, "name") }?;
-        check_apart(&[("backend", range_of(backend, 1))], &[("name", range_of_text(name))])?;
+        check_apart(&[("backend", backend.range())], &[("name", range_of_text(name))])?;
         let found = match name {
             "fastest" => koala_backend::Fastest,
             name => number(Backend::by_name(name)?),
         };
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { backend.write(found) };
-        Ok(())
+        backend.write(found)
     })
 }
 
@@ -187,27 +187,17 @@ pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mu
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_from_environment(backend: *mut koala_backend) -> koala_status {
     guarded(|| {
-        check(backend, "backend")?;
+        // SAFETY: the caller's promise.
+        let backend = unsafe { Place::needed(backend, "backend") }?;
         let found = Backend::from_environment()?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { backend.write(number(found)) };
-        Ok(())
+        backend.write(number(found))
     })
 }
 
 /// The name of a backend, such as "avx2", or "fastest"; for ever valid. NULL for a number that is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn koala_backend_name(backend: MaybeUninit<koala_backend>) -> *const c_char {
-    let name = match usize::try_from(number_of(backend)).ok().and_then(|number| koala_backend::ALL.get(number)) {
-        Some(koala_backend::Fastest) => c"fastest",
-        Some(koala_backend::Scalar) => c"scalar",
-        Some(koala_backend::Portable) => c"portable",
-        Some(koala_backend::Neon) => c"neon",
-        Some(koala_backend::Avx2) => c"avx2",
-        Some(koala_backend::Avx512) => c"avx512",
-        None => return std::ptr::null(),
-    };
-    name.as_ptr()
+    value_of(backend).map_or(std::ptr::null(), |backend| backend.text().as_ptr())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::border::growing::{Growing, Output, initialize_with, look, size_up_to}
 use crate::border::guard::guarded;
 use crate::border::pointers::{flag, known};
 use crate::border::status::koala_status;
-use crate::border::values::FromC;
+use crate::border::values::from_c;
 
 /// The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is not
 /// looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.
@@ -30,10 +30,7 @@ pub enum koala_method_kind {
     Sgd = 4,
 }
 
-impl FromC for koala_method_kind {
-    const NAME: &'static str = "koala_method_kind";
-    const ALL: &'static [Self] = &[Self::KoalaPlusPlus, Self::KoalaV, Self::KoalaM, Self::Adamw, Self::Sgd];
-}
+from_c!(koala_method_kind { KoalaPlusPlus, KoalaV, KoalaM, Adamw, Sgd });
 
 /// Which optimizer steps, and those of its numbers that all tensors share; koala_method_init fills it with the defaults of
 /// a kind. Numbers of other kinds are not looked at. The variances and the process noise of KOALA-V and KOALA-M move with
@@ -191,6 +188,18 @@ pub unsafe extern "C" fn koala_method_init(
     })
 }
 
+/// Finds out whether an optimizer can step by this method with these numbers, and changes nothing.
+///
+/// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_method_validate(method: *const koala_method) -> koala_status {
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        unsafe { look(method) }?.method()?;
+        Ok(())
+    })
+}
+
 /// Moves the shared numbers to the time of the next measurement, before its gradient is taken, for callers without an
 /// optimizer, who call this before each step of KOALA-V and KOALA-M. `distance_squared` and `parameters` are what
 /// koala_predict_tensors gives; KOALA-M alone reads them. Does nothing to other methods.
@@ -232,6 +241,5 @@ unsafe fn change(
     }
     work(&mut changed);
     given.put(&changed);
-    output.write(&given);
-    Ok(())
+    output.write(&given)
 }

@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use koala_optim::{Outcome, TensorReport};
 
 use crate::border::growing::{Growing, size_up_to};
+use crate::border::values::{from_c, to_c};
 use crate::words::backends::koala_backend;
 
 /// What a step did with one tensor.
@@ -28,6 +29,8 @@ pub enum koala_outcome {
     /// Kept: it could have stepped, but another tensor is not finite, under KOALA_ON_NON_FINITE_KEEP_ALL.
     Withheld = 7,
 }
+
+from_c!(koala_outcome = Outcome { Stepped, FirstStep, Restarted, Skipped, Frozen, NonFinite, Breakdown, Withheld });
 
 /// The scalars of one tensor's step: zero where the step did not come that far. This struct never changes.
 #[repr(C)]
@@ -60,16 +63,7 @@ impl From<TensorReport> for koala_tensor_report {
     fn from(report: TensorReport) -> Self {
         let norm = |of: fn(koala_optim::kernel::Norms) -> f64| report.norms.map_or(f64::NAN, of);
         koala_tensor_report {
-            outcome: MaybeUninit::new(match report.outcome {
-                Outcome::Stepped => koala_outcome::Stepped,
-                Outcome::FirstStep => koala_outcome::FirstStep,
-                Outcome::Restarted => koala_outcome::Restarted,
-                Outcome::Skipped => koala_outcome::Skipped,
-                Outcome::Frozen => koala_outcome::Frozen,
-                Outcome::NonFinite => koala_outcome::NonFinite,
-                Outcome::Breakdown => koala_outcome::Breakdown,
-                Outcome::Withheld => koala_outcome::Withheld,
-            }),
+            outcome: to_c(report.outcome),
             reserved: 0,
             innovation_variance: report.innovation_variance,
             alpha: report.alpha,

@@ -4,16 +4,17 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
 use koala_optim::{
-    Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Settings, StateType, Variant, bf16, f16,
+    Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, StateType, Variant, bf16,
+    f16,
 };
 
 use crate::border::failure::{Failure, fail};
-use crate::border::growing::{Growing, initialize, size_up_to};
+use crate::border::growing::{Growing, initialize, look, size_up_to};
 use crate::border::guard::guarded;
-use crate::border::pointers::{check, check_array, flag, known};
+use crate::border::pointers::{Place, check, check_array, flag, known};
 use crate::border::ranges::{Range, check_apart, range_of};
 use crate::border::status::koala_status;
-use crate::border::values::FromC;
+use crate::border::values::{from_c, to_c};
 
 /// What a tensor's parameters and gradient are stored in. Arithmetic is in float64 for KOALA_ELEMENT_TYPE_F64, and in
 /// float32 for all others.
@@ -30,22 +31,7 @@ pub enum koala_element_type {
     F16 = 3,
 }
 
-impl FromC for koala_element_type {
-    const NAME: &'static str = "koala_element_type";
-    const ALL: &'static [Self] = &[Self::F32, Self::F64, Self::Bf16, Self::F16];
-}
-
-impl From<koala_element_type> for ElementType {
-    #[inline(always)]
-    fn from(from: koala_element_type) -> Self {
-        match from {
-            koala_element_type::F32 => ElementType::F32,
-            koala_element_type::F64 => ElementType::F64,
-            koala_element_type::Bf16 => ElementType::Bf16,
-            koala_element_type::F16 => ElementType::F16,
-        }
-    }
-}
+from_c!(koala_element_type = ElementType { F32, F64, Bf16, F16 });
 
 /// What the state's two vectors, v and h, are stored in.
 #[repr(i32)]
@@ -59,21 +45,7 @@ pub enum koala_state_type {
     Bf16 = 2,
 }
 
-impl FromC for koala_state_type {
-    const NAME: &'static str = "koala_state_type";
-    const ALL: &'static [Self] = &[Self::Same, Self::F32, Self::Bf16];
-}
-
-impl From<koala_state_type> for StateType {
-    #[inline(always)]
-    fn from(from: koala_state_type) -> Self {
-        match from {
-            koala_state_type::Same => StateType::Same,
-            koala_state_type::F32 => StateType::F32,
-            koala_state_type::Bf16 => StateType::Bf16,
-        }
-    }
-}
+from_c!(koala_state_type = StateType { Same, F32, Bf16 });
 
 /// A second place for a tensor's new parameters, rounded to half precision.
 #[repr(i32)]
@@ -87,10 +59,7 @@ pub enum koala_copy_type {
     F16 = 2,
 }
 
-impl FromC for koala_copy_type {
-    const NAME: &'static str = "koala_copy_type";
-    const ALL: &'static [Self] = &[Self::None, Self::Bf16, Self::F16];
-}
+from_c!(koala_copy_type { None, Bf16, F16 });
 
 /// Which covariance of the least Frobenius norm is reconstructed: paper, section 3.
 #[repr(i32)]
@@ -102,10 +71,7 @@ pub enum koala_variant {
     Vanilla = 1,
 }
 
-impl FromC for koala_variant {
-    const NAME: &'static str = "koala_variant";
-    const ALL: &'static [Self] = &[Self::Symmetric, Self::Vanilla];
-}
+from_c!(koala_variant = Variant { Symmetric, Vanilla });
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
 /// unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as its
@@ -131,10 +97,7 @@ pub enum koala_on_non_finite {
     Unchecked = 3,
 }
 
-impl FromC for koala_on_non_finite {
-    const NAME: &'static str = "koala_on_non_finite";
-    const ALL: &'static [Self] = &[Self::KeepTensor, Self::KeepAll, Self::Error, Self::Unchecked];
-}
+from_c!(koala_on_non_finite = OnNonFinite { KeepTensor, KeepAll, Error, Unchecked });
 
 /// What to do with a tensor whose innovation variance S would not be positive, which the recursion does not rule out.
 #[repr(i32)]
@@ -148,29 +111,14 @@ pub enum koala_on_breakdown {
     Error = 2,
 }
 
-impl FromC for koala_on_breakdown {
-    const NAME: &'static str = "koala_on_breakdown";
-    const ALL: &'static [Self] = &[Self::Restart, Self::Skip, Self::Error];
-}
+from_c!(koala_on_breakdown = OnBreakdown { Restart, Skip, Error });
 
 #[inline(always)]
 pub(crate) fn policy(
     on_non_finite: MaybeUninit<koala_on_non_finite>,
     on_breakdown: MaybeUninit<koala_on_breakdown>,
 ) -> Result<Policy, Failure> {
-    Ok(Policy {
-        non_finite: match known(on_non_finite)? {
-            koala_on_non_finite::KeepTensor => OnNonFinite::KeepTensor,
-            koala_on_non_finite::KeepAll => OnNonFinite::KeepAll,
-            koala_on_non_finite::Error => OnNonFinite::Error,
-            koala_on_non_finite::Unchecked => OnNonFinite::Unchecked,
-        },
-        breakdown: match known(on_breakdown)? {
-            koala_on_breakdown::Restart => OnBreakdown::Restart,
-            koala_on_breakdown::Skip => OnBreakdown::Skip,
-            koala_on_breakdown::Error => OnBreakdown::Error,
-        },
-    })
+    Ok(Policy { non_finite: known(on_non_finite)?.into(), breakdown: known(on_breakdown)?.into() })
 }
 
 /// The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings than
@@ -204,36 +152,30 @@ unsafe impl Growing for koala_settings {
 
 impl Default for koala_settings {
     fn default() -> Self {
-        to_c(&Settings::default())
+        settings_to_c(&Settings::default())
     }
 }
 
-pub(crate) fn to_c(settings: &Settings) -> koala_settings {
+pub(crate) fn settings_to_c(settings: &Settings) -> koala_settings {
     koala_settings {
         size: size_of::<koala_settings>(),
         learning_rate: settings.learning_rate,
         weight_decay: settings.weight_decay,
         initial_variance: settings.initial_variance,
         process_noise: settings.process_noise,
-        variant: MaybeUninit::new(match settings.variant {
-            Variant::Symmetric => koala_variant::Symmetric,
-            Variant::Vanilla => koala_variant::Vanilla,
-        }),
+        variant: to_c(settings.variant),
         frozen: settings.frozen.into(),
     }
 }
 
 #[inline(always)]
-pub(crate) fn from_c(settings: &koala_settings) -> Result<Settings, Failure> {
+pub(crate) fn settings_of(settings: &koala_settings) -> Result<Settings, Failure> {
     Ok(Settings {
         learning_rate: settings.learning_rate,
         weight_decay: settings.weight_decay,
         initial_variance: settings.initial_variance,
         process_noise: settings.process_noise,
-        variant: match known(settings.variant)? {
-            koala_variant::Symmetric => Variant::Symmetric,
-            koala_variant::Vanilla => Variant::Vanilla,
-        },
+        variant: known(settings.variant)?.into(),
         frozen: flag(settings.frozen, "frozen")?,
     })
 }
@@ -243,6 +185,15 @@ pub(crate) fn from_c(settings: &koala_settings) -> Result<Settings, Failure> {
 pub unsafe extern "C" fn koala_settings_init(settings: *mut koala_settings, size: usize) -> koala_status {
     // SAFETY: the caller's promise.
     guarded(|| unsafe { initialize(settings, size) })
+}
+
+/// Finds out whether a group of tensors can have these settings, and changes nothing.
+///
+/// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn koala_settings_validate(settings: *const koala_settings) -> koala_status {
+    // SAFETY: the caller's promise.
+    guarded(|| Ok(settings_of(unsafe { look(settings) }?)?.validate()?))
 }
 
 /// The rule for R, the variance of the measurement noise, which all tensors of an optimizer share.
@@ -255,10 +206,7 @@ pub enum koala_noise {
     Fixed = 1,
 }
 
-impl FromC for koala_noise {
-    const NAME: &'static str = "koala_noise";
-    const ALL: &'static [Self] = &[Self::Averaged, Self::Fixed];
-}
+from_c!(koala_noise { Averaged, Fixed });
 
 #[inline(always)]
 pub(crate) fn noise_rule(rule: MaybeUninit<koala_noise>, decay: f64, initial: f64) -> Result<Noise, Failure> {
@@ -307,8 +255,9 @@ pub unsafe extern "C" fn koala_loss_from_samples(
         }
     }
     guarded(|| {
-        check(loss, "loss")?;
-        let written = range_of(loss, 1);
+        // SAFETY: the caller's promise.
+        let loss = unsafe { Place::needed(loss, "loss") }?;
+        let written = loss.range();
         let found = match known(r#type)? {
             // SAFETY: the caller's promise.
             koala_element_type::F32 => unsafe { averaged::<f32>(losses, count, written) },
@@ -319,10 +268,26 @@ pub unsafe extern "C" fn koala_loss_from_samples(
             // SAFETY: the caller's promise.
             koala_element_type::F16 => unsafe { averaged::<f16>(losses, count, written) },
         }?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { loss.write(koala_loss { mean: found.mean, second_moment: found.second_moment }) };
-        Ok(())
+        loss.write(koala_loss { mean: found.mean, second_moment: found.second_moment })
     })
+}
+
+/// Finds out whether an optimizer can have this rule for the noise, and changes nothing: see koala_config's `noise`,
+/// `noise_decay` and `initial_noise`.
+///
+/// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+#[unsafe(no_mangle)]
+pub extern "C" fn koala_noise_validate(rule: MaybeUninit<koala_noise>, decay: f64, initial: f64) -> koala_status {
+    guarded(|| Ok(noise_rule(rule, decay, initial)?.validate()?))
+}
+
+/// Finds out whether gradients can be scaled by this factor and limited to this distance from zero, and changes nothing:
+/// see koala_config's `gradient_factor` and `gradient_limit`.
+///
+/// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+#[unsafe(no_mangle)]
+pub extern "C" fn koala_scaling_validate(factor: f64, limit: f64) -> koala_status {
+    guarded(|| Ok(Scaling { factor, limit }.validate()?))
 }
 
 /// Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m, with m
@@ -334,8 +299,9 @@ pub unsafe extern "C" fn koala_loss_from_samples(
 pub unsafe extern "C" fn koala_noise_update(decay: f64, loss: *const koala_loss, noise: *mut f64) -> koala_status {
     guarded(|| {
         check(loss, "loss")?;
-        check(noise, "noise")?;
-        check_apart(&[("noise", range_of(noise, 1))], &[("loss", range_of(loss, 1))])?;
+        // SAFETY: the caller's promise.
+        let place = unsafe { Place::needed(noise, "noise") }?;
+        check_apart(&[("noise", place.range())], &[("loss", range_of(loss, 1))])?;
         // SAFETY: not NULL, aligned, and the caller's promise.
         let (loss, current) = unsafe { (Loss::from(*loss), *noise) };
         if !(loss.second_moment >= 0.0 && loss.second_moment.is_finite()) {
@@ -345,8 +311,6 @@ pub unsafe extern "C" fn koala_noise_update(decay: f64, loss: *const koala_loss,
         }
         let rule = Noise::Averaged { decay, initial: current };
         rule.validate()?;
-        // SAFETY: not NULL, aligned, and the caller's to write.
-        unsafe { noise.write(rule.next(current, loss)) };
-        Ok(())
+        place.write(rule.next(current, loss))
     })
 }
