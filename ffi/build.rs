@@ -7,8 +7,8 @@ fn main() {
             ("0", minor) => format!("0.{minor}"),
             (major, _) => major.to_owned(),
         };
-        // Not `rustc-cdylib-link-arg`, which libraries that contain this one would be given as well. Programs have no use
-        // for it, and do not mind.
+        // Not `rustc-cdylib-link-arg`, which libraries that contain this one would be given as well. Programs have no
+        // use for it, and do not mind.
         println!("cargo:rustc-link-arg=-Wl,-soname,libkoala.so.{series}");
     }
 }

@@ -1,39 +1,44 @@
 /* koala.h: the optimizer step of KOALA++ (Xia, Davtyan, Favaro, NeurIPS 2025, arXiv 2506.04432) for C, C++, and whatever
  * calls C. Made by cbindgen from the sources of libkoala; do not edit. Licence: MIT or Apache-2.0.
  *
- * KOALA++ trains a network by a Kalman filter over its parameters. Three levels call it:
- *   - koala_step_tensor, koala_step_tensors: whole steps of tensors whose buffers and state the caller owns;
- *   - koala_dots_tensor(s), then koala_apply_tensor(s): the same in two halves, for tensors split over processes;
- *   - koala_optimizer: named tensors in groups, their state, the noise, reports, checkpoints; koala_cuda is the same, but
- *     for the last, on an NVIDIA GPU.
- * For the same input, all of them give the same bits, on every processor, backend and number of threads. A koala_method
- * chooses another optimizer instead, for the first of them and koala_optimizer: KOALA-V, KOALA-M, AdamW, SGD with momentum.
+ * KOALA++ trains a network by a Kalman filter over its parameters. There are three ways to call it:
+ *   - koala_step_tensor and koala_step_tensors take whole steps of tensors whose buffers and state the caller owns;
+ *   - koala_dots_tensor(s), then koala_apply_tensor(s), take a step in two halves, for tensors split over processes;
+ *   - a koala_optimizer has named tensors in groups, their state, the noise, reports and checkpoints. A koala_cuda does
+ *     all that on an NVIDIA GPU, except checkpoints.
+ * For the same input, all of them give the same bits, on every processor, backend and number of threads. Whole steps and
+ * a koala_optimizer can step by another method than KOALA++, which a koala_method chooses: KOALA-V, KOALA-M, AdamW, or
+ * SGD with momentum.
  *
  * What holds for every function:
- *   - It returns a koala_status (but those that return a constant text or number). Results go through pointers. If the
+ *   - It returns a koala_status, unless it returns a constant text or number. Results go through pointers. If the
  *     status is not KOALA_STATUS_OK, nothing that a pointer leads to has been written, and nothing of an optimizer has
  *     changed; koala_last_error has a text that names what is wrong. (KOALA_STATUS_PANIC is the exception.)
- *   - No pointer may be NULL unless it says so; pointers are aligned for their type; what is written overlaps nothing
- *     else of the call. All this is looked at, but for what a function says. The rest is the caller's promise: that a
- *     pointer leads to as many elements as the length says, and a handle to what made it; that no buffer lies over the
- *     structs that tell of it, of its tensor, or of the step; and that nobody else writes, or reads what is written,
- *     before the call returns.
+ *   - No pointer may be NULL unless the function says so. Pointers are aligned for their type. What is written overlaps
+ *     nothing else of the call. A call checks all this, unless the function says that it does not. The rest is the
+ *     caller's promise: a pointer leads to as many elements as the length says, and a handle to what made it; no buffer
+ *     lies over the structs that describe it, its tensor or the step; and until the call returns, nobody else writes to
+ *     what it uses, or reads what it writes.
  *   - A struct that begins with `size` may become longer in later versions: set it to its sizeof, and begin with the
- *     struct's init function where it has one, else with zeros. New members are at the end, and zero is what was before.
- *   - No thread is started, nothing is allocated, printed, or called back unless it says so; only a call that does not
+ *     struct's init function where it has one, else with zeros. New members are added at the end, and with zero in them
+ *     everything is as it was without them.
+ *   - A koala_*_validate function finds out whether other calls will take some settings. It changes nothing.
+ *   - A function starts no thread, allocates, prints and calls back nothing, unless it says so. A call that does not
  *     succeed may allocate a few words for its text. (The system may allocate at a thread's first call, if this library
- *     was loaded while the program ran.) No signal handler, no environment variable, no global state but the last error
- *     of each thread, and a hook of Rust's by which no panic in here prints.
- *   - Where there is not enough memory, the status is KOALA_STATUS_MEMORY, and nothing has changed. Rust ends the process
- *     instead, with a line on standard error, only if there is none to start threads, to save or load a checkpoint, or for
- *     what koala_cuda keeps on the host.
- *   - Functions may be called by any thread at any time; what a pointer to const leads to may be shared between them, what
- *     another pointer leads to may not. The processor's floating-point state must be the default one (round to nearest,
+ *     was loaded while the program ran.) The library has no signal handler and no global state, except the last error of
+ *     each thread and a hook of Rust's that keeps its own panics from printing. It reads no environment variable unless
+ *     a function says so.
+ *   - Where there is not enough memory, the status is KOALA_STATUS_MEMORY, and nothing has changed. In three cases Rust
+ *     ends the process instead, with a line on standard error: if there is no memory to start threads, to save or load a
+ *     checkpoint, or for what koala_cuda keeps on the host.
+ *   - Any thread may call any function at any time. Calls at the same time may share what pointers to const lead to, but
+ *     not what other pointers lead to. The processor's floating-point state must be the default one (round to nearest,
  *     denormals kept).
  *   - After fork(), the child may go on with what there was before, if no thread was in a call then: an optimizer
  *     starts threads of its own there when it needs them, and returns KOALA_STATUS_THREADS if it can't have them.
- *     It knows a process by its id: a child with its parent's own, as the first one in another pid namespace may have, is
- *     taken for its parent, and must not use an optimizer that has threads. Only koala_cuda can't go on: CUDA does not.
+ *     It knows a process by its id. A child that has the same id as its parent, as the first process in another pid
+ *     namespace may, is taken for its parent, and must not use an optimizer that has threads. Only koala_cuda can't go on
+ *     in a child, because CUDA does not.
  *   - Text is UTF-8. Lengths are numbers of elements, sizes are bytes.
  */
 
@@ -206,6 +211,10 @@ enum koala_status
    * The checkpoint is of another model or method, and KOALA_LOADING_EXACT is set.
    */
   KOALA_STATUS_MISMATCH = 31,
+  /**
+   * Something else is wrong, for which this version of the C interface has no status: koala_last_error says what.
+   */
+  KOALA_STATUS_OTHER = 32,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -244,7 +253,7 @@ enum koala_backend
    */
   KOALA_BACKEND_AVX2 = 4,
   /**
-   * 512-bit vectors of x86-64, with AVX-512 F, DQ and VL.
+   * 512-bit vectors of x86-64, with AVX-512 F and DQ.
    */
   KOALA_BACKEND_AVX512 = 5,
 };
@@ -316,8 +325,33 @@ typedef int32_t koala_element_type;
 #endif // __cplusplus
 
 /**
- * The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is not
- * looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.
+ * The rule for R, the variance of the measurement noise, which all tensors of an optimizer share.
+ */
+enum koala_noise
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : int32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+  /**
+   * R ← decay·R + (1 − decay)·m before each step, m being the mean of the squared per-sample losses.
+   */
+  KOALA_NOISE_AVERAGED = 0,
+  /**
+   * Always the initial R.
+   */
+  KOALA_NOISE_FIXED = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum koala_noise koala_noise;
+#else
+typedef int32_t koala_noise;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+/**
+ * The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is
+ * not looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.
  */
 enum koala_method_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -325,7 +359,7 @@ enum koala_method_kind
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are those of koala_settings.
+   * KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are in koala_settings.
    */
   KOALA_METHOD_KIND_KOALA_PLUS_PLUS = 0,
   /**
@@ -339,7 +373,7 @@ enum koala_method_kind
    */
   KOALA_METHOD_KIND_KOALA_M = 2,
   /**
-   * AdamW (Loshchilov and Hutter, 2019). h is the mean of the gradient, v that of its square.
+   * AdamW (Loshchilov and Hutter, 2019). h is the mean of the gradient, v the mean of its square.
    */
   KOALA_METHOD_KIND_ADAMW = 3,
   /**
@@ -360,11 +394,11 @@ typedef int32_t koala_method_kind;
  * unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as its
  * type has it (binary16 ends at 65504): what the scalars do not rule out is tried on copies first, a pass more.
  *
- * What the scalars say nothing about is taken to be: parameters, and velocities of KOALA-M, at most half of the largest
- * number (a 1024th, with a weight decay of SGD); v of KOALA++ at most h times a variance of initial_variance plus
- * process_noise for each step; SGD's momentum at most the gradient's norm over 1 − momentum; AdamW's mean at most its
- * mean of squares' root over √(1 − beta2). Beyond that, in steps in halves, and in a `copy`, what is too large becomes
- * infinite.
+ * What the scalars say nothing about is taken to be: parameters, and velocities of KOALA-M, at most half of the
+ * largest number (a 1024th, with a weight decay of SGD); v of KOALA++ at most h times a variance of initial_variance
+ * plus process_noise for each step; SGD's momentum at most the gradient's norm over 1 − momentum; AdamW's mean at
+ * most its mean of squares' root over √(1 − beta2). Beyond that, in steps in halves, and in a `copy`, what is too
+ * large becomes infinite.
  */
 enum koala_on_non_finite
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -535,31 +569,6 @@ typedef int32_t koala_outcome;
 #endif // __cplusplus
 
 /**
- * The rule for R, the variance of the measurement noise, which all tensors of an optimizer share.
- */
-enum koala_noise
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : int32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-  /**
-   * R ← decay·R + (1 − decay)·m before each step, m being the mean of the squared per-sample losses.
-   */
-  KOALA_NOISE_AVERAGED = 0,
-  /**
-   * Always the initial R.
-   */
-  KOALA_NOISE_FIXED = 1,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum koala_noise koala_noise;
-#else
-typedef int32_t koala_noise;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-/**
  * What to do where a checkpoint differs from the optimizer.
  */
 enum koala_loading
@@ -573,8 +582,8 @@ enum koala_loading
   KOALA_LOADING_EXACT = 0,
   /**
    * Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor
-   * of another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
-   * the same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then
+   * of another group is loaded, and stays in its group. Each group takes the settings of the checkpoint's group of
+   * the same number, if there is one. Of another method's checkpoint nothing fits, settings and noise neither: then
    * nothing is loaded.
    */
   KOALA_LOADING_WHAT_FITS = 1,
@@ -588,14 +597,14 @@ typedef int32_t koala_loading;
 #endif // __cplusplus
 
 /**
- * KOALA++ over a model on an NVIDIA GPU: what koala_optimizer is on the processor, with the same bits. Made by
- * koala_cuda_create, ended by koala_cuda_destroy.
+ * KOALA++ over a model on an NVIDIA GPU. It does what koala_optimizer does on the processor, and gives the same bits.
+ * Made by koala_cuda_create, ended by koala_cuda_destroy.
  *
- * It needs the driver (of CUDA 12.0 or later) and a GPU of compute capability 8.0 or later, and no library of CUDA; it
- * works in the device's primary context, as the CUDA runtime and the frameworks do. Parameters, gradients and states are
- * addresses on the device. `stream` is a CUstream or cudaStream_t, and NULL is the default stream; work that is put on
- * several streams has to be ordered among them. A step only puts kernels on the stream: the host does not wait, unless
- * a function says so. What a step is given has to live, and stay as it is, until the step has run.
+ * It needs the driver (of CUDA 12.0 or later) and a GPU of compute capability 8.0 or later, and no library of CUDA;
+ * it works in the device's primary context, as the CUDA runtime and the frameworks do. Parameters, gradients and
+ * states are addresses on the device. `stream` is a CUstream or cudaStream_t, and NULL is the default stream; work
+ * that is put on several streams has to be ordered among them. A step only puts kernels on the stream: the host does
+ * not wait, unless a function says so. What a step is given has to live, and stay as it is, until the step has run.
  *
  * Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
  * does not.
@@ -606,8 +615,8 @@ typedef struct koala_cuda koala_cuda;
  * KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
  * koala_optimizer_create, ended by koala_optimizer_destroy.
  *
- * Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
- * does not; those that do not, by one thread at a time, which need not be the one that made it.
+ * Several threads at once may call functions that take a pointer to const. While a thread is in any other function,
+ * no other thread may call one; it need not be the thread that made the optimizer.
  */
 typedef struct koala_optimizer koala_optimizer;
 
@@ -642,8 +651,8 @@ typedef struct koala_backend_info {
 } koala_backend_info;
 
 /**
- * The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings than
- * the step before.
+ * The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings
+ * than the step before.
  */
 typedef struct koala_settings {
   /**
@@ -693,9 +702,9 @@ typedef struct koala_loss {
 } koala_loss;
 
 /**
- * Which optimizer steps, and those of its numbers that all tensors share; koala_method_init fills it with the defaults of
- * a kind. Numbers of other kinds are not looked at. The variances and the process noise of KOALA-V and KOALA-M move with
- * each step: a koala_optimizer keeps them, and who steps without one calls koala_method_predict and
+ * Which optimizer steps, and its numbers that all tensors share. koala_method_init fills it with the defaults of a
+ * kind. Numbers of other kinds are not looked at. The variances and the process noise of KOALA-V and KOALA-M move
+ * with each step: a koala_optimizer keeps them, and who steps without one calls koala_method_predict and
  * koala_method_correct.
  */
 typedef struct koala_method {
@@ -733,8 +742,8 @@ typedef struct koala_method {
    */
   double variance;
   /**
-   * KOALA-V, KOALA-M: what that variance grows by in each step, at least 0; for KOALA-M it adapts. Default 0.1, and for
-   * KOALA-M 0.01.
+   * KOALA-V, KOALA-M: what that variance grows by in each step, at least 0; for KOALA-M it adapts. Default 0.1, and
+   * for KOALA-M 0.01.
    */
   double process_noise;
   /**
@@ -769,8 +778,8 @@ typedef struct koala_step {
    */
   const struct koala_settings *groups;
   /**
-   * How many groups there are; not looked at if `groups` is NULL. For more than 16, the functions that take an array of
-   * tensors allocate some hundred bytes per group until they return.
+   * How many groups there are; not looked at if `groups` is NULL. For more than 16, the functions that take an
+   * array of tensors allocate some hundred bytes per group until they return.
    */
   size_t group_count;
   /**
@@ -786,13 +795,13 @@ typedef struct koala_step {
    */
   double noise;
   /**
-   * At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For mixed
-   * precision: one over the factor that the loss was scaled by.
+   * At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. For
+   * mixed precision: one over the factor that the loss was scaled by.
    */
   double gradient_factor;
   /**
-   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
-   * limit. What is NaN or infinite before it counts as that.
+   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is
+   * no limit. What is NaN or infinite before it counts as that.
    */
   double gradient_limit;
   /**
@@ -805,7 +814,7 @@ typedef struct koala_step {
    */
   koala_on_non_finite on_non_finite;
   /**
-   * Default KOALA_ON_BREAKDOWN_RESTART. KOALA_ON_BREAKDOWN_ERROR allocates as above.
+   * Default KOALA_ON_BREAKDOWN_RESTART. With KOALA_ON_BREAKDOWN_ERROR the two functions allocate as much.
    */
   koala_on_breakdown on_breakdown;
   /**
@@ -841,8 +850,8 @@ typedef struct koala_scalars {
  * A tensor of n = `length` parameters whose buffers are the caller's, for the functions that need no optimizer. Begin
  * with zeros, then set `size`, and what applies.
  *
- * Each buffer is aligned for its elements, has n of them, and overlaps no other one of the same call; all may be NULL if
- * n is 0. `parameters` and `gradient` are of `type`, `v` and `h` of `state_type`.
+ * Each buffer is aligned for its elements, has n of them, and overlaps no other one of the same call; all may be NULL
+ * if n is 0. `parameters` and `gradient` are of `type`, `v` and `h` of `state_type`.
  */
 typedef struct koala_tensor {
   /**
@@ -890,12 +899,12 @@ typedef struct koala_tensor {
   const void *gradient;
   /**
    * v = H·P, the product of gradient and covariance: read (but for a first step) and written. It need not be
-   * initialized before the first step. With another method than KOALA++: what koala_method_kind says, zero before the
-   * first step, and not looked at where the method has no such vector.
+   * initialized before the first step. With another method than KOALA++: what koala_method_kind says, zero before
+   * the first step, and not looked at where the method has no such vector.
    */
   void *v;
   /**
-   * h, the measurement row of the step before: likewise.
+   * h, the measurement row of the step before: read (but for a first step) and written, and otherwise as v.
    */
   void *h;
   /**
@@ -979,13 +988,13 @@ typedef struct koala_report {
    */
   double noise;
   /**
-   * The Euclidean norm of all gradients of an optimizer's step together, scaled but not yet clipped by it; without what
-   * is frozen or not finite. NaN unless koala_config has a clip_norm.
+   * The Euclidean norm of all gradients of an optimizer's step together, scaled but not yet clipped by it; without
+   * what is frozen or not finite. NaN unless koala_config has a clip_norm.
    */
   double gradient_norm;
   /**
-   * The largest gain among the tensors that stepped, for koala_method_correct; 0 if none did. 0 from an optimizer, which
-   * learns from it by itself.
+   * The largest gain among the tensors that stepped, for koala_method_correct; 0 if none did. 0 from an optimizer,
+   * which learns from it by itself.
    */
   double gain;
   /**
@@ -993,11 +1002,11 @@ typedef struct koala_report {
    */
   uint64_t stepped;
   /**
-   * Those of them that stepped for the first time.
+   * Tensors that stepped for the first time; `stepped` counts them too.
    */
   uint64_t first_steps;
   /**
-   * Those of them whose filter restarted, S having come out as zero or less.
+   * Tensors whose filter restarted because S came out as zero or less; `stepped` counts them too.
    */
   uint64_t restarts;
   /**
@@ -1023,8 +1032,9 @@ typedef struct koala_report {
 } koala_report;
 
 /**
- * The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
- * koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.
+ * The dot products of a tensor, or of a part of one: five doubles. Add up the parts member by member, by
+ * koala_dots_add or by any all-reduce of arrays of doubles, and you have the dots of the whole tensor. This struct
+ * never changes.
  */
 typedef struct koala_dots {
   /**
@@ -1067,13 +1077,13 @@ typedef struct koala_config {
    */
   double gradient_factor;
   /**
-   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
-   * limit. What is NaN or infinite before it counts as that.
+   * At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is
+   * no limit. What is NaN or infinite before it counts as that.
    */
   double gradient_limit;
   /**
-   * Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that norm.
-   * The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
+   * Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that
+   * norm. The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
    */
   double clip_norm;
   /**
@@ -1115,14 +1125,14 @@ typedef struct koala_config {
 /**
  * Hears of a tensor that a step restarted or kept because of trouble: a text of one line, of at most 512 bytes, valid
  * during the call, and the context that was given with the function. It is called by the thread that called
- * koala_optimizer_step, after all tensors have stepped. It must not call that optimizer, and must return: no exception,
- * no longjmp.
+ * koala_optimizer_step, after all tensors have stepped. It must not call that optimizer, and must return: no
+ * exception, no longjmp.
  */
 typedef void (*koala_log)(void *context, const char *text);
 
 /**
- * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
- * what applies.
+ * The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`,
+ * and what applies.
  *
  * The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
  * same call; all may be NULL if `length` is 0.
@@ -1181,9 +1191,9 @@ typedef struct koala_loaded {
 } koala_loaded;
 
 /**
- * Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for as
- * long as the tensor is stepped, restarted or read; between two steps it may be copied, and be written with what was
- * copied before.
+ * Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for
+ * as long as the tensor is stepped, restarted or read; between two steps it may be copied, and be written with what
+ * was copied before.
  */
 typedef struct koala_cuda_state {
   /**
@@ -1195,7 +1205,7 @@ typedef struct koala_cuda_state {
    */
   void *v;
   /**
-   * h: likewise.
+   * h: as many elements of the state's type as the tensor has. It need not be initialized before the first step.
    */
   void *h;
   /**
@@ -1217,14 +1227,14 @@ typedef struct koala_cuda_counts {
    */
   uint64_t steps;
   /**
-   * Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words that
-   * change before it: seven for a group's settings, four for a filter that restarts, one for a gradient that has moved,
-   * or that is captured.
+   * Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words
+   * that change before it: seven for a group's settings, four for a filter that restarts, one for a gradient that
+   * has moved, or that is captured.
    */
   uint64_t launches;
   /**
-   * Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those of
-   * the step before, and to read.
+   * Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those
+   * of the step before, and to read.
    */
   uint64_t waits;
 } koala_cuda_counts;
@@ -1265,8 +1275,8 @@ const char *koala_status_string(koala_status status);
 koala_status koala_last_error(char *buffer, size_t capacity, size_t *length);
 
 /**
- * How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from 1
- * to `*count`.
+ * How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from
+ * 1 to `*count`.
  */
 koala_status koala_backend_count(size_t *count);
 
@@ -1283,17 +1293,16 @@ koala_status koala_backend_describe(koala_backend backend, struct koala_backend_
 koala_status koala_backend_fastest(koala_backend *backend);
 
 /**
- * The backend of that name, one of those that koala_backend_name gives.
+ * The backend of that name, such as koala_backend_name gives.
  *
- * Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it; the
- * text lists those present.
+ * Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it;
+ * the text lists those present.
  */
-koala_status koala_backend_by_name(const char *name,
-                                   koala_backend *backend);
+koala_status koala_backend_by_name(const char *name, koala_backend *backend);
 
 /**
- * The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else in
- * this library looks at the environment. Allocates.
+ * The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else
+ * in this library looks at the environment. Allocates.
  *
  * Returns what koala_backend_by_name does.
  */
@@ -1310,6 +1319,13 @@ const char *koala_backend_name(koala_backend backend);
 koala_status koala_settings_init(struct koala_settings *settings, size_t size);
 
 /**
+ * Finds out whether a group of tensors can have these settings, and changes nothing.
+ *
+ * Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+ */
+koala_status koala_settings_validate(const struct koala_settings *settings);
+
+/**
  * Averages the losses of `count` samples, in float64 and in their order, into `loss`.
  *
  * Returns KOALA_STATUS_NO_SAMPLES if `count` is 0.
@@ -1320,20 +1336,42 @@ koala_status koala_loss_from_samples(koala_element_type type,
                                      struct koala_loss *loss);
 
 /**
- * Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m, with m
- * the loss's second moment. An optimizer does this itself. The paper has a decay of 0.9, and 1 before the first step.
+ * Finds out whether an optimizer can have this rule for the noise, and changes nothing: see koala_config's `noise`,
+ * `noise_decay` and `initial_noise`.
+ *
+ * Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+ */
+koala_status koala_noise_validate(koala_noise rule, double decay, double initial);
+
+/**
+ * Finds out whether gradients can be scaled by this factor and limited to this distance from zero, and changes
+ * nothing: see koala_config's `gradient_factor` and `gradient_limit`.
+ *
+ * Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+ */
+koala_status koala_scaling_validate(double factor, double limit);
+
+/**
+ * Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m,
+ * with m the loss's second moment. An optimizer does this itself. The paper has a decay of 0.9, and 1 before the
+ * first step.
  *
  * Returns KOALA_STATUS_SETTING if the decay is not in [0, 1], if the noise is negative, or if the second moment is
  * negative or not finite.
  */
-koala_status koala_noise_update(double decay,
-                                const struct koala_loss *loss,
-                                double *noise);
+koala_status koala_noise_update(double decay, const struct koala_loss *loss, double *noise);
 
 /**
  * Fills `method` with the defaults of a kind; numbers of other kinds are zero. `size` is sizeof(koala_method).
  */
 koala_status koala_method_init(struct koala_method *method, size_t size, koala_method_kind kind);
+
+/**
+ * Finds out whether an optimizer can step by this method with these numbers, and changes nothing.
+ *
+ * Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+ */
+koala_status koala_method_validate(const struct koala_method *method);
 
 /**
  * Moves the shared numbers to the time of the next measurement, before its gradient is taken, for callers without an
@@ -1343,9 +1381,9 @@ koala_status koala_method_init(struct koala_method *method, size_t size, koala_m
 koala_status koala_method_predict(struct koala_method *method, double distance_squared, size_t parameters);
 
 /**
- * Lets the shared numbers learn from a step, for callers without an optimizer, who call this after each step of KOALA-V
- * and KOALA-M. `gain` is the largest one among the tensors that stepped, 0 if none did: that of a koala_report. Does
- * nothing to other methods.
+ * Lets the shared numbers learn from a step, for callers without an optimizer, who call this after each step of
+ * KOALA-V and KOALA-M. `gain` is the largest one among the tensors that stepped, 0 if none did: that of a
+ * koala_report. Does nothing to other methods.
  */
 koala_status koala_method_correct(struct koala_method *method, double gain);
 
@@ -1353,6 +1391,14 @@ koala_status koala_method_correct(struct koala_method *method, double gain);
  * Fills `step` with the defaults. `size` is sizeof(koala_step).
  */
 koala_status koala_step_init(struct koala_step *step, size_t size);
+
+/**
+ * Finds out whether tensors can step with this: its groups' settings, its method, its scaling, its policies, its
+ * backend and its noise. Steps nothing and changes nothing. A loss may be any number, as policies judge it.
+ *
+ * Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
+ */
+koala_status koala_step_validate(const struct koala_step *step);
 
 /**
  * One whole step of one tensor: two passes over its buffers, or one read-only pass where it is skipped. Allocates
@@ -1365,13 +1411,13 @@ koala_status koala_step_tensor(const struct koala_step *step,
                                struct koala_tensor_report *report);
 
 /**
- * One whole step of each of `count` tensors. Small ones are worked on together, so one call for a model is faster than
- * many. Each tensor's bits are those of koala_step_tensor. Allocates nothing but what koala_step says, and uses no
- * thread but the calling one.
+ * One whole step of each of `count` tensors. Small ones are worked on together, so one call for a model is faster
+ * than many. Each tensor gets the same bits as from koala_step_tensor. Allocates nothing but what koala_step says,
+ * and uses no thread but the calling one.
  *
- * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum. A text
- * names a tensor by its place, from 0. Whether buffers of different tensors overlap is not looked at: what becomes of
- * those is unspecified then.
+ * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum. A
+ * text names a tensor by its place, from 0. Whether buffers of different tensors overlap is not looked at: if they
+ * do, what they hold afterwards is unspecified.
  */
 koala_status koala_step_tensors(const struct koala_step *step,
                                 struct koala_tensor *tensors,
@@ -1380,14 +1426,14 @@ koala_status koala_step_tensors(const struct koala_step *step,
                                 struct koala_report *report);
 
 /**
- * KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these decay.
- * Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict moves the
- * shared numbers, by what is written here: `*distance_squared`, the sum of ‖v − θ‖² before the prediction, and
- * `*parameters`, over how many parameters. A tensor that is frozen, or of which that sum is not finite, counts for
- * neither and stays as it is.
+ * KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these
+ * decay. Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict
+ * moves the shared numbers, by what is written here: `*distance_squared`, the sum of ‖v − θ‖² before the prediction,
+ * and `*parameters`, over how many parameters. A tensor that is frozen, or of which that sum is not finite, counts
+ * for neither and stays as it is.
  *
- * Other methods have nothing to predict here: both are 0. Allocates nothing but what koala_step says, and uses no thread
- * but the calling one.
+ * Other methods have nothing to predict here: both are 0. Allocates nothing but what koala_step says, and uses no
+ * thread but the calling one.
  */
 koala_status koala_predict_tensors(const struct koala_step *step,
                                    const struct koala_tensor *tensors,
@@ -1396,7 +1442,7 @@ koala_status koala_predict_tensors(const struct koala_step *step,
                                    size_t *parameters);
 
 /**
- * Adds the dots of a part of a tensor to those of others: member by member. `sum` and `part` may be the same.
+ * Adds the dots of a part of a tensor to a sum, member by member. `sum` and `part` may be the same.
  */
 koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *part);
 
@@ -1404,8 +1450,8 @@ koala_status koala_dots_add(struct koala_dots *sum, const struct koala_dots *par
  * The first half of a step: the dots of a tensor, or of the part of one that this process has. Reads only: parameters,
  * gradient, and, but for a first step, v and h. Allocates nothing.
  *
- * The whole tensor's dots, summed over its parts in whatever order, may differ from those of an undivided tensor in the
- * last bits of float64.
+ * If a tensor is divided, the sum of its parts' dots may differ in the last bits of float64 from the dots of the
+ * undivided tensor.
  *
  * Returns KOALA_STATUS_HALVES, as do the three functions below, for another method than KOALA++ and for gradients that
  * are scaled or limited.
@@ -1423,11 +1469,12 @@ koala_status koala_dots_tensors(const struct koala_step *step,
                                 struct koala_dots *dots);
 
 /**
- * The second half of a step: decides by the dots of the whole tensor, and writes the tensor, or the part of one that this
- * process has. Every process that has a part decides the same, given the same `step`, dots and scalars. Allocates
- * nothing.
+ * The second half of a step: decides by the dots of the whole tensor, and writes the tensor, or the part of one that
+ * this process has. Every process that has a part decides the same, given the same `step`, dots and scalars.
+ * Allocates nothing.
  *
- * `step` and `tensor` are those of koala_dots_tensor. `report`, unless NULL, receives what was done, without norms.
+ * Give the same `step` and `tensor` as to koala_dots_tensor. `report`, unless NULL, receives what was done, without
+ * norms.
  */
 koala_status koala_apply_tensor(const struct koala_step *step,
                                 const struct koala_tensor *tensor,
@@ -1435,8 +1482,8 @@ koala_status koala_apply_tensor(const struct koala_step *step,
                                 struct koala_tensor_report *report);
 
 /**
- * The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports, and
- * `report`, unless NULL, the sum. Allocates nothing but what koala_step says. See koala_apply_tensor.
+ * The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports,
+ * and `report`, unless NULL, the sum. Allocates nothing but what koala_step says. See koala_apply_tensor.
  */
 koala_status koala_apply_tensors(const struct koala_step *step,
                                  const struct koala_tensor *tensors,
@@ -1451,6 +1498,14 @@ koala_status koala_apply_tensors(const struct koala_step *step,
 koala_status koala_config_init(struct koala_config *config, size_t size);
 
 /**
+ * Finds out whether an optimizer can have this configuration, its method included. Makes none, and starts no thread.
+ *
+ * Returns KOALA_STATUS_SETTING for a number out of its range, and KOALA_STATUS_THREADS for too many threads;
+ * koala_last_error names the number.
+ */
+koala_status koala_config_validate(const struct koala_config *config);
+
+/**
  * Makes an optimizer without tensors. `config` may be NULL, for the defaults. `*optimizer` is the caller's to destroy.
  * Allocates.
  */
@@ -1462,8 +1517,8 @@ koala_status koala_optimizer_create(const struct koala_config *config, struct ko
 koala_status koala_optimizer_destroy(struct koala_optimizer *optimizer);
 
 /**
- * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
- * 0 on, in the order in which they are made. Allocates.
+ * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers
+ * from 0 on, in the order in which they are made. Allocates.
  */
 koala_status koala_optimizer_add_group(struct koala_optimizer *optimizer,
                                        const struct koala_settings *settings,
@@ -1489,9 +1544,9 @@ koala_status koala_optimizer_set_settings(struct koala_optimizer *optimizer,
 koala_status koala_optimizer_set_learning_rate(struct koala_optimizer *optimizer, uint32_t group, double learning_rate);
 
 /**
- * Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
- * Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
- * may be added at any time. Allocates.
+ * Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the
+ * same. Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it.
+ * A tensor may be added at any time. Allocates.
  */
 koala_status koala_optimizer_add_tensor(struct koala_optimizer *optimizer,
                                         const char *name,
@@ -1528,9 +1583,9 @@ koala_status koala_optimizer_scalars(const struct koala_optimizer *optimizer,
                                      struct koala_scalars *scalars);
 
 /**
- * Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's length
- * times the size of its state's type, or 0 where the method has no such vector. Either may be NULL, if it is not wanted.
- * Before the first step they are zero.
+ * Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's
+ * length times the size of its state's type, or 0 where the method has no such vector. Either may be NULL, if it is
+ * not wanted. Before the first step they are zero.
  *
  * Returns KOALA_STATUS_LENGTH if `bytes` is another number.
  */
@@ -1546,15 +1601,13 @@ koala_status koala_optimizer_state(const struct koala_optimizer *optimizer,
 koala_status koala_optimizer_restart(struct koala_optimizer *optimizer, size_t tensor);
 
 /**
- * Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor, which
- * is one over the factor that the loss was scaled by, and gradient_limit.
+ * Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor,
+ * which is one over the factor that the loss was scaled by, and gradient_limit.
  */
-koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer,
-                                         double factor,
-                                         double limit);
+koala_status koala_optimizer_set_scaling(struct koala_optimizer *optimizer, double factor, double limit);
 
 /**
- * Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
+ * Changes how many threads a step uses, from the next one on: see koala_config's threads. The threads of before are
  * joined. Allocates.
  */
 koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint32_t count);
@@ -1565,11 +1618,10 @@ koala_status koala_optimizer_set_threads(struct koala_optimizer *optimizer, uint
 koala_status koala_optimizer_noise(const struct koala_optimizer *optimizer, double *noise);
 
 /**
- * The method, with its shared numbers as they are after the last step; numbers of other kinds are zero. Set `method->size`
- * before the call.
+ * The method, with its shared numbers as they are after the last step; numbers of other kinds are zero. Set
+ * `method->size` before the call.
  */
-koala_status koala_optimizer_method(const struct koala_optimizer *optimizer,
-                                    struct koala_method *method);
+koala_status koala_optimizer_method(const struct koala_optimizer *optimizer, struct koala_method *method);
 
 /**
  * The backend that an optimizer's steps run on: never KOALA_BACKEND_FASTEST.
@@ -1583,9 +1635,9 @@ koala_status koala_optimizer_backend(const struct koala_optimizer *optimizer, ko
 koala_status koala_optimizer_set_log(struct koala_optimizer *optimizer, koala_log function, void *context);
 
 /**
- * Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
- * they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the optimizer
- * was made with more.
+ * Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in
+ * which they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless
+ * the optimizer was made with more.
  *
  * `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
  *
@@ -1600,9 +1652,9 @@ koala_status koala_optimizer_step(struct koala_optimizer *optimizer,
                                   struct koala_report *report);
 
 /**
- * KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
- * move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
- * another method.
+ * KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the
+ * parameters move by their velocities. Give the tensors of the step; their gradients are not looked at. Does nothing
+ * for another method.
  */
 koala_status koala_optimizer_predict(struct koala_optimizer *optimizer,
                                      const struct koala_parameters *tensors,
@@ -1634,7 +1686,7 @@ koala_status koala_optimizer_save(const struct koala_optimizer *optimizer, const
  *
  * The optimizer needs to have the same tensors in the same groups, in any order: they are matched by name. `loaded`,
  * unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
- * many bytes as the file has, and some times those of its names and notes.
+ * many bytes as the file has, and a few times as many as its names and notes have.
  *
  * Returns KOALA_STATUS_FILE if the file cannot be read, or is no regular file; KOALA_STATUS_DAMAGED if it is no
  * checkpoint, was cut short, or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote
@@ -1657,13 +1709,14 @@ koala_status koala_optimizer_differences(const struct koala_optimizer *optimizer
                                          size_t *length);
 
 /**
- * Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults; its
- * `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states are
- * worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
+ * Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults;
+ * its `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states
+ * are worked on together. They should fit into a cache; 0 stands for half of the device's L2. The host waits.
  *
  * Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
- * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be clipped by their norm, and for a
- * policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_ERROR.
+ * KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be clipped by their norm, and
+ * for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
+ * KOALA_ON_BREAKDOWN_ERROR.
  */
 koala_status koala_cuda_create(const struct koala_config *config,
                                uint32_t device,
@@ -1671,22 +1724,20 @@ koala_status koala_cuda_create(const struct koala_config *config,
                                struct koala_cuda **optimizer);
 
 /**
- * Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no
- * use afterwards, nor is a graph in which a step was captured. Not to be called while a stream is being captured.
+ * Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of
+ * no use afterwards, nor is a graph in which a step was captured. Not to be called while a stream is being captured.
  */
 koala_status koala_cuda_destroy(struct koala_cuda *optimizer);
 
 /**
- * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
- * 0 on, in the order in which they are made. The host waits.
+ * Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers
+ * from 0 on, in the order in which they are made. The host waits.
  */
-koala_status koala_cuda_add_group(struct koala_cuda *optimizer,
-                                  const struct koala_settings *settings,
-                                  uint32_t *group);
+koala_status koala_cuda_add_group(struct koala_cuda *optimizer, const struct koala_settings *settings, uint32_t *group);
 
 /**
- * Changes the settings of a group from the next step on, which writes them on its stream. A learning rate on the device
- * stays: see koala_cuda_set_device_learning_rate.
+ * Changes the settings of a group from the next step on, which writes them on its stream. A learning rate on the
+ * device stays: see koala_cuda_set_device_learning_rate.
  */
 koala_status koala_cuda_set_settings(struct koala_cuda *optimizer,
                                      uint32_t group,
@@ -1698,9 +1749,10 @@ koala_status koala_cuda_set_settings(struct koala_cuda *optimizer,
 koala_status koala_cuda_set_learning_rate(struct koala_cuda *optimizer, uint32_t group, double learning_rate);
 
 /**
- * Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says
- * where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in the order
- * in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time. Allocates.
+ * Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state`
+ * says where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in
+ * the order in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time.
+ * Allocates.
  */
 koala_status koala_cuda_add_tensor(struct koala_cuda *optimizer,
                                    const char *name,
@@ -1727,10 +1779,10 @@ koala_status koala_cuda_set_scaling(struct koala_cuda *optimizer, double factor,
  * element of `type` each, and NULL for what is not to be read any more.
  *
  * `scale` is what the loss that was differentiated was multiplied by: gradients are multiplied by the factor of
- * koala_cuda_set_scaling divided by it. The loss that a step is given is the one that was not multiplied. If the quotient
- * is no factor that koala_cuda_set_scaling takes, no gradient counts as finite. `found_infinite` is zero, or the step does
- * nothing, and counts every tensor as not finite. Both are read whenever a step runs, or a graph that it was captured in
- * while they were set.
+ * koala_cuda_set_scaling divided by it. The loss that a step is given is the one that was not multiplied. If the
+ * quotient is no factor that koala_cuda_set_scaling takes, no gradient counts as finite. `found_infinite` is zero, or
+ * the step does nothing, and counts every tensor as not finite. Both are read whenever a step runs, or a graph that
+ * it was captured in while they were set.
  */
 koala_status koala_cuda_set_device_scaler(struct koala_cuda *optimizer,
                                           koala_element_type type,
@@ -1738,10 +1790,11 @@ koala_status koala_cuda_set_device_scaler(struct koala_cuda *optimizer,
                                           const void *found_infinite);
 
 /**
- * Has every step from the next one on read the learning rate of a group on the device, when it runs: an element of `type`
- * at that address. NULL, or koala_cuda_set_learning_rate, ends it; koala_cuda_set_settings does not. A rate below zero, NaN
- * or infinite keeps the group's tensors as they are, and counts them as not finite. As all settings, the address is written
- * by the next step that is not captured, or by koala_cuda_write_changes; the launches of a graph read what is there.
+ * Has every step from the next one on read the learning rate of a group on the device, when it runs: an element of
+ * `type` at that address. NULL, or koala_cuda_set_learning_rate, ends it; koala_cuda_set_settings does not. A rate
+ * below zero, NaN or infinite keeps the group's tensors as they are, and counts them as not finite. As all settings,
+ * the address is written by the next step that is not captured, or by koala_cuda_write_changes; the launches of a
+ * graph read what is there.
  */
 koala_status koala_cuda_set_device_learning_rate(struct koala_cuda *optimizer,
                                                  uint32_t group,
@@ -1749,15 +1802,15 @@ koala_status koala_cuda_set_device_learning_rate(struct koala_cuda *optimizer,
                                                  const void *learning_rate);
 
 /**
- * Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
- * are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
- * rates may be others; for other tensors it allocates, too.
+ * Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their
+ * buffers are on the device. The host does not wait if these are the tensors of the step before, whose gradients and
+ * learning rates may be others; for other tensors it allocates, too.
  *
  * On a stream that is being captured, the step is captured, if its tensors were prepared or stepped before and no
  * settings or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients,
  * copies, states and a scaler's numbers have to stay where they are for as long as the graph is launched, and the
- * optimizer must not be destroyed. Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A
- * loss from the host stays what it was.
+ * optimizer must not be destroyed. Other steps may be taken meanwhile, with any tensors and with gradients elsewhere.
+ * A loss from the host stays what it was.
  *
  * Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_FOREIGN_DEVICE for a stream or a
  * buffer elsewhere, and KOALA_STATUS_DRIVER if the step cannot be captured; the capture goes on without it.
@@ -1769,9 +1822,10 @@ koala_status koala_cuda_step(struct koala_cuda *optimizer,
                              size_t count);
 
 /**
- * The same with a loss that only the device knows: `mean` and `second_moment` are addresses there, of an element of
- * `type` each. `second_moment` may be NULL with KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not
- * finite. It is the step to be captured in a graph: each launch reads the loss.
+ * Puts a step on the stream as koala_cuda_step does, with a loss that only the device knows: `mean` and
+ * `second_moment` are addresses there, of an element of `type` each. `second_moment` may be NULL with
+ * KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not finite. It is the step to be captured in
+ * a graph: each launch reads the loss.
  */
 koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
                                          void *stream,
@@ -1782,9 +1836,9 @@ koala_status koala_cuda_step_device_loss(struct koala_cuda *optimizer,
                                          size_t count);
 
 /**
- * Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed settings.
- * So the step after it can be captured in a graph, though none was taken before, and returns no error that is about its
- * tensors. The host waits, unless these are the tensors of the step before.
+ * Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed
+ * settings. So the step after it can be captured in a graph, though none was taken before, and returns no error that
+ * is about its tensors. The host waits, unless these are the tensors of the step before.
  */
 koala_status koala_cuda_prepare(struct koala_cuda *optimizer,
                                 void *stream,
@@ -1792,12 +1846,11 @@ koala_status koala_cuda_prepare(struct koala_cuda *optimizer,
                                 size_t count);
 
 /**
- * Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that is
- * captured in a graph, or launched by it: so this comes before a capture, and before a launch for which settings have
- * changed. While the stream is being captured, it returns KOALA_STATUS_DRIVER if there is something to write.
+ * Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that
+ * is captured in a graph, or launched by it: so this comes before a capture, and before a launch for which settings
+ * have changed. While the stream is being captured, it returns KOALA_STATUS_DRIVER if there is something to write.
  */
-koala_status koala_cuda_write_changes(struct koala_cuda *optimizer,
-                                      void *stream);
+koala_status koala_cuda_write_changes(struct koala_cuda *optimizer, void *stream);
 
 /**
  * What the last step on the stream did. Set `report->size` before the call. The host waits for it, so the stream must
@@ -1806,8 +1859,8 @@ koala_status koala_cuda_write_changes(struct koala_cuda *optimizer,
 koala_status koala_cuda_report(const struct koala_cuda *optimizer, void *stream, struct koala_report *report);
 
 /**
- * What the last step did with each of its `count` tensors, in the order in which they were given; if that was captured,
- * what the last launch of its graph did. The host waits for it. Allocates.
+ * What the last step did with each of its `count` tensors, in the order in which they were given; if that was
+ * captured, what the last launch of its graph did. The host waits for it. Allocates.
  *
  * Returns KOALA_STATUS_LENGTH if it had another number of tensors.
  */
@@ -1818,7 +1871,8 @@ koala_status koala_cuda_details(const struct koala_cuda *optimizer,
 
 /**
  * Copies the filter of a tensor to the host, as it is stored: v and h each to a buffer of exactly `bytes` bytes, the
- * tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host waits.
+ * tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host
+ * waits.
  *
  * Returns KOALA_STATUS_LENGTH if `bytes` is another number. After KOALA_STATUS_DRIVER, v and h may have been written.
  */

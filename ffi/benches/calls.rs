@@ -1,5 +1,5 @@
-//! What it costs to call the library from C, beside the same call from Rust: `cargo bench -p koala-ffi`. All of one line
-//! are measured in turn, and the ratios are taken within rounds.
+//! What it costs to call the library from C, beside the same call from Rust: `cargo bench -p koala-ffi`. All of one
+//! line are measured in turn, and the ratios are taken within rounds.
 #![allow(missing_docs)]
 
 use std::ffi::{CString, c_void};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// In the order in which a reader wants them.
-const FILES: [&str; 24] = [
+const FILES: [&str; 25] = [
     "border/version",
     "border/status",
     "border/last_error",
@@ -11,6 +11,7 @@ const FILES: [&str; 24] = [
     "words/settings",
     "words/method",
     "words/report",
+    "words/scalars",
     "kernel/tensor",
     "words/step",
     "kernel/whole",

@@ -1,5 +1,5 @@
-//! A C program steps by every method, with gradients as they are, scaled, limited and clipped, at every level of the C API,
-//! and gives the bits of the Rust API.
+//! A C program steps by every method, with gradients as they are, scaled, limited and clipped, at every level of the C
+//! API, and gives the bits of the Rust API.
 
 mod common;
 

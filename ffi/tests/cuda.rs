@@ -1,5 +1,5 @@
-//! The functions of `koala_cuda`, on a driver of our own (`backends/cuda/shim/libcuda.cpp`, which runs the kernels on this
-//! processor): the same bits as `koala_optimizer`. Needs g++ and Linux.
+//! The functions of `koala_cuda`, on a driver of our own (`backends/cuda/shim/libcuda.cpp`, which runs the kernels on
+//! this processor): the same bits as `koala_optimizer`. Needs g++ and Linux.
 #![cfg(target_os = "linux")]
 
 #[path = "../../tests/common/compiled.rs"]

@@ -1,5 +1,5 @@
-//! Calls from many threads at once, as the header allows them: each thread its own optimizer and its own tensors, all of
-//! them one optimizer that nobody changes, and each its own last error. ThreadSanitizer watches over it in CI.
+//! Calls from many threads at once, as the header allows them: each thread its own optimizer and its own tensors, all
+//! of them one optimizer that nobody changes, and each its own last error. ThreadSanitizer watches over it in CI.
 
 use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;

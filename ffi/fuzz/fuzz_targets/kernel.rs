@@ -200,7 +200,8 @@ pub fn step(bytes: &mut Bytes) {
     if way == 2 && !has_halves(&step, &method) {
         return assert!(!is_second_ok && equal(&second.tensors, &predicted));
     }
-    // One by one, those before a trouble have stepped, nothing is withheld, and groups that none is of are not looked at.
+    // One by one, those before a trouble have stepped, nothing is withheld, and groups that none is of are not looked
+    // at.
     let atomic =
         matches!(bytes_of(&step.on_non_finite), [1 | 2, 0, 0, 0]) || bytes_of(&step.on_breakdown) == [2, 0, 0, 0];
     if way == 0 && (atomic || !is_ok(first.status)) {

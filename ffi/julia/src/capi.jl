@@ -1,5 +1,5 @@
-# What of koala.h is used here: enums, structs and functions under their C names. test_signatures.py compares all of them
-# with the header.
+# What of koala.h is used here: enums, structs and functions under their C names. test_signatures.py compares all of
+# them with the header.
 
 const libkoala = get(ENV, "KOALA_LIBRARY", Sys.iswindows() ? "koala" : "libkoala")
 

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::border::status::koala_status;
 
-/// That a call failed; its text is with the thread. Made by [`fail`] only.
+/// A call has failed. The thread keeps the text. Only [`fail`] makes one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Failure(pub koala_status);
 
@@ -17,7 +17,7 @@ pub(crate) fn fail(status: koala_status, text: std::fmt::Arguments<'_>) -> Failu
     Failure(status)
 }
 
-/// That there is none for something.
+/// There is not enough memory for something.
 #[cold]
 pub(crate) fn no_memory(what: &str) -> Failure {
     fail(koala_status::Memory, format_args!("not enough memory for {what}"))

@@ -59,12 +59,12 @@ fn impossible_size(size: usize, expected: usize, name: &str) -> Failure {
     fail(koala_status::StructSize, format_args!("the size in a {name} is {size}, expected {expected}"))
 }
 
-/// A struct that the caller gives, where it is: members are read one by one, as they were written, since a wide copy would
-/// have to wait for the writes.
+/// A struct that the caller gives, where it is: members are read one by one, as they were written, since a wide copy
+/// would have to wait for the writes.
 ///
 /// # Safety
-/// `pointer` is NULL, or points to as many bytes as the size there says, which stay as they are for as long as the result
-/// is used.
+/// `pointer` is NULL, or points to as many bytes as the size there says, which stay as they are for as long as the
+/// result is used.
 #[inline(always)]
 pub(crate) unsafe fn look<'a, T: Growing>(pointer: *const T) -> Result<&'a T, Failure> {
     // A struct that has grown is not there as a whole if the caller's header is older.
@@ -217,7 +217,7 @@ impl<T: Growing> Output<T> {
     }
 }
 
-/// Fills a struct of `size` bytes with the defaults, zeros beyond those that this library knows.
+/// Fills a struct of `size` bytes with the defaults, and with zeros beyond the members that this library knows.
 ///
 /// # Safety
 /// `pointer` is NULL, or points to `size` bytes that may be written.
@@ -226,7 +226,7 @@ pub(crate) unsafe fn initialize<T: Growing + Default>(pointer: *mut T, size: usi
     unsafe { initialize_with(pointer, size, &T::default()) }
 }
 
-/// The same with other values than the defaults.
+/// Fills a struct of `size` bytes with these values, and with zeros beyond the members that this library knows.
 ///
 /// # Safety
 /// As [`initialize`].

@@ -52,8 +52,8 @@ fn text_of(panic: &dyn Any) -> &str {
 /// What is called where a thread panics.
 type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>;
 
-/// Panics in a call do not print: their texts, and places, are kept for `koala_last_error`. Those of others are left to
-/// them.
+/// Panics in a call do not print: their texts and places are kept for `koala_last_error`. Other panics go to the hook
+/// that was there before.
 #[inline(always)]
 fn keep_panics_silent() {
     static ONCE: Once = Once::new();

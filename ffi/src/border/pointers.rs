@@ -39,7 +39,7 @@ pub(crate) fn check<T>(pointer: *const T, name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The same for an array, which may be NULL if it has no elements; and whether memory can hold it.
+/// Whether a pointer to an array may be used, as far as can be seen. It may be NULL if the array has no elements.
 #[inline(always)]
 pub(crate) fn check_array<T>(pointer: *const T, count: usize, name: &str) -> Result<(), Failure> {
     if count == 0 {
@@ -79,7 +79,7 @@ pub(crate) fn too_long(count: usize, name: &str) -> Failure {
     fail(koala_status::Length, format_args!("{count} elements in {name} are more than memory can hold"))
 }
 
-/// An out-pointer that may be NULL, if what it points to is not wanted.
+/// Whether a pointer may be used that is NULL if the caller does not want what goes there.
 #[inline(always)]
 pub(crate) fn check_optional<T>(pointer: *mut T, name: &str) -> Result<(), Failure> {
     if pointer.is_null() { Ok(()) } else { check(pointer, name) }

@@ -13,19 +13,20 @@ use crate::border::pointers::{Place, check, flag, known, text, too_long};
 use crate::border::ranges::{bytes_at, check_apart, end_of, range_of, range_of_text};
 use crate::border::status::koala_status;
 use crate::cuda::handle::{BUFFERS_ON_DEVICE, OnDevice, address, koala_cuda};
-use crate::kernel::tensor::koala_scalars;
 use crate::optimizer::config::koala_config;
 use crate::optimizer::handle::Handle;
 use crate::words::method::method_of;
+use crate::words::scalars::koala_scalars;
 use crate::words::settings::{koala_element_type, koala_settings, koala_state_type, noise_rule, policy, settings_of};
 
-/// Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults; its
-/// `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states are
-/// worked on together, which should be those of a cache; 0: half of the device's L2. The host waits.
+/// Makes an optimizer without tensors on the device of that number, from 0. `config` may be NULL, for the defaults;
+/// its `backend` and `threads` are not looked at. `group_bytes` is how many bytes of parameters, gradients and states
+/// are worked on together. They should fit into a cache; 0 stands for half of the device's L2. The host waits.
 ///
 /// Returns KOALA_STATUS_ABSENT_DEVICE if there is no driver or no such device, which koala_last_error tells apart;
-/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be clipped by their norm, and for a
-/// policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR, KOALA_ON_BREAKDOWN_ERROR.
+/// KOALA_STATUS_SETTING also for another method than KOALA++, for gradients that are to be clipped by their norm, and
+/// for a policy that makes an error of what only the device knows: KOALA_ON_NON_FINITE_ERROR,
+/// KOALA_ON_BREAKDOWN_ERROR.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_create(
     config: *const koala_config,
@@ -78,16 +79,16 @@ fn check_method(config: &koala_config, method: Method) -> Result<(), Failure> {
     Err(fail(koala_status::Setting, text))
 }
 
-/// Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of no
-/// use afterwards, nor is a graph in which a step was captured. Not to be called while a stream is being captured.
+/// Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of
+/// no use afterwards, nor is a graph in which a step was captured. Not to be called while a stream is being captured.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_destroy(optimizer: *mut koala_cuda) -> koala_status {
     // SAFETY: from `koala_cuda_create`, and not destroyed before, by the caller's promise.
     guarded(|| unsafe { koala_cuda::destroy(optimizer) })
 }
 
-/// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
-/// 0 on, in the order in which they are made. The host waits.
+/// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers
+/// from 0 on, in the order in which they are made. The host waits.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_add_group(
     optimizer: *mut koala_cuda,
@@ -108,8 +109,8 @@ pub unsafe extern "C" fn koala_cuda_add_group(
     })
 }
 
-/// Changes the settings of a group from the next step on, which writes them on its stream. A learning rate on the device
-/// stays: see koala_cuda_set_device_learning_rate.
+/// Changes the settings of a group from the next step on, which writes them on its stream. A learning rate on the
+/// device stays: see koala_cuda_set_device_learning_rate.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_set_settings(
     optimizer: *mut koala_cuda,
@@ -141,9 +142,9 @@ pub unsafe extern "C" fn koala_cuda_set_learning_rate(
     })
 }
 
-/// Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for as
-/// long as the tensor is stepped, restarted or read; between two steps it may be copied, and be written with what was
-/// copied before.
+/// Where a tensor's filter is on the device, if the caller owns it. Begin with zeros, then set all. It has to live for
+/// as long as the tensor is stepped, restarted or read; between two steps it may be copied, and be written with what
+/// was copied before.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct koala_cuda_state {
@@ -151,7 +152,7 @@ pub struct koala_cuda_state {
     pub size: usize,
     /// v: as many elements of the state's type as the tensor has. It need not be initialized before the first step.
     pub v: *mut c_void,
-    /// h: likewise.
+    /// h: as many elements of the state's type as the tensor has. It need not be initialized before the first step.
     pub h: *mut c_void,
     /// The scalars: all zero before the first step.
     pub scalars: *mut koala_scalars,
@@ -163,9 +164,10 @@ unsafe impl Growing for koala_cuda_state {
     const FIRST_SIZE: usize = size_up_to!(koala_cuda_state.scalars);
 }
 
-/// Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state` says
-/// where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in the order
-/// in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time. Allocates.
+/// Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state`
+/// says where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in
+/// the order in which they are added; `number`, unless NULL, receives it. A tensor may be added at any time.
+/// Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_add_tensor(
     optimizer: *mut koala_cuda,

@@ -9,14 +9,14 @@ use crate::optimizer::apart::Sorted;
 use crate::optimizer::handle::{Guarded, Handle};
 use crate::optimizer::names::{Groups, Names};
 
-/// KOALA++ over a model on an NVIDIA GPU: what koala_optimizer is on the processor, with the same bits. Made by
-/// koala_cuda_create, ended by koala_cuda_destroy.
+/// KOALA++ over a model on an NVIDIA GPU. It does what koala_optimizer does on the processor, and gives the same bits.
+/// Made by koala_cuda_create, ended by koala_cuda_destroy.
 ///
-/// It needs the driver (of CUDA 12.0 or later) and a GPU of compute capability 8.0 or later, and no library of CUDA; it
-/// works in the device's primary context, as the CUDA runtime and the frameworks do. Parameters, gradients and states are
-/// addresses on the device. `stream` is a CUstream or cudaStream_t, and NULL is the default stream; work that is put on
-/// several streams has to be ordered among them. A step only puts kernels on the stream: the host does not wait, unless
-/// a function says so. What a step is given has to live, and stay as it is, until the step has run.
+/// It needs the driver (of CUDA 12.0 or later) and a GPU of compute capability 8.0 or later, and no library of CUDA;
+/// it works in the device's primary context, as the CUDA runtime and the frameworks do. Parameters, gradients and
+/// states are addresses on the device. `stream` is a CUstream or cudaStream_t, and NULL is the default stream; work
+/// that is put on several streams has to be ordered among them. A step only puts kernels on the stream: the host does
+/// not wait, unless a function says so. What a step is given has to live, and stay as it is, until the step has run.
 ///
 /// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
 /// does not.
@@ -73,7 +73,7 @@ pub(crate) struct Numbers {
 }
 
 impl Numbers {
-    /// Those that there are of a loss, and of these, with what each is.
+    /// Each of these numbers and of a loss's that is on the device, and what it is.
     pub fn with_loss(&self, [mean, second_moment]: [Range; 2]) -> impl Iterator<Item = (&'static str, Range)> {
         let named = [
             ("the mean loss", mean),
@@ -94,7 +94,7 @@ impl Numbers {
     }
 }
 
-/// Where an element of that type is on the device; nowhere, if it is NULL.
+/// Where an element of that type is on the device. If the pointer is NULL, the range is empty.
 pub(crate) fn number_at(pointer: *const c_void, element_type: koala_optim::ElementType) -> Range {
     bytes_at(pointer, element_type.size())
 }

@@ -28,10 +28,10 @@ pub unsafe extern "C" fn koala_cuda_set_scaling(optimizer: *mut koala_cuda, fact
 /// element of `type` each, and NULL for what is not to be read any more.
 ///
 /// `scale` is what the loss that was differentiated was multiplied by: gradients are multiplied by the factor of
-/// koala_cuda_set_scaling divided by it. The loss that a step is given is the one that was not multiplied. If the quotient
-/// is no factor that koala_cuda_set_scaling takes, no gradient counts as finite. `found_infinite` is zero, or the step does
-/// nothing, and counts every tensor as not finite. Both are read whenever a step runs, or a graph that it was captured in
-/// while they were set.
+/// koala_cuda_set_scaling divided by it. The loss that a step is given is the one that was not multiplied. If the
+/// quotient is no factor that koala_cuda_set_scaling takes, no gradient counts as finite. `found_infinite` is zero, or
+/// the step does nothing, and counts every tensor as not finite. Both are read whenever a step runs, or a graph that
+/// it was captured in while they were set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_set_device_scaler(
     optimizer: *mut koala_cuda,
@@ -52,10 +52,11 @@ pub unsafe extern "C" fn koala_cuda_set_device_scaler(
     })
 }
 
-/// Has every step from the next one on read the learning rate of a group on the device, when it runs: an element of `type`
-/// at that address. NULL, or koala_cuda_set_learning_rate, ends it; koala_cuda_set_settings does not. A rate below zero, NaN
-/// or infinite keeps the group's tensors as they are, and counts them as not finite. As all settings, the address is written
-/// by the next step that is not captured, or by koala_cuda_write_changes; the launches of a graph read what is there.
+/// Has every step from the next one on read the learning rate of a group on the device, when it runs: an element of
+/// `type` at that address. NULL, or koala_cuda_set_learning_rate, ends it; koala_cuda_set_settings does not. A rate
+/// below zero, NaN or infinite keeps the group's tensors as they are, and counts them as not finite. As all settings,
+/// the address is written by the next step that is not captured, or by koala_cuda_write_changes; the launches of a
+/// graph read what is there.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_set_device_learning_rate(
     optimizer: *mut koala_cuda,

@@ -9,10 +9,10 @@ use crate::border::pointers::{Place, check_array};
 use crate::border::ranges::{check_apart, range_of};
 use crate::border::status::koala_status;
 use crate::cuda::handle::{koala_cuda, stream_of};
-use crate::kernel::tensor::koala_scalars;
 use crate::optimizer::handle::Handle;
 use crate::words::backends::koala_backend;
 use crate::words::report::{koala_report, koala_tensor_report};
+use crate::words::scalars::koala_scalars;
 
 /// What the last step on the stream did. Set `report->size` before the call. The host waits for it, so the stream must
 /// not be one that is being captured.
@@ -33,8 +33,8 @@ pub unsafe extern "C" fn koala_cuda_report(
     })
 }
 
-/// What the last step did with each of its `count` tensors, in the order in which they were given; if that was captured,
-/// what the last launch of its graph did. The host waits for it. Allocates.
+/// What the last step did with each of its `count` tensors, in the order in which they were given; if that was
+/// captured, what the last launch of its graph did. The host waits for it. Allocates.
 ///
 /// Returns KOALA_STATUS_LENGTH if it had another number of tensors.
 #[unsafe(no_mangle)]
@@ -63,7 +63,8 @@ pub unsafe extern "C" fn koala_cuda_details(
 }
 
 /// Copies the filter of a tensor to the host, as it is stored: v and h each to a buffer of exactly `bytes` bytes, the
-/// tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host waits.
+/// tensor's length times the size of its state's type. Each of the three may be NULL, if it is not wanted. The host
+/// waits.
 ///
 /// Returns KOALA_STATUS_LENGTH if `bytes` is another number. After KOALA_STATUS_DRIVER, v and h may have been written.
 #[unsafe(no_mangle)]
@@ -111,12 +112,12 @@ pub struct koala_cuda_counts {
     pub size: usize,
     /// Steps put on a stream; captured ones are not counted, nor is what a graph's launches do.
     pub steps: u64,
-    /// Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words that
-    /// change before it: seven for a group's settings, four for a filter that restarts, one for a gradient that has moved,
-    /// or that is captured.
+    /// Kernels put on a stream, or captured: three for each group of a step's tensors, and one for every 255 words
+    /// that change before it: seven for a group's settings, four for a filter that restarts, one for a gradient that
+    /// has moved, or that is captured.
     pub launches: u64,
-    /// Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those of
-    /// the step before, and to read.
+    /// Calls of the driver for which the host waited: to allocate and to free, to describe tensors that are not those
+    /// of the step before, and to read.
     pub waits: u64,
 }
 

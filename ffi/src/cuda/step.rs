@@ -18,15 +18,15 @@ use crate::optimizer::handle::Handle;
 use crate::optimizer::step::koala_parameters;
 use crate::words::settings::{koala_copy_type, koala_element_type, koala_loss};
 
-/// Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their buffers
-/// are on the device. The host does not wait if these are the tensors of the step before, whose gradients and learning
-/// rates may be others; for other tensors it allocates, too.
+/// Puts a step of the given tensors on the stream: some or all of the optimizer's, in any order, each once. Their
+/// buffers are on the device. The host does not wait if these are the tensors of the step before, whose gradients and
+/// learning rates may be others; for other tensors it allocates, too.
 ///
 /// On a stream that is being captured, the step is captured, if its tensors were prepared or stepped before and no
 /// settings or restarts are left to write. What was captured keeps the addresses of the call: parameters, gradients,
 /// copies, states and a scaler's numbers have to stay where they are for as long as the graph is launched, and the
-/// optimizer must not be destroyed. Other steps may be taken meanwhile, with any tensors and with gradients elsewhere. A
-/// loss from the host stays what it was.
+/// optimizer must not be destroyed. Other steps may be taken meanwhile, with any tensors and with gradients elsewhere.
+/// A loss from the host stays what it was.
 ///
 /// Returns KOALA_STATUS_SETTING if the loss's second moment is negative, KOALA_STATUS_FOREIGN_DEVICE for a stream or a
 /// buffer elsewhere, and KOALA_STATUS_DRIVER if the step cannot be captured; the capture goes on without it.
@@ -51,9 +51,10 @@ pub unsafe extern "C" fn koala_cuda_step(
     })
 }
 
-/// The same with a loss that only the device knows: `mean` and `second_moment` are addresses there, of an element of
-/// `type` each. `second_moment` may be NULL with KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not
-/// finite. It is the step to be captured in a graph: each launch reads the loss.
+/// Puts a step on the stream as koala_cuda_step does, with a loss that only the device knows: `mean` and
+/// `second_moment` are addresses there, of an element of `type` each. `second_moment` may be NULL with
+/// KOALA_NOISE_FIXED. A second moment below zero is taken as one that is not finite. It is the step to be captured in
+/// a graph: each launch reads the loss.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_step_device_loss(
     optimizer: *mut koala_cuda,
@@ -82,9 +83,9 @@ pub unsafe extern "C" fn koala_cuda_step_device_loss(
     })
 }
 
-/// Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed settings.
-/// So the step after it can be captured in a graph, though none was taken before, and returns no error that is about its
-/// tensors. The host waits, unless these are the tensors of the step before.
+/// Does all for a step of these tensors but the step: checks and describes them, allocates, and writes changed
+/// settings. So the step after it can be captured in a graph, though none was taken before, and returns no error that
+/// is about its tensors. The host waits, unless these are the tensors of the step before.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_prepare(
     optimizer: *mut koala_cuda,
@@ -98,9 +99,9 @@ pub unsafe extern "C" fn koala_cuda_prepare(
     })
 }
 
-/// Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that is
-/// captured in a graph, or launched by it: so this comes before a capture, and before a launch for which settings have
-/// changed. While the stream is being captured, it returns KOALA_STATUS_DRIVER if there is something to write.
+/// Puts settings that have changed, and restarts, on the stream without a step. A step does it first, but for one that
+/// is captured in a graph, or launched by it: so this comes before a capture, and before a launch for which settings
+/// have changed. While the stream is being captured, it returns KOALA_STATUS_DRIVER if there is something to write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_cuda_write_changes(optimizer: *mut koala_cuda, stream: *mut c_void) -> koala_status {
     guarded(|| {
@@ -150,8 +151,8 @@ impl OnDevice {
             // SAFETY: within the list.
             let given = unsafe { list.get(place) }?;
             let name: *const str = self.names.get(given.tensor)?;
-            // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the call
-            // ends.
+            // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the
+            // call ends.
             let name: &'static str = unsafe { &*name };
             // SAFETY: the caller's promise.
             let tensor = unsafe { on_device(name, given) };

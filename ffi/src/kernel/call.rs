@@ -18,7 +18,7 @@ use crate::words::step::koala_step;
 /// The steps of all groups of a call: on the stack, if they are few.
 pub(crate) type Steps = SmallVec<[Step; 16]>;
 
-/// All of a step but its settings: they are those of a tensor's group.
+/// All of a step but its settings, which each group of tensors has for itself.
 pub(crate) struct Call {
     pub backend: Backend,
     pub policy: Policy,

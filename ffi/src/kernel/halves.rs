@@ -15,8 +15,9 @@ use crate::kernel::whole::Outputs;
 use crate::words::report::{koala_report, koala_tensor_report};
 use crate::words::step::koala_step;
 
-/// The dot products of a tensor, or of a part of one: five doubles. Those of the parts are added up member by member, by
-/// koala_dots_add or as an array of doubles by any all-reduce, to those of the whole. This struct never changes.
+/// The dot products of a tensor, or of a part of one: five doubles. Add up the parts member by member, by
+/// koala_dots_add or by any all-reduce of arrays of doubles, and you have the dots of the whole tensor. This struct
+/// never changes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct koala_dots {
@@ -46,7 +47,7 @@ impl From<koala_dots> for kernel::Dots {
     }
 }
 
-/// Adds the dots of a part of a tensor to those of others: member by member. `sum` and `part` may be the same.
+/// Adds the dots of a part of a tensor to a sum, member by member. `sum` and `part` may be the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_dots_add(sum: *mut koala_dots, part: *const koala_dots) -> koala_status {
     guarded(|| {
@@ -96,8 +97,8 @@ fn dots_of(stepped: &mut Stepped<'_>) -> Result<koala_dots, Failure> {
 /// The first half of a step: the dots of a tensor, or of the part of one that this process has. Reads only: parameters,
 /// gradient, and, but for a first step, v and h. Allocates nothing.
 ///
-/// The whole tensor's dots, summed over its parts in whatever order, may differ from those of an undivided tensor in the
-/// last bits of float64.
+/// If a tensor is divided, the sum of its parts' dots may differ in the last bits of float64 from the dots of the
+/// undivided tensor.
 ///
 /// Returns KOALA_STATUS_HALVES, as do the three functions below, for another method than KOALA++ and for gradients that
 /// are scaled or limited.
@@ -148,11 +149,12 @@ pub unsafe extern "C" fn koala_dots_tensors(
     })
 }
 
-/// The second half of a step: decides by the dots of the whole tensor, and writes the tensor, or the part of one that this
-/// process has. Every process that has a part decides the same, given the same `step`, dots and scalars. Allocates
-/// nothing.
+/// The second half of a step: decides by the dots of the whole tensor, and writes the tensor, or the part of one that
+/// this process has. Every process that has a part decides the same, given the same `step`, dots and scalars.
+/// Allocates nothing.
 ///
-/// `step` and `tensor` are those of koala_dots_tensor. `report`, unless NULL, receives what was done, without norms.
+/// Give the same `step` and `tensor` as to koala_dots_tensor. `report`, unless NULL, receives what was done, without
+/// norms.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_apply_tensor(
     step: *const koala_step,
@@ -181,8 +183,8 @@ pub unsafe extern "C" fn koala_apply_tensor(
     })
 }
 
-/// The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports, and
-/// `report`, unless NULL, the sum. Allocates nothing but what koala_step says. See koala_apply_tensor.
+/// The second half of a step of `count` tensors, with as many dots. `reports`, unless NULL, receives as many reports,
+/// and `report`, unless NULL, the sum. Allocates nothing but what koala_step says. See koala_apply_tensor.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_apply_tensors(
     step: *const koala_step,

@@ -11,14 +11,14 @@ use crate::kernel::list::TensorList;
 use crate::kernel::tensor::{Used, koala_tensor};
 use crate::words::step::koala_step;
 
-/// KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these decay.
-/// Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict moves the
-/// shared numbers, by what is written here: `*distance_squared`, the sum of ‖v − θ‖² before the prediction, and
-/// `*parameters`, over how many parameters. A tensor that is frozen, or of which that sum is not finite, counts for
-/// neither and stays as it is.
+/// KOALA-M's prediction, before the gradient of a step is taken: parameters move by their velocities h, and these
+/// decay. Gradients are not looked at, nor are `step`'s loss and noise but for the sign. Then koala_method_predict
+/// moves the shared numbers, by what is written here: `*distance_squared`, the sum of ‖v − θ‖² before the prediction,
+/// and `*parameters`, over how many parameters. A tensor that is frozen, or of which that sum is not finite, counts
+/// for neither and stays as it is.
 ///
-/// Other methods have nothing to predict here: both are 0. Allocates nothing but what koala_step says, and uses no thread
-/// but the calling one.
+/// Other methods have nothing to predict here: both are 0. Allocates nothing but what koala_step says, and uses no
+/// thread but the calling one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_predict_tensors(
     step: *const koala_step,

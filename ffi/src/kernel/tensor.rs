@@ -11,60 +11,14 @@ use crate::border::growing::{Growing, look, size_up_to};
 use crate::border::pointers::{check, flag, known, misaligned, null, too_long};
 use crate::border::ranges::{Range, bytes_at, end_of, overlaps, range_of};
 use crate::border::status::koala_status;
+use crate::words::scalars::koala_scalars;
 use crate::words::settings::{koala_copy_type, koala_element_type, koala_state_type};
-
-/// The scalars of one tensor's filter between two steps: four doubles, all zero before the first step. A caller may
-/// keep them as an array of doubles, and save them as such. This struct never changes.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct koala_scalars {
-    /// x = h·h, with h the measurement row of the step before.
-    pub h_h: f64,
-    /// y = h·v.
-    pub h_v: f64,
-    /// s, the innovation variance S of the step before.
-    pub innovation_variance: f64,
-    /// Steps taken: a whole number. At 0, v and h are not read, and the next step is a first step.
-    pub steps: f64,
-}
-
-impl koala_scalars {
-    #[inline(always)]
-    fn as_core(&self) -> Result<Scalars, Failure> {
-        let koala_scalars { h_h, h_v, innovation_variance, steps } = *self;
-        // By way of i64, which processors convert at once.
-        let whole = steps as i64;
-        if whole as f64 == steps && (0..=LARGEST_WHOLE).contains(&whole) {
-            return Ok(Scalars { h_h, h_v, innovation_variance, steps: whole as u64 });
-        }
-        Err(impossible_steps(steps))
-    }
-}
-
-#[cold]
-fn impossible_steps(steps: f64) -> Failure {
-    fail(
-        koala_status::Setting,
-        format_args!("the steps in the scalars are {steps}, expected a whole number from 0 to 2^53"),
-    )
-}
-
-/// Above it, a double can't hold every whole number.
-const LARGEST_WHOLE: i64 = 1 << 53;
-
-impl From<Scalars> for koala_scalars {
-    #[inline(always)]
-    fn from(scalars: Scalars) -> Self {
-        let Scalars { h_h, h_v, innovation_variance, steps } = scalars;
-        koala_scalars { h_h, h_v, innovation_variance, steps: steps as i64 as f64 }
-    }
-}
 
 /// A tensor of n = `length` parameters whose buffers are the caller's, for the functions that need no optimizer. Begin
 /// with zeros, then set `size`, and what applies.
 ///
-/// Each buffer is aligned for its elements, has n of them, and overlaps no other one of the same call; all may be NULL if
-/// n is 0. `parameters` and `gradient` are of `type`, `v` and `h` of `state_type`.
+/// Each buffer is aligned for its elements, has n of them, and overlaps no other one of the same call; all may be NULL
+/// if n is 0. `parameters` and `gradient` are of `type`, `v` and `h` of `state_type`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct koala_tensor {
@@ -92,10 +46,10 @@ pub struct koala_tensor {
     /// g = ∂L/∂θ of the minibatch's mean loss: read.
     pub gradient: *const c_void,
     /// v = H·P, the product of gradient and covariance: read (but for a first step) and written. It need not be
-    /// initialized before the first step. With another method than KOALA++: what koala_method_kind says, zero before the
-    /// first step, and not looked at where the method has no such vector.
+    /// initialized before the first step. With another method than KOALA++: what koala_method_kind says, zero before
+    /// the first step, and not looked at where the method has no such vector.
     pub v: *mut c_void,
-    /// h, the measurement row of the step before: likewise.
+    /// h, the measurement row of the step before: read (but for a first step) and written, and otherwise as v.
     pub h: *mut c_void,
     /// Written with the new parameters, rounded, if the tensor steps; what is too large for it becomes infinite.
     pub copy: *mut c_void,
@@ -260,7 +214,7 @@ impl Checked {
     #[inline(always)]
     pub fn any_buffers(&mut self) -> (AnyBuffers<'_>, &mut Scalars) {
         use ElementType::{Bf16, F16, F32, F64};
-        // SAFETY: in each arm, the types are those that the lengths and alignments were checked with.
+        // SAFETY: lengths and alignments were checked with each arm's types.
         let buffers = unsafe {
             match (self.element_type, self.state_type) {
                 (F32, Bf16) => self.typed::<f32, bf16>().into(),
@@ -287,9 +241,9 @@ impl Checked {
         if length == 0 {
             return Buffers { parameters: &mut [], gradient: &[], v: &mut [], h: &mut [], copy: None };
         }
-        // SAFETY: each that is used is there, aligned, as long as that, and apart from the others: `new` has looked. That nobody else
-        // uses them during the call is the promise of who called `new`. The result is used before the call ends, one
-        // at a time.
+        // SAFETY: each that is used is there, aligned, as long as that, and apart from the others: `new` has looked.
+        // That nobody else uses them during the call is the promise of who called `new`. The result is used before the
+        // call ends, one at a time.
         unsafe {
             Buffers {
                 parameters: std::slice::from_raw_parts_mut(tensor.parameters.cast(), length),

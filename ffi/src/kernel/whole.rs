@@ -16,8 +16,8 @@ use crate::words::backends::number;
 use crate::words::report::{koala_report, koala_tensor_report};
 use crate::words::step::koala_step;
 
-/// Finds out whether tensors can step with this: its groups' settings, its method, its scaling, its policies, its backend
-/// and its noise. Steps nothing and changes nothing. A loss may be any number, as policies judge it.
+/// Finds out whether tensors can step with this: its groups' settings, its method, its scaling, its policies, its
+/// backend and its noise. Steps nothing and changes nothing. A loss may be any number, as policies judge it.
 ///
 /// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
 #[unsafe(no_mangle)]
@@ -65,13 +65,13 @@ pub unsafe extern "C" fn koala_step_tensor(
     })
 }
 
-/// One whole step of each of `count` tensors. Small ones are worked on together, so one call for a model is faster than
-/// many. Each tensor's bits are those of koala_step_tensor. Allocates nothing but what koala_step says, and uses no
-/// thread but the calling one.
+/// One whole step of each of `count` tensors. Small ones are worked on together, so one call for a model is faster
+/// than many. Each tensor gets the same bits as from koala_step_tensor. Allocates nothing but what koala_step says,
+/// and uses no thread but the calling one.
 ///
-/// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum. A text
-/// names a tensor by its place, from 0. Whether buffers of different tensors overlap is not looked at: what becomes of
-/// those is unspecified then.
+/// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum. A
+/// text names a tensor by its place, from 0. Whether buffers of different tensors overlap is not looked at: if they
+/// do, what they hold afterwards is unspecified.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_step_tensors(
     step: *const koala_step,

@@ -28,7 +28,8 @@ impl Sorted {
         self.0.try_reserve(more).map_err(|_| no_memory("a tensor"))
     }
 
-    /// The first two that overlap, if there are any. `ranges` gives those of a tensor, empty where there is no buffer.
+    /// The first two buffers that overlap, if any do. `ranges` gives where a tensor's buffers lie; a range is empty
+    /// where there is no buffer.
     pub fn overlap<const N: usize>(
         &mut self,
         tensors: usize,
@@ -44,7 +45,7 @@ impl Sorted {
             one.range = ranges(one.place)[one.buffer];
         }
         self.0.sort_unstable_by_key(|one| one.range.0);
-        // Those of all before, and of those of them that are written, that reach furthest.
+        // Of the buffers before this one: the one that reaches furthest, and the written one that does.
         let (mut furthest, mut furthest_written) = (None, None);
         for one in self.0.iter().filter(|one| one.range.0 < one.range.1) {
             let written = one.buffer != GRADIENT;
@@ -63,12 +64,12 @@ impl Sorted {
         None
     }
 
-    /// The first of those that are written that overlaps a range which is no buffer's.
+    /// The first buffer that is written and overlaps this range, which is no buffer's.
     pub fn writing(&self, range: Range) -> Option<Occupied> {
         self.0.iter().copied().find(|one| one.buffer != GRADIENT && overlaps(one.range, range))
     }
 
-    /// The first that overlaps a range which is no buffer's.
+    /// The first buffer that overlaps this range, which is no buffer's.
     pub fn overlapping(&self, range: Range) -> Option<Occupied> {
         self.0.iter().copied().find(|one| overlaps(one.range, range))
     }

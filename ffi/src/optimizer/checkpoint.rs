@@ -24,8 +24,8 @@ pub enum koala_loading {
     /// Any difference is an error.
     Exact = 0,
     /// Load what fits. A tensor that is missing, has another length or shape, or another type stays as it is. A tensor
-    /// of another group is loaded, and stays in its group. Each group's settings are those of the checkpoint's group of
-    /// the same number, if it has one. Of another method's checkpoint nothing fits, settings and noise neither: then
+    /// of another group is loaded, and stays in its group. Each group takes the settings of the checkpoint's group of
+    /// the same number, if there is one. Of another method's checkpoint nothing fits, settings and noise neither: then
     /// nothing is loaded.
     WhatFits = 1,
 }
@@ -80,7 +80,7 @@ pub unsafe extern "C" fn koala_optimizer_save(optimizer: *const koala_optimizer,
 ///
 /// The optimizer needs to have the same tensors in the same groups, in any order: they are matched by name. `loaded`,
 /// unless NULL, receives what was loaded. All of the file is read and verified before anything changes. Allocates as
-/// many bytes as the file has, and some times those of its names and notes.
+/// many bytes as the file has, and a few times as many as its names and notes have.
 ///
 /// Returns KOALA_STATUS_FILE if the file cannot be read, or is no regular file; KOALA_STATUS_DAMAGED if it is no
 /// checkpoint, was cut short, or its bytes have changed; KOALA_STATUS_NEWER if a later version of this library wrote

@@ -26,11 +26,11 @@ pub struct koala_config {
     /// At least 1e-37: what gradients are multiplied by as they are loaded, at no pass over memory. Default 1. See
     /// koala_optimizer_set_scaling.
     pub gradient_factor: f64,
-    /// At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is no
-    /// limit. What is NaN or infinite before it counts as that.
+    /// At least 1e-37: no element of a gradient, scaled, is taken to be farther from zero. Default infinite, which is
+    /// no limit. What is NaN or infinite before it counts as that.
     pub gradient_limit: f64,
-    /// Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that norm.
-    /// The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
+    /// Above 0: the Euclidean norm of all gradients of a step together, scaled, above which they are shrunk to that
+    /// norm. The first pass then goes over all tensors before any is written. Default infinite, which is no limit.
     pub clip_norm: f64,
     /// R before the first step, at least 0; with KOALA_NOISE_FIXED, R for ever. Default 1, the paper's.
     pub initial_noise: f64,

@@ -8,8 +8,8 @@ use crate::border::status::koala_status;
 use crate::optimizer::handle::{Handle, koala_optimizer};
 use crate::words::settings::{koala_settings, settings_of, settings_to_c};
 
-/// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers from
-/// 0 on, in the order in which they are made. Allocates.
+/// Makes a group of tensors with the same settings; `settings` may be NULL, for the defaults. Groups have the numbers
+/// from 0 on, in the order in which they are made. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_add_group(
     optimizer: *mut koala_optimizer,

@@ -16,8 +16,8 @@ use crate::words::backends::koala_backend;
 /// KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
 /// koala_optimizer_create, ended by koala_optimizer_destroy.
 ///
-/// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
-/// does not; those that do not, by one thread at a time, which need not be the one that made it.
+/// Several threads at once may call functions that take a pointer to const. While a thread is in any other function,
+/// no other thread may call one; it need not be the thread that made the optimizer.
 pub struct koala_optimizer(Guarded<Inner>);
 
 impl Handle for koala_optimizer {

@@ -1,4 +1,5 @@
-//! What C knows by numbers: an optimizer's groups and its tensors, each from 0 on in the order in which they were added.
+//! What C knows by numbers: an optimizer's groups and its tensors, each from 0 on in the order in which they were
+//! added.
 
 use koala_optim::{Error, GroupId};
 

@@ -13,8 +13,8 @@ use crate::optimizer::handle::{Handle, Log, koala_optimizer};
 use crate::words::backends::koala_backend;
 use crate::words::method::koala_method;
 
-/// Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor, which
-/// is one over the factor that the loss was scaled by, and gradient_limit.
+/// Changes what becomes of gradients as they are loaded, from the next step on: see koala_config's gradient_factor,
+/// which is one over the factor that the loss was scaled by, and gradient_limit.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_set_scaling(
     optimizer: *mut koala_optimizer,
@@ -28,7 +28,7 @@ pub unsafe extern "C" fn koala_optimizer_set_scaling(
     })
 }
 
-/// Changes how many threads a step uses, from the next one on: see koala_config's threads. Those that there were are
+/// Changes how many threads a step uses, from the next one on: see koala_config's threads. The threads of before are
 /// joined. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optimizer, count: u32) -> koala_status {
@@ -51,8 +51,8 @@ pub unsafe extern "C" fn koala_optimizer_noise(optimizer: *const koala_optimizer
     })
 }
 
-/// The method, with its shared numbers as they are after the last step; numbers of other kinds are zero. Set `method->size`
-/// before the call.
+/// The method, with its shared numbers as they are after the last step; numbers of other kinds are zero. Set
+/// `method->size` before the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_method(
     optimizer: *const koala_optimizer,
@@ -82,8 +82,8 @@ pub unsafe extern "C" fn koala_optimizer_backend(
 
 /// Hears of a tensor that a step restarted or kept because of trouble: a text of one line, of at most 512 bytes, valid
 /// during the call, and the context that was given with the function. It is called by the thread that called
-/// koala_optimizer_step, after all tensors have stepped. It must not call that optimizer, and must return: no exception,
-/// no longjmp.
+/// koala_optimizer_step, after all tensors have stepped. It must not call that optimizer, and must return: no
+/// exception, no longjmp.
 pub type koala_log = Option<extern "C" fn(context: *mut c_void, text: *const c_char)>;
 
 /// Has `function` called for every tensor whose filter restarts, or which is kept because something is not finite or

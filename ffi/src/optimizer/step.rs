@@ -17,8 +17,8 @@ use crate::optimizer::handle::{Handle, Inner, Log, koala_optimizer};
 use crate::words::report::{koala_report, koala_tensor_report};
 use crate::words::settings::{koala_copy_type, koala_element_type, koala_loss};
 
-/// The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`, and
-/// what applies.
+/// The parameters and the gradient of one of an optimizer's tensors, for one step. Begin with zeros, then set `size`,
+/// and what applies.
 ///
 /// The buffers are aligned for their elements, have `length` of them, and overlap no other one that is written in the
 /// same call; all may be NULL if `length` is 0.
@@ -49,9 +49,9 @@ unsafe impl Growing for koala_parameters {
     const FIRST_SIZE: usize = size_up_to!(koala_parameters.copy);
 }
 
-/// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in which
-/// they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless the optimizer
-/// was made with more.
+/// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in
+/// which they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless
+/// the optimizer was made with more.
 ///
 /// `reports`, unless NULL, receives `count` reports, in the order of the tensors; `report`, unless NULL, the sum.
 ///
@@ -102,9 +102,9 @@ pub unsafe extern "C" fn koala_optimizer_step(
     })
 }
 
-/// KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the parameters
-/// move by their velocities. The tensors are those of the step; their gradients are not looked at. Does nothing for
-/// another method.
+/// KOALA-M's prediction, which has to precede each of its steps, before the gradient of that step is taken: the
+/// parameters move by their velocities. Give the tensors of the step; their gradients are not looked at. Does nothing
+/// for another method.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_predict(
     optimizer: *mut koala_optimizer,
@@ -193,8 +193,8 @@ impl Inner {
             // SAFETY: within the list.
             let tensor = unsafe { list.get(place) }?;
             let name: *const str = self.names.get(tensor.tensor)?;
-            // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the call
-            // ends.
+            // SAFETY: a name lives as long as the optimizer and is never changed, and `given` is emptied before the
+            // call ends.
             let name: &'static str = unsafe { &*name };
             let copy_type = known(tensor.copy_type)?;
             // SAFETY: looked at above, with the sizes of these types.

@@ -12,9 +12,9 @@ use crate::border::last_error::{check_text, copy_text};
 use crate::border::pointers::{Place, check_array, known, text};
 use crate::border::ranges::{check_apart, range_of, range_of_text};
 use crate::border::status::koala_status;
-use crate::kernel::tensor::koala_scalars;
 use crate::optimizer::apart::BUFFERS;
 use crate::optimizer::handle::{Handle, Inner, koala_optimizer};
+use crate::words::scalars::koala_scalars;
 use crate::words::settings::{koala_element_type, koala_state_type};
 
 impl Inner {
@@ -24,9 +24,9 @@ impl Inner {
     }
 }
 
-/// Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the same.
-/// Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it. A tensor
-/// may be added at any time. Allocates.
+/// Makes a tensor of `length` parameters known, and allocates its state. `name` is copied; no two tensors have the
+/// same. Tensors have the numbers from 0 on, in the order in which they are added; `number`, unless NULL, receives it.
+/// A tensor may be added at any time. Allocates.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_optimizer_add_tensor(
     optimizer: *mut koala_optimizer,
@@ -133,9 +133,9 @@ pub unsafe extern "C" fn koala_optimizer_scalars(
     })
 }
 
-/// Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's length
-/// times the size of its state's type, or 0 where the method has no such vector. Either may be NULL, if it is not wanted.
-/// Before the first step they are zero.
+/// Copies v and h of a tensor's filter, as they are stored: each to a buffer of exactly `bytes` bytes, the tensor's
+/// length times the size of its state's type, or 0 where the method has no such vector. Either may be NULL, if it is
+/// not wanted. Before the first step they are zero.
 ///
 /// Returns KOALA_STATUS_LENGTH if `bytes` is another number.
 #[unsafe(no_mangle)]

@@ -104,8 +104,8 @@ pub(crate) fn number(backend: Backend) -> koala_backend {
     place.and_then(|place| koala_backend::ALL.get(place + 1)).copied().unwrap_or(koala_backend::Fastest)
 }
 
-/// How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from 1
-/// to `*count`.
+/// How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from
+/// 1 to `*count`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_count(count: *mut usize) -> koala_status {
     guarded(|| {
@@ -160,10 +160,10 @@ pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> k
     })
 }
 
-/// The backend of that name, one of those that koala_backend_name gives.
+/// The backend of that name, such as koala_backend_name gives.
 ///
-/// Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it; the
-/// text lists those present.
+/// Returns KOALA_STATUS_UNKNOWN_BACKEND if there is none, and KOALA_STATUS_ABSENT_BACKEND if this processor lacks it;
+/// the text lists those present.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mut koala_backend) -> koala_status {
     guarded(|| {
@@ -180,8 +180,8 @@ pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mu
     })
 }
 
-/// The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else in
-/// this library looks at the environment. Allocates.
+/// The backend that the environment variable KOALA_BACKEND names, or the fastest one where it is not set. Nothing else
+/// in this library looks at the environment. Allocates.
 ///
 /// Returns what koala_backend_by_name does.
 #[unsafe(no_mangle)]

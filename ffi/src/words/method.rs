@@ -11,12 +11,12 @@ use crate::border::pointers::{flag, known};
 use crate::border::status::koala_status;
 use crate::border::values::from_c;
 
-/// The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is not
-/// looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.
+/// The optimizers. What h and v of a tensor hold depends on the kind; where a method has no such vector, its buffer is
+/// not looked at and may be NULL. Both are zero before the first step; KOALA++ alone does not read them then.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum koala_method_kind {
-    /// KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are those of koala_settings.
+    /// KOALA++ (Xia, Davtyan, Favaro, 2025). Its numbers are in koala_settings.
     KoalaPlusPlus = 0,
     /// KOALA-V (Davtyan et al., 2022): one variance for all parameters. Neither h nor v.
     KoalaV = 1,
@@ -24,7 +24,7 @@ pub enum koala_method_kind {
     /// running average of the parameters. A prediction has to precede each step: see koala_predict_tensors and
     /// koala_optimizer_predict.
     KoalaM = 2,
-    /// AdamW (Loshchilov and Hutter, 2019). h is the mean of the gradient, v that of its square.
+    /// AdamW (Loshchilov and Hutter, 2019). h is the mean of the gradient, v the mean of its square.
     Adamw = 3,
     /// Stochastic gradient descent. h is the momentum, unless that is 0. No v.
     Sgd = 4,
@@ -32,9 +32,9 @@ pub enum koala_method_kind {
 
 from_c!(koala_method_kind { KoalaPlusPlus, KoalaV, KoalaM, Adamw, Sgd });
 
-/// Which optimizer steps, and those of its numbers that all tensors share; koala_method_init fills it with the defaults of
-/// a kind. Numbers of other kinds are not looked at. The variances and the process noise of KOALA-V and KOALA-M move with
-/// each step: a koala_optimizer keeps them, and who steps without one calls koala_method_predict and
+/// Which optimizer steps, and its numbers that all tensors share. koala_method_init fills it with the defaults of a
+/// kind. Numbers of other kinds are not looked at. The variances and the process noise of KOALA-V and KOALA-M move
+/// with each step: a koala_optimizer keeps them, and who steps without one calls koala_method_predict and
 /// koala_method_correct.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +56,8 @@ pub struct koala_method {
     pub epsilon: f64,
     /// KOALA-V, KOALA-M: the variance of every parameter, at least 0, as it is now. Default 0.1.
     pub variance: f64,
-    /// KOALA-V, KOALA-M: what that variance grows by in each step, at least 0; for KOALA-M it adapts. Default 0.1, and for
-    /// KOALA-M 0.01.
+    /// KOALA-V, KOALA-M: what that variance grows by in each step, at least 0; for KOALA-M it adapts. Default 0.1, and
+    /// for KOALA-M 0.01.
     pub process_noise: f64,
     /// KOALA-M: the covariance of a parameter and its velocity, as it is now. Default 0.
     pub covariance: f64,
@@ -215,9 +215,9 @@ pub unsafe extern "C" fn koala_method_predict(
     })
 }
 
-/// Lets the shared numbers learn from a step, for callers without an optimizer, who call this after each step of KOALA-V
-/// and KOALA-M. `gain` is the largest one among the tensors that stepped, 0 if none did: that of a koala_report. Does
-/// nothing to other methods.
+/// Lets the shared numbers learn from a step, for callers without an optimizer, who call this after each step of
+/// KOALA-V and KOALA-M. `gain` is the largest one among the tensors that stepped, 0 if none did: that of a
+/// koala_report. Does nothing to other methods.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_method_correct(method: *mut koala_method, gain: f64) -> koala_status {
     // SAFETY: the caller's promise.

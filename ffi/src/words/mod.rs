@@ -3,5 +3,6 @@
 pub(crate) mod backends;
 pub(crate) mod method;
 pub(crate) mod report;
+pub(crate) mod scalars;
 pub(crate) mod settings;
 pub(crate) mod step;

@@ -91,17 +91,17 @@ pub struct koala_report {
     pub step: u64,
     /// R of this step.
     pub noise: f64,
-    /// The Euclidean norm of all gradients of an optimizer's step together, scaled but not yet clipped by it; without what
-    /// is frozen or not finite. NaN unless koala_config has a clip_norm.
+    /// The Euclidean norm of all gradients of an optimizer's step together, scaled but not yet clipped by it; without
+    /// what is frozen or not finite. NaN unless koala_config has a clip_norm.
     pub gradient_norm: f64,
-    /// The largest gain among the tensors that stepped, for koala_method_correct; 0 if none did. 0 from an optimizer, which
-    /// learns from it by itself.
+    /// The largest gain among the tensors that stepped, for koala_method_correct; 0 if none did. 0 from an optimizer,
+    /// which learns from it by itself.
     pub gain: f64,
     /// Tensors that stepped, first steps and restarts included.
     pub stepped: u64,
-    /// Those of them that stepped for the first time.
+    /// Tensors that stepped for the first time; `stepped` counts them too.
     pub first_steps: u64,
-    /// Those of them whose filter restarted, S having come out as zero or less.
+    /// Tensors whose filter restarted because S came out as zero or less; `stepped` counts them too.
     pub restarts: u64,
     /// Tensors kept because their gradient is (nearly) zero.
     pub skipped: u64,

@@ -77,11 +77,11 @@ from_c!(koala_variant = Variant { Symmetric, Vanilla });
 /// unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as its
 /// type has it (binary16 ends at 65504): what the scalars do not rule out is tried on copies first, a pass more.
 ///
-/// What the scalars say nothing about is taken to be: parameters, and velocities of KOALA-M, at most half of the largest
-/// number (a 1024th, with a weight decay of SGD); v of KOALA++ at most h times a variance of initial_variance plus
-/// process_noise for each step; SGD's momentum at most the gradient's norm over 1 − momentum; AdamW's mean at most its
-/// mean of squares' root over √(1 − beta2). Beyond that, in steps in halves, and in a `copy`, what is too large becomes
-/// infinite.
+/// What the scalars say nothing about is taken to be: parameters, and velocities of KOALA-M, at most half of the
+/// largest number (a 1024th, with a weight decay of SGD); v of KOALA++ at most h times a variance of initial_variance
+/// plus process_noise for each step; SGD's momentum at most the gradient's norm over 1 − momentum; AdamW's mean at
+/// most its mean of squares' root over √(1 − beta2). Beyond that, in steps in halves, and in a `copy`, what is too
+/// large becomes infinite.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum koala_on_non_finite {
@@ -121,8 +121,8 @@ pub(crate) fn policy(
     Ok(Policy { non_finite: known(on_non_finite)?.into(), breakdown: known(on_breakdown)?.into() })
 }
 
-/// The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings than
-/// the step before.
+/// The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings
+/// than the step before.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct koala_settings {
@@ -281,8 +281,8 @@ pub extern "C" fn koala_noise_validate(rule: MaybeUninit<koala_noise>, decay: f6
     guarded(|| Ok(noise_rule(rule, decay, initial)?.validate()?))
 }
 
-/// Finds out whether gradients can be scaled by this factor and limited to this distance from zero, and changes nothing:
-/// see koala_config's `gradient_factor` and `gradient_limit`.
+/// Finds out whether gradients can be scaled by this factor and limited to this distance from zero, and changes
+/// nothing: see koala_config's `gradient_factor` and `gradient_limit`.
 ///
 /// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
 #[unsafe(no_mangle)]
@@ -290,8 +290,9 @@ pub extern "C" fn koala_scaling_validate(factor: f64, limit: f64) -> koala_statu
     guarded(|| Ok(Scaling { factor, limit }.validate()?))
 }
 
-/// Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m, with m
-/// the loss's second moment. An optimizer does this itself. The paper has a decay of 0.9, and 1 before the first step.
+/// Takes the noise forward by one step, for callers who keep it themselves: *noise ← decay·*noise + (1 − decay)·m,
+/// with m the loss's second moment. An optimizer does this itself. The paper has a decay of 0.9, and 1 before the
+/// first step.
 ///
 /// Returns KOALA_STATUS_SETTING if the decay is not in [0, 1], if the noise is negative, or if the second moment is
 /// negative or not finite.
