@@ -615,8 +615,8 @@ typedef struct koala_cuda koala_cuda;
  * KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
  * koala_optimizer_create, ended by koala_optimizer_destroy.
  *
- * Several threads at once may call functions that take a pointer to const. While a thread is in any other function,
- * no other thread may call one; it need not be the thread that made the optimizer.
+ * Several threads may be in functions that take a pointer to const at once. Any other function has to have the
+ * optimizer for itself. It need not be called by the thread that made the optimizer.
  */
 typedef struct koala_optimizer koala_optimizer;
 

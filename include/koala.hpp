@@ -9,8 +9,9 @@
  * What holds everywhere:
  *   - The structs are those of koala.h, with constructors: all their members are there. A new one has the defaults, and
  *     its size is set.
- *   - Buffers stay the caller's. A buffer is a koala::Span, or what makes one: a C array, a std::vector, or anything else
- *     with data() and size() whose elements are known to lie one after another. What is written must be no temporary.
+ *   - Buffers stay the caller's. A buffer is a koala::Span, or what makes one: a C array, a std::vector, or anything
+ *     else with data() and size() whose elements are known to lie one after another. What is written must be no
+ *     temporary.
  *   - A matrix, Map, Ref or Block of Eigen is a buffer if its elements lie one after another; else an ArgumentError is
  *     thrown. Parameters, gradient, v and h that are matrices have one shape, or an ArgumentError is thrown, and one
  *     storage order, or the program does not compile.
@@ -208,7 +209,8 @@ constexpr auto* data_of(Container& elements) {
     need_no_gaps(elements);
   } else {
     static_assert(IteratesInOrder<std::remove_cv_t<Container>>::value,
-                  "it is not known that these elements lie one after another; if they do, give a koala::Span(data, size)");
+                  "it is not known that these elements lie one after another; "
+                  "if they do, give a koala::Span(data, size)");
   }
   return std::data(elements);
 }
@@ -322,8 +324,8 @@ constexpr StateType state_type() {
 /// What koala_tensor and koala_parameters have in common.
 template <class Struct>
 struct Buffers : Struct {
-  /// Another gradient, for the next step: of the type of the parameters, and as many. Throws an ArgumentError. A matrix is
-  /// given as a Span: whether it has the parameters' storage order is the caller's to know here, and below.
+  /// Another gradient, for the next step: of the type of the parameters, and as many. Throws an ArgumentError. A matrix
+  /// is given as a Span: whether it has the parameters' storage order is the caller's to know here, and below.
   template <class Gradient>
   void set_gradient(const Gradient& elements) {
     need_no_order<Gradient>();
@@ -423,8 +425,8 @@ struct Method : koala_method {
     check(koala_method_init(this, sizeof(koala_method), which));
   }
 
-  /// Moves the shared numbers to the time of the next measurement, for callers without an Optimizer: before each step of
-  /// KOALA-V and KOALA-M, whose prediction predict_tensors makes.
+  /// Moves the shared numbers to the time of the next measurement, for callers without an Optimizer: before each step
+  /// of KOALA-V and KOALA-M, whose prediction predict_tensors makes.
   void predict(double distance_squared = 0, std::size_t parameters = 0) {
     check(koala_method_predict(this, distance_squared, parameters));
   }

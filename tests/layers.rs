@@ -70,7 +70,7 @@ struct File {
 /// What is wrong with an import, if anything.
 fn trouble(of: &Crate, from: &Module, to: &Module, files: &BTreeMap<Module, File>) -> Option<String> {
     let name = &files[from].name;
-    let Some(folder) = from.first() else { return None };
+    let folder = from.first()?;
     let layer = |module: &str| of.layers.iter().position(|layer| *layer == module);
     let Some(own) = layer(folder) else { return Some(format!("{name}: {folder} is in no layer of the table")) };
     let Some(other) = to.first() else { return Some(format!("{name} imports through lib.rs")) };

@@ -1,8 +1,8 @@
 /* A tensor in the memory of an NVIDIA GPU takes one step; or, where there is none, the text of what is missing.
  * Compile it with: cc cuda.c $(pkg-config --cflags --libs koala)
  *
- * Memory of the GPU comes from the driver, some functions of which are found here by their names, so that nothing of CUDA
- * is needed to compile this. With cuda_runtime.h it would be cudaMalloc and cudaMemcpy. */
+ * Memory of the GPU comes from the driver, some functions of which are found here by their names, so that nothing of
+ * CUDA is needed to compile this. With cuda_runtime.h it would be cudaMalloc and cudaMemcpy. */
 #include <dlfcn.h>
 #include <koala.h>
 #include <stdio.h>
@@ -61,7 +61,8 @@ int main(void) {
       koala_cuda_step(optimizer, stream, &loss, &tensor, 1) != KOALA_STATUS_OK) {
     return failed("the step");
   }
-  if (download(weight, on_device[0], sizeof weight, stream) != 0 || synchronize(stream) != 0) return failed("the driver");
+  if (download(weight, on_device[0], sizeof weight, stream) != 0) return failed("the driver");
+  if (synchronize(stream) != 0) return failed("the driver");
   if (give_back(on_device[0]) != 0 || give_back(on_device[1]) != 0) return failed("the driver");
   printf("cuda: %g %g %g\n", weight[0], weight[1], weight[2]);
   return koala_cuda_destroy(optimizer);

@@ -118,7 +118,8 @@ static void fetch_state(const koala_optimizer *optimizer, const koala_method *me
   model->method.size = sizeof model->method;
   check(koala_optimizer_method(optimizer, &model->method), "koala_optimizer_method");
   for (int i = 0; i < TENSORS; i++) {
-    check(koala_optimizer_state(optimizer, i, keeps_v(method) ? model->v[i] : NULL, keeps_h(method) ? model->h[i] : NULL,
+    check(koala_optimizer_state(optimizer, i, keeps_v(method) ? model->v[i] : NULL,
+                                keeps_h(method) ? model->h[i] : NULL,
                                 lengths[i] * sizeof(double)), "koala_optimizer_state");
     check(koala_optimizer_scalars(optimizer, i, &model->scalars[i]), "koala_optimizer_scalars");
   }

@@ -1,7 +1,7 @@
 /* Every function of koala.h, called with everything that can be wrong with it by itself: pointers, sizes of structs,
- * enums, flags, numbers, lengths, names. Each wrong call has to fail as the table says and to leave everything as it was,
- * and each right one beside it has to succeed. misuse_together.c has what is wrong only together with something else.
- * Those of koala_cuda are in misuse_cuda.c.
+ * enums, flags, numbers, lengths, names. Each wrong call has to fail as the table says and to leave everything as it
+ * was, and each right one beside it has to succeed. misuse_together.c has what is wrong only together with something
+ * else. Those of koala_cuda are in misuse_cuda.c.
  * stdin names the functions that there are, one a line. */
 #define _POSIX_C_SOURCE 200112L
 #include "changes.h"

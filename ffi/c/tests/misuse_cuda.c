@@ -1,6 +1,7 @@
-/* Every koala_cuda_* function, called with what can be wrong with it: each wrong call has to fail as the table says and to
- * write nothing. stdin names the functions that there are, one a line. The argument, if there is one, is a CUDA driver to
- * load: without it, as on most machines, there is no optimizer to be had, and only what needs none is tried. */
+/* Every koala_cuda_* function, called with what can be wrong with it: each wrong call has to fail as the table says and
+ * to write nothing. stdin names the functions that there are, one a line. The argument, if there is one, is a CUDA
+ * driver to load: without it, as on most machines, there is no optimizer to be had, and only what needs none is
+ * tried. */
 #include <koala.h>
 
 #include <dlfcn.h>

@@ -1,6 +1,6 @@
-/* What koala.h promises of memory and of the environment: what allocates nothing does not, from a process's first call on;
- * where no memory is to be had, whichever of a call's allocations it is that fails, the status says so and nothing has
- * changed; and nobody asks for an environment variable. The allocator and getenv are this program's own. */
+/* What koala.h promises of memory and of the environment: what allocates nothing does not, from a process's first call
+ * on; where no memory is to be had, whichever of a call's allocations it is that fails, the status says so and nothing
+ * has changed; and nobody asks for an environment variable. The allocator and getenv are this program's own. */
 #define _GNU_SOURCE
 #include <koala.h>
 

@@ -1,6 +1,6 @@
-/* Included before an example, this writes down what it does with its optimizer: settings, tensors, and for each step the
- * loss, the gradients, and the parameters before and after. ffi/tests/recorded.rs does the same in Rust. The record is
- * the file that KOALA_RECORD names. */
+/* Included before an example, this writes down what it does with its optimizer: settings, tensors, and for each step
+ * the loss, the gradients, and the parameters before and after. ffi/tests/recorded.rs does the same in Rust. The record
+ * is the file that KOALA_RECORD names. */
 #ifndef KOALA_RECORD_H
 #define KOALA_RECORD_H
 
@@ -21,7 +21,8 @@ static void record(const void *bytes, size_t size) {
 
 static void record_number(uint64_t number) { record(&number, sizeof number); }
 
-static inline koala_status recorded_add_group(koala_optimizer *optimizer, const koala_settings *settings, uint32_t *group) {
+static inline koala_status recorded_add_group(koala_optimizer *optimizer, const koala_settings *settings,
+                                              uint32_t *group) {
   koala_settings defaults;
   koala_settings_init(&defaults, sizeof defaults);
   record("G", 1);
@@ -29,7 +30,8 @@ static inline koala_status recorded_add_group(koala_optimizer *optimizer, const 
   return koala_optimizer_add_group(optimizer, settings, group);
 }
 
-static inline koala_status recorded_set_learning_rate(koala_optimizer *optimizer, uint32_t group, double learning_rate) {
+static inline koala_status recorded_set_learning_rate(koala_optimizer *optimizer, uint32_t group,
+                                                      double learning_rate) {
   record("L", 1);
   record_number(group);
   record(&learning_rate, sizeof learning_rate);
@@ -46,8 +48,9 @@ static inline koala_status recorded_add_tensor(koala_optimizer *optimizer, const
   return koala_optimizer_add_tensor(optimizer, name, length, type, state_type, group, number);
 }
 
-static inline koala_status recorded_step(koala_optimizer *optimizer, const koala_loss *loss, const koala_parameters *tensors,
-                                  size_t count, koala_tensor_report *reports, koala_report *report) {
+static inline koala_status recorded_step(koala_optimizer *optimizer, const koala_loss *loss,
+                                         const koala_parameters *tensors, size_t count, koala_tensor_report *reports,
+                                         koala_report *report) {
   record("S", 1);
   record(loss, sizeof *loss);
   record_number(count);

@@ -1,5 +1,6 @@
-/* Takes a trajectory from stdin (ffi/tests/trajectories.rs writes it), steps through it at all levels of the C API, which
- * have to agree about every bit, and writes the final bits to stdout: R; of each tensor parameters, v, h and scalars. */
+/* Takes a trajectory from stdin (ffi/tests/trajectories.rs writes it), steps through it at all levels of the C API,
+ * which have to agree about every bit, and writes the final bits to stdout: R; of each tensor parameters, v, h and
+ * scalars. */
 #include <koala.h>
 
 #include <stdio.h>

@@ -1,5 +1,6 @@
 // Matrices of Eigen as buffers: those whose elements lie one after another are stepped, and what lies between is not
-// touched; others are an error, and nothing has been written. Says what is wrong on standard error, and ends with 1 then.
+// touched; others are an error, and nothing has been written. Says what is wrong on standard error, and ends with 1
+// then.
 
 #include <Eigen/Dense>
 #include <cstdio>

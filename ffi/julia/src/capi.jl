@@ -171,7 +171,7 @@ struct koala_tensor_report
     parameters_norm::Cdouble
 end
 
-"What a step did with all tensors: R, the norm of the gradients where they are clipped, and how many of them came to what."
+"What a step did with all tensors: R, the norm of clipped gradients, and how many of them came to what."
 struct koala_report
     size::Csize_t
     backend::koala_backend

@@ -55,9 +55,10 @@ end
     settings(; learning_rate = 1, weight_decay = 0, initial_variance = 0.1, process_noise = 0.1,
              variant = Koala.KOALA_VARIANT_SYMMETRIC, frozen = 0)
 
-The settings of tensors: η ≥ 0, the share of the Kalman step that is taken; wd ≥ 0, coupled, so that the loss of a tensor
-is L + ½·wd·θ·θ; σ > 0, the variance of a parameter before the first step, in squared units of the parameter; Q ≥ 0, what
-that grows by in each step; the variant; and 1 for tensors that stay as they are. Whoever uses them looks at the ranges.
+The settings of tensors: η ≥ 0, the share of the Kalman step that is taken; wd ≥ 0, coupled, so that the loss of a
+tensor is L + ½·wd·θ·θ; σ > 0, the variance of a parameter before the first step, in squared units of the parameter;
+Q ≥ 0, what that grows by in each step; the variant; and 1 for tensors that stay as they are. Whoever uses them looks
+at the ranges.
 """
 function settings(; members...)
     defaults = zeroed(koala_settings)
@@ -68,8 +69,8 @@ end
 """
     TensorState(parameters)
 
-The filter of one array of parameters before its first step: `v` and `h`, shaped as the parameters, and the four `scalars`
-x = h·h, y = h·v, s, and the number of steps. Arrays of numbers, to be saved as such.
+The filter of one array of parameters before its first step: `v` and `h`, shaped as the parameters, and the four
+`scalars` x = h·h, y = h·v, s, and the number of steps. Arrays of numbers, to be saved as such.
 """
 struct TensorState{T<:Element,N}
     v::Array{T,N}
@@ -97,8 +98,8 @@ end
 One step of one array, in place: writes `parameters` and `state`, allocates next to nothing, uses one thread.
 
 `gradient` is ∂L/∂θ of the minibatch's mean loss, and of the parameters' type and shape; `loss` is L, `noise` is R, in
-squared units of the loss: see [`update_noise`](@ref). Options are the last members of koala.h's `koala_step`: `backend`,
-`on_non_finite`, `on_breakdown`, `norms`.
+squared units of the loss: see [`update_noise`](@ref). Options are the last members of koala.h's `koala_step`:
+`backend`, `on_non_finite`, `on_breakdown`, `norms`.
 
 Returns a `koala_tensor_report`. Throws a `DimensionMismatch`, or a `KoalaError`; nothing has been written then.
 """

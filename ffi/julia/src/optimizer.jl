@@ -50,9 +50,12 @@ end
 """
     add_tensor!(optimizer, name, parameters, group)
 
-Makes an array of parameters known, by its type and length, and returns its number. The array itself is given to each step.
+Makes an array of parameters known, by its type and length, and returns its number. The array itself is given to each
+step.
 """
-function add_tensor!(optimizer::Optimizer, name::AbstractString, parameters::Array{T}, group::Integer) where {T<:Element}
+function add_tensor!(
+    optimizer::Optimizer, name::AbstractString, parameters::Array{T}, group::Integer,
+) where {T<:Element}
     number = Ref{Csize_t}(0)
     GC.@preserve optimizer check(
         koala_optimizer_add_tensor(
@@ -71,13 +74,15 @@ end
 """
     step!(optimizer, [number => (parameters, gradient), …]; loss, second_moment = loss²)
 
-Steps the given tensors in place; `loss` is the minibatch's mean loss L, `second_moment` the mean of the squared per-sample
-losses m. Returns a `koala_report`. Throws a `DimensionMismatch`, or a `KoalaError`; nothing has changed then.
+Steps the given tensors in place; `loss` is the minibatch's mean loss L, `second_moment` the mean of the squared
+per-sample losses m. Returns a `koala_report`. Throws a `DimensionMismatch`, or a `KoalaError`; nothing has changed
+then.
 """
 function step!(optimizer::Optimizer, tensors::AbstractVector{<:Pair}; loss::Real, second_moment::Real = loss^2)
     list = map(tensors) do (number, (parameters, gradient))
         parameters isa Array{<:Element} || throw(ArgumentError("tensor $number is a $(typeof(parameters))"))
-        gradient isa Array{eltype(parameters)} || throw(ArgumentError("the gradient of $number is a $(typeof(gradient))"))
+        gradient isa Array{eltype(parameters)} ||
+            throw(ArgumentError("the gradient of $number is a $(typeof(gradient))"))
         if size(gradient) != size(parameters)
             text = "the gradient of tensor $number has the size $(size(gradient)), expected $(size(parameters))"
             throw(DimensionMismatch(text))

@@ -21,14 +21,20 @@ pub(crate) unsafe trait Growing: Copy {
     const FIRST_SIZE: usize;
 }
 
-/// The size of a struct whose last member is that one, whatever the size of a pointer.
-macro_rules! size_up_to {
-    ($struct:ident.$member:ident) => {
-        (std::mem::offset_of!($struct, $member) + $crate::border::growing::size_of_member(|all: &$struct| &all.$member))
-            .next_multiple_of(align_of::<$struct>())
+/// Says that a struct begins with its size and may grow, and which member was its last one in the first version.
+macro_rules! growing {
+    ($struct:ident, up to $member:ident) => {
+        // SAFETY: a struct of C's, of numbers and pointers, so any bytes are a value.
+        unsafe impl $crate::border::growing::Growing for $struct {
+            const NAME: &'static str = stringify!($struct);
+            const FIRST_SIZE: usize = (std::mem::offset_of!($struct, $member)
+                + $crate::border::growing::size_of_member(|all: &$struct| &all.$member))
+            .next_multiple_of(align_of::<$struct>());
+        }
+        const _: () = assert!(std::mem::offset_of!($struct, size) == 0);
     };
 }
-pub(crate) use size_up_to;
+pub(crate) use growing;
 
 pub(crate) const fn size_of_member<T, M>(_: fn(&T) -> &M) -> usize {
     size_of::<M>()

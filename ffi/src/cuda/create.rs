@@ -7,7 +7,7 @@ use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers};
 use koala_optim::{ElementType, Method, Scaling, StateType};
 
 use crate::border::failure::{Failure, fail, no_memory};
-use crate::border::growing::{Growing, copy_or_default, look, size_up_to};
+use crate::border::growing::{copy_or_default, growing, look};
 use crate::border::guard::guarded;
 use crate::border::pointers::{Place, check, flag, known, text, too_long};
 use crate::border::ranges::{bytes_at, check_apart, end_of, range_of, range_of_text};
@@ -97,9 +97,7 @@ pub unsafe extern "C" fn koala_cuda_add_group(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let group = unsafe { Place::needed(group, "group") }?;
-        // SAFETY: the caller's promise.
-        let given = unsafe { copy_or_default(settings) }?;
+        let (group, given) = unsafe { (Place::needed(group, "group")?, copy_or_default(settings)?) };
         check_apart(&[("group", group.range())], &[("settings", bytes_at(settings, given.size))])?;
         let settings = settings_of(&given)?;
         // SAFETY: the caller's promise.
@@ -158,11 +156,7 @@ pub struct koala_cuda_state {
     pub scalars: *mut koala_scalars,
 }
 
-// SAFETY: numbers and pointers; any bytes are a value.
-unsafe impl Growing for koala_cuda_state {
-    const NAME: &'static str = "koala_cuda_state";
-    const FIRST_SIZE: usize = size_up_to!(koala_cuda_state.scalars);
-}
+growing!(koala_cuda_state, up to scalars);
 
 /// Makes a tensor of `length` parameters known, at most 2^32. `name` is copied; no two tensors have the same. `state`
 /// says where its filter is; NULL: it is allocated, for which the host waits. Tensors have the numbers from 0 on, in
@@ -181,9 +175,7 @@ pub unsafe extern "C" fn koala_cuda_add_tensor(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let number = unsafe { Place::optional(number, "number") }?;
-        // SAFETY: the caller's promise.
-        let name = unsafe { text(name, "name") }?;
+        let (number, name) = unsafe { (Place::optional(number, "number")?, text(name, "name")?) };
         let (element_type, state_type): (ElementType, StateType) = (known(r#type)?.into(), known(state_type)?.into());
         let place = state;
         let state = match place.is_null() {

@@ -6,7 +6,7 @@ use koala_optim::cuda::{Optimizer, Stream, Tensor};
 
 use crate::border::ranges::{Range, bytes_at};
 use crate::optimizer::apart::Sorted;
-use crate::optimizer::handle::{Guarded, Handle};
+use crate::optimizer::handle::Handle;
 use crate::optimizer::names::{Groups, Names};
 
 /// KOALA++ over a model on an NVIDIA GPU. It does what koala_optimizer does on the processor, and gives the same bits.
@@ -20,7 +20,7 @@ use crate::optimizer::names::{Groups, Names};
 ///
 /// Functions that take a pointer to const may be called by several threads at once, as long as no thread is in one that
 /// does not.
-pub struct koala_cuda(Guarded<OnDevice>);
+pub struct koala_cuda(());
 
 pub(crate) struct OnDevice {
     pub optimizer: Optimizer,
@@ -36,18 +36,6 @@ pub(crate) struct OnDevice {
 
 impl Handle for koala_cuda {
     type Inner = OnDevice;
-
-    fn new(inner: OnDevice) -> Self {
-        koala_cuda(Guarded::new(inner))
-    }
-
-    fn guarded(&self) -> &Guarded<OnDevice> {
-        &self.0
-    }
-
-    fn guarded_mut(&mut self) -> &mut Guarded<OnDevice> {
-        &mut self.0
-    }
 }
 
 /// The stream of a handle that C gives.

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use crate::border::failure::fail;
-use crate::border::growing::{Growing, Output, size_up_to};
+use crate::border::growing::{Output, growing};
 use crate::border::guard::guarded;
 use crate::border::pointers::{Place, check_array};
 use crate::border::ranges::{check_apart, range_of};
@@ -121,11 +121,7 @@ pub struct koala_cuda_counts {
     pub waits: u64,
 }
 
-// SAFETY: numbers; any bytes are a value.
-unsafe impl Growing for koala_cuda_counts {
-    const NAME: &'static str = "koala_cuda_counts";
-    const FIRST_SIZE: usize = size_up_to!(koala_cuda_counts.waits);
-}
+growing!(koala_cuda_counts, up to waits);
 
 /// What has been asked of the device until now. Does not wait.
 #[unsafe(no_mangle)]

@@ -7,7 +7,7 @@ use koala_optim::kernel::{AnyBuffers, Buffers, HalfCopy, Lender, Lent, Scalars, 
 use koala_optim::{Element, ElementType, Method, StateType, bf16, f16};
 
 use crate::border::failure::{Failure, fail};
-use crate::border::growing::{Growing, look, size_up_to};
+use crate::border::growing::{growing, look};
 use crate::border::pointers::{check, flag, known, misaligned, null, too_long};
 use crate::border::ranges::{Range, bytes_at, end_of, overlaps, range_of};
 use crate::border::status::koala_status;
@@ -57,11 +57,7 @@ pub struct koala_tensor {
     pub scalars: *mut koala_scalars,
 }
 
-// SAFETY: numbers and pointers; any bytes are a value.
-unsafe impl Growing for koala_tensor {
-    const NAME: &'static str = "koala_tensor";
-    const FIRST_SIZE: usize = size_up_to!(koala_tensor.scalars);
-}
+growing!(koala_tensor, up to scalars);
 
 /// Which of a tensor's buffers a call uses; the others are not looked at. Parameters and scalars it always uses.
 #[derive(Clone, Copy)]

@@ -82,9 +82,7 @@ pub unsafe extern "C" fn koala_step_tensors(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let call = unsafe { Call::new(step) }?;
-        // SAFETY: the caller's promise.
-        let outputs = unsafe { Outputs::new(count, reports, report) }?;
+        let (call, outputs) = unsafe { (Call::new(step)?, Outputs::new(count, reports, report)?) };
         // SAFETY: the caller's promise.
         let list = unsafe { TensorList::new(&call, call.used, tensors, count, &outputs.ranges()) }?;
         check_apart(&outputs.ranges(), &call.read(step, list.range(), NOTHING))?;
@@ -146,7 +144,7 @@ impl Outputs {
     }
 
     pub fn write_sum(self, call: &Call, sum: &Report, gain: f64) -> Result<(), Failure> {
-        let mut report = koala_report { gain, ..koala_report::empty(number(call.backend), call.measurement.noise) };
+        let mut report = koala_report { gain, ..koala_report::empty(number(call.backend)?, call.measurement.noise) };
         report.count(sum);
         self.report.write(&report)
     }

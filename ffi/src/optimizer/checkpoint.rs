@@ -8,7 +8,7 @@ use std::path::Path;
 use koala_optim::checkpoint::Loading;
 
 use crate::border::failure::Failure;
-use crate::border::growing::{Growing, Output, size_up_to};
+use crate::border::growing::{Output, growing};
 use crate::border::guard::guarded;
 use crate::border::last_error::{check_text, copy_text};
 use crate::border::pointers::known;
@@ -44,11 +44,7 @@ pub struct koala_loaded {
     pub differences: u64,
 }
 
-// SAFETY: numbers; any bytes are a value.
-unsafe impl Growing for koala_loaded {
-    const NAME: &'static str = "koala_loaded";
-    const FIRST_SIZE: usize = size_up_to!(koala_loaded.differences);
-}
+growing!(koala_loaded, up to differences);
 
 /// Saves all that the optimizer knows to the file of that path, from which koala_optimizer_load goes on with the bits
 /// of a run that never stopped: on any backend, with any number of threads, and from any language that has this

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use koala_optim::{Config, Error, Optimizer, Scaling, Threads};
 
 use crate::border::failure::Failure;
-use crate::border::growing::{Growing, copy_or_default, initialize, look, size_up_to};
+use crate::border::growing::{copy_or_default, growing, initialize, look};
 use crate::border::guard::{guarded, mark_thread};
 use crate::border::pointers::{check, flag};
 use crate::border::ranges::{bytes_at, check_apart, range_of};
@@ -52,11 +52,7 @@ pub struct koala_config {
     pub norms: u32,
 }
 
-// SAFETY: numbers and pointers; any bytes are a value.
-unsafe impl Growing for koala_config {
-    const NAME: &'static str = "koala_config";
-    const FIRST_SIZE: usize = size_up_to!(koala_config.norms);
-}
+growing!(koala_config, up to norms);
 
 impl Default for koala_config {
     fn default() -> Self {
@@ -141,7 +137,7 @@ pub unsafe extern "C" fn koala_optimizer_create(
         check_apart(&[("optimizer", range_of(optimizer, 1))], &read)?;
         // SAFETY: the caller's promise.
         let config = unsafe { config_of(&config) }?;
-        let backend = number(config.backend);
+        let backend = number(config.backend)?;
         let made = Optimizer::new(config)?;
         let inner = Inner {
             optimizer: made,

@@ -18,9 +18,7 @@ pub unsafe extern "C" fn koala_optimizer_add_group(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let group = unsafe { Place::needed(group, "group") }?;
-        // SAFETY: the caller's promise.
-        let given = unsafe { copy_or_default(settings) }?;
+        let (group, given) = unsafe { (Place::needed(group, "group")?, copy_or_default(settings)?) };
         check_apart(&[("group", group.range())], &[("settings", bytes_at(settings, given.size))])?;
         let settings = settings_of(&given)?;
         // SAFETY: the caller's promise.

@@ -16,24 +16,12 @@ use crate::words::backends::koala_backend;
 /// KOALA++, or another method, over a model: named tensors in groups, their filters, the noise that they share. Made by
 /// koala_optimizer_create, ended by koala_optimizer_destroy.
 ///
-/// Several threads at once may call functions that take a pointer to const. While a thread is in any other function,
-/// no other thread may call one; it need not be the thread that made the optimizer.
-pub struct koala_optimizer(Guarded<Inner>);
+/// Several threads may be in functions that take a pointer to const at once. Any other function has to have the
+/// optimizer for itself. It need not be called by the thread that made the optimizer.
+pub struct koala_optimizer(());
 
 impl Handle for koala_optimizer {
     type Inner = Inner;
-
-    fn new(inner: Inner) -> Self {
-        koala_optimizer(Guarded::new(inner))
-    }
-
-    fn guarded(&self) -> &Guarded<Inner> {
-        &self.0
-    }
-
-    fn guarded_mut(&mut self) -> &mut Guarded<Inner> {
-        &mut self.0
-    }
 }
 
 /// All of it but the poison.
@@ -64,10 +52,6 @@ pub(crate) struct Guarded<T> {
 }
 
 impl<T> Guarded<T> {
-    pub fn new(inner: T) -> Self {
-        Guarded { poisoned: false, inner }
-    }
-
     fn sound(&self) -> Result<(), Failure> {
         match self.poisoned {
             false => Ok(()),
@@ -81,14 +65,10 @@ impl<T> Guarded<T> {
     }
 }
 
-/// What C has a pointer to.
+/// What C has a pointer to, which is really one to a `Guarded<Inner>`.
 pub(crate) trait Handle: Sized {
     /// All of it but the poison.
     type Inner;
-
-    fn new(inner: Self::Inner) -> Self;
-    fn guarded(&self) -> &Guarded<Self::Inner>;
-    fn guarded_mut(&mut self) -> &mut Guarded<Self::Inner>;
 
     /// Gives C one to destroy.
     ///
@@ -98,7 +78,7 @@ pub(crate) trait Handle: Sized {
         // A slice of one, whose memory is a box's: a box itself can only be made where there is memory.
         let mut one = Vec::new();
         one.try_reserve_exact(1).map_err(|_| no_memory("an optimizer"))?;
-        one.push(Self::new(inner));
+        one.push(Guarded { poisoned: false, inner });
         // SAFETY: the caller's promise.
         unsafe { place.write(Box::into_raw(one.into_boxed_slice()).cast()) };
         Ok(())
@@ -110,9 +90,9 @@ pub(crate) trait Handle: Sized {
         if pointer.is_null() {
             return Ok(());
         }
-        check(pointer, "optimizer")?;
+        check(pointer.cast::<Guarded<Self::Inner>>(), "optimizer")?;
         // SAFETY: the caller's promise.
-        drop(unsafe { Box::from_raw(pointer) });
+        drop(unsafe { Box::from_raw(pointer.cast::<Guarded<Self::Inner>>()) });
         Ok(())
     }
 
@@ -124,9 +104,10 @@ pub(crate) trait Handle: Sized {
     where
         Self: 'a,
     {
+        let pointer = pointer.cast::<Guarded<Self::Inner>>();
         check(pointer, "optimizer")?;
         // SAFETY: not NULL, aligned, and the caller's promise.
-        let guarded = unsafe { &*pointer }.guarded();
+        let guarded = unsafe { &*pointer };
         guarded.sound()?;
         Ok(&guarded.inner)
     }
@@ -140,9 +121,10 @@ pub(crate) trait Handle: Sized {
     where
         Self: 'a,
     {
+        let pointer = pointer.cast::<Guarded<Self::Inner>>();
         check(pointer, "optimizer")?;
         // SAFETY: not NULL, aligned, and the caller's promise.
-        let guarded = unsafe { &mut *pointer }.guarded_mut();
+        let guarded = unsafe { &mut *pointer };
         guarded.sound()?;
         Ok(Lent { guarded, was_panicking: panicking() })
     }

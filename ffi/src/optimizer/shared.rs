@@ -44,9 +44,7 @@ pub unsafe extern "C" fn koala_optimizer_set_threads(optimizer: *mut koala_optim
 pub unsafe extern "C" fn koala_optimizer_noise(optimizer: *const koala_optimizer, noise: *mut f64) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let noise = unsafe { Place::needed(noise, "noise") }?;
-        // SAFETY: the caller's promise.
-        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let (noise, inner) = unsafe { (Place::needed(noise, "noise")?, koala_optimizer::shared(optimizer)?) };
         noise.write(inner.optimizer.noise())
     })
 }
@@ -73,9 +71,7 @@ pub unsafe extern "C" fn koala_optimizer_backend(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let backend = unsafe { Place::needed(backend, "backend") }?;
-        // SAFETY: the caller's promise.
-        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let (backend, inner) = unsafe { (Place::needed(backend, "backend")?, koala_optimizer::shared(optimizer)?) };
         backend.write(inner.backend)
     })
 }

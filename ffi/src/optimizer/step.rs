@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use koala_optim::{Element, ElementType, Outcome, Tensor, bf16, f16};
 
 use crate::border::failure::{Failure, Text, fail, prefix};
-use crate::border::growing::{Array, Growing, Output, size_up_to};
+use crate::border::growing::{Array, Output, growing};
 use crate::border::guard::guarded;
 use crate::border::pointers::{check, check_array, known};
 use crate::border::ranges::{NOTHING, Named, Range, bytes_at, check_apart, range_of};
@@ -43,11 +43,7 @@ pub struct koala_parameters {
     pub copy: *mut c_void,
 }
 
-// SAFETY: numbers and pointers; any bytes are a value.
-unsafe impl Growing for koala_parameters {
-    const NAME: &'static str = "koala_parameters";
-    const FIRST_SIZE: usize = size_up_to!(koala_parameters.copy);
-}
+growing!(koala_parameters, up to copy);
 
 /// Steps the given tensors, which may be some or all of the optimizer's, in any order, each once; with the order in
 /// which they were added, finding them is cheapest. Allocates nothing, and uses no thread but the calling one unless

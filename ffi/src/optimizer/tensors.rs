@@ -39,9 +39,7 @@ pub unsafe extern "C" fn koala_optimizer_add_tensor(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let number = unsafe { Place::optional(number, "number") }?;
-        // SAFETY: the caller's promise.
-        let name = unsafe { text(name, "name") }?;
+        let (number, name) = unsafe { (Place::optional(number, "number")?, text(name, "name")?) };
         check_apart(&[("number", number.range())], &[("name", range_of_text(name))])?;
         let (element_type, state_type) = (known(r#type)?.into(), known(state_type)?.into());
         // SAFETY: the caller's promise.
@@ -65,9 +63,7 @@ pub unsafe extern "C" fn koala_optimizer_tensor_count(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let count = unsafe { Place::needed(count, "count") }?;
-        // SAFETY: the caller's promise.
-        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let (count, inner) = unsafe { (Place::needed(count, "count")?, koala_optimizer::shared(optimizer)?) };
         count.write(inner.names.len())
     })
 }
@@ -125,9 +121,7 @@ pub unsafe extern "C" fn koala_optimizer_scalars(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let scalars = unsafe { Place::needed(scalars, "scalars") }?;
-        // SAFETY: the caller's promise.
-        let inner = unsafe { koala_optimizer::shared(optimizer) }?;
+        let (scalars, inner) = unsafe { (Place::needed(scalars, "scalars")?, koala_optimizer::shared(optimizer)?) };
         let found: Scalars = inner.state(tensor)?.scalars();
         scalars.write(found.into())
     })

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 
 use koala_optim::{Backend, BackendStatus};
 
-use crate::border::failure::Failure;
-use crate::border::growing::{Growing, Output, size_up_to};
+use crate::border::failure::{Failure, fail};
+use crate::border::growing::{Output, growing};
 use crate::border::guard::guarded;
 use crate::border::pointers::{Place, known, text};
 use crate::border::ranges::{check_apart, range_of_text};
@@ -59,11 +59,7 @@ pub struct koala_backend_info {
     pub absent_because: [c_char; 64],
 }
 
-// SAFETY: numbers and bytes; any bytes are a value.
-unsafe impl Growing for koala_backend_info {
-    const NAME: &'static str = "koala_backend_info";
-    const FIRST_SIZE: usize = size_up_to!(koala_backend_info.absent_because);
-}
+growing!(koala_backend_info, up to absent_because);
 
 impl Default for koala_backend_info {
     fn default() -> Self {
@@ -99,9 +95,10 @@ fn by_number(backend: koala_backend) -> Result<Backend, Failure> {
 }
 
 /// The number of a backend.
-pub(crate) fn number(backend: Backend) -> koala_backend {
-    let place = statuses().iter().position(|status| status.name == backend.name());
-    place.and_then(|place| koala_backend::ALL.get(place + 1)).copied().unwrap_or(koala_backend::Fastest)
+pub(crate) fn number(backend: Backend) -> Result<koala_backend, Failure> {
+    let name = backend.name();
+    let found = koala_backend::ALL.iter().find(|known| known.text().to_bytes() == name.as_bytes());
+    found.copied().ok_or_else(|| fail(koala_status::Other, format_args!("C has no number for the backend {name}")))
 }
 
 /// How many backends this library knows, present or not, KOALA_BACKEND_FASTEST not counted: they have the numbers from
@@ -127,7 +124,7 @@ pub unsafe extern "C" fn koala_backend_describe(
         // SAFETY: the caller's promise.
         let output = unsafe { Output::needed(info) }?;
         let backend = match known(backend)? {
-            koala_backend::Fastest => number(chosen(backend)?),
+            koala_backend::Fastest => number(chosen(backend)?)?,
             other => other,
         };
         let status = &statuses()[backend as usize - 1];
@@ -155,7 +152,7 @@ pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> k
     guarded(|| {
         // SAFETY: the caller's promise.
         let backend = unsafe { Place::needed(backend, "backend") }?;
-        let fastest = number(chosen(MaybeUninit::new(koala_backend::Fastest))?);
+        let fastest = number(chosen(MaybeUninit::new(koala_backend::Fastest))?)?;
         backend.write(fastest)
     })
 }
@@ -168,13 +165,11 @@ pub unsafe extern "C" fn koala_backend_fastest(backend: *mut koala_backend) -> k
 pub unsafe extern "C" fn koala_backend_by_name(name: *const c_char, backend: *mut koala_backend) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let backend = unsafe { Place::needed(backend, "backend") }?;
-        // SAFETY: the caller's promise.
-        let name = unsafe { text(name, "name") }?;
+        let (backend, name) = unsafe { (Place::needed(backend, "backend")?, text(name, "name")?) };
         check_apart(&[("backend", backend.range())], &[("name", range_of_text(name))])?;
         let found = match name {
             "fastest" => koala_backend::Fastest,
-            name => number(Backend::by_name(name)?),
+            name => number(Backend::by_name(name)?)?,
         };
         backend.write(found)
     })
@@ -190,7 +185,7 @@ pub unsafe extern "C" fn koala_backend_from_environment(backend: *mut koala_back
         // SAFETY: the caller's promise.
         let backend = unsafe { Place::needed(backend, "backend") }?;
         let found = Backend::from_environment()?;
-        backend.write(number(found))
+        backend.write(number(found)?)
     })
 }
 
@@ -216,7 +211,7 @@ mod tests {
             assert!(status.name.len() < 16 && status.description.len() < 64);
             assert!(status.absent_because.unwrap_or_default().len() < 64);
             if let Some(present) = status.backend {
-                assert_eq!(number(present), *backend);
+                assert_eq!(number(present).unwrap(), *backend);
             }
         }
     }

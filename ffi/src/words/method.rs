@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use koala_optim::{AdamW, KoalaM, KoalaV, Method, Sgd};
 
 use crate::border::failure::{Failure, fail};
-use crate::border::growing::{Growing, Output, initialize_with, look, size_up_to};
+use crate::border::growing::{Output, growing, initialize_with, look};
 use crate::border::guard::guarded;
 use crate::border::pointers::{flag, known};
 use crate::border::status::koala_status;
@@ -69,11 +69,7 @@ pub struct koala_method {
     pub velocity_noise: f64,
 }
 
-// SAFETY: numbers; any bytes are a value.
-unsafe impl Growing for koala_method {
-    const NAME: &'static str = "koala_method";
-    const FIRST_SIZE: usize = size_up_to!(koala_method.velocity_noise);
-}
+growing!(koala_method, up to velocity_noise);
 
 impl koala_method {
     /// Puts a method's numbers in their places; what another kind has stays as it is.

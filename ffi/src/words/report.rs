@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use koala_optim::{Outcome, TensorReport};
 
-use crate::border::growing::{Growing, size_up_to};
+use crate::border::growing::growing;
 use crate::border::values::{from_c, to_c};
 use crate::words::backends::koala_backend;
 
@@ -115,11 +115,7 @@ pub struct koala_report {
     pub withheld: u64,
 }
 
-// SAFETY: numbers; any bytes are a value.
-unsafe impl Growing for koala_report {
-    const NAME: &'static str = "koala_report";
-    const FIRST_SIZE: usize = size_up_to!(koala_report.withheld);
-}
+growing!(koala_report, up to withheld);
 
 impl koala_report {
     pub(crate) fn empty(backend: koala_backend, noise: f64) -> Self {

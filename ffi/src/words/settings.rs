@@ -9,7 +9,7 @@ use koala_optim::{
 };
 
 use crate::border::failure::{Failure, fail};
-use crate::border::growing::{Growing, initialize, look, size_up_to};
+use crate::border::growing::{growing, initialize, look};
 use crate::border::guard::guarded;
 use crate::border::pointers::{Place, check, check_array, flag, known};
 use crate::border::ranges::{Range, check_apart, range_of};
@@ -144,11 +144,7 @@ pub struct koala_settings {
     pub frozen: u32,
 }
 
-// SAFETY: numbers; any bytes are a value.
-unsafe impl Growing for koala_settings {
-    const NAME: &'static str = "koala_settings";
-    const FIRST_SIZE: usize = size_up_to!(koala_settings.frozen);
-}
+growing!(koala_settings, up to frozen);
 
 impl Default for koala_settings {
     fn default() -> Self {

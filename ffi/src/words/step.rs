@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::border::growing::{Growing, initialize, size_up_to};
+use crate::border::growing::{growing, initialize};
 use crate::border::guard::guarded;
 use crate::border::status::koala_status;
 use crate::words::backends::koala_backend;
@@ -44,11 +44,7 @@ pub struct koala_step {
     pub norms: u32,
 }
 
-// SAFETY: numbers and pointers; any bytes are a value.
-unsafe impl Growing for koala_step {
-    const NAME: &'static str = "koala_step";
-    const FIRST_SIZE: usize = size_up_to!(koala_step.norms);
-}
+growing!(koala_step, up to norms);
 
 impl Default for koala_step {
     fn default() -> Self {
