@@ -215,6 +215,10 @@ enum koala_status
    * Something else is wrong, for which this version of the C interface has no status: koala_last_error says what.
    */
   KOALA_STATUS_OTHER = 32,
+  /**
+   * A group's method is not one that it can have.
+   */
+  KOALA_STATUS_METHOD = 33,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -266,7 +270,7 @@ typedef int32_t koala_backend;
 #endif // __cplusplus
 
 /**
- * Which covariance of the least Frobenius norm is reconstructed: paper, section 3.
+ * Which covariance KOALA++ reconstructs: paper, section 3.
  */
 enum koala_variant
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -274,13 +278,18 @@ enum koala_variant
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
   /**
-   * The symmetric one, the paper's default.
+   * The symmetric one of the least Frobenius norm, the paper's default.
    */
   KOALA_VARIANT_SYMMETRIC = 0,
   /**
-   * The one without that constraint.
+   * The one of the least Frobenius norm without that constraint.
    */
   KOALA_VARIANT_VANILLA = 1,
+  /**
+   * One that stays positive definite, with a prior variance in all directions: the innovation variance S does not break
+   * down. It is this library's own, not the paper's. koala_cuda does not have it yet.
+   */
+  KOALA_VARIANT_DEFINITE = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
@@ -653,6 +662,9 @@ typedef struct koala_backend_info {
 /**
  * The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings
  * than the step before.
+ *
+ * `initial_variance`, `process_noise`, `variant` and `prior_variance` are numbers of KOALA++. For another method, whose
+ * numbers are in koala_method, they have to be the defaults: any other value is KOALA_STATUS_SETTING.
  */
 typedef struct koala_settings {
   /**
@@ -669,8 +681,7 @@ typedef struct koala_settings {
    */
   double weight_decay;
   /**
-   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
-   * KOALA++ reads this and the next two: what other methods have in their place is in koala_method.
+   * σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
    */
   double initial_variance;
   /**
@@ -685,6 +696,11 @@ typedef struct koala_settings {
    * 1: the tensors are checked like any other and stay as they are. Default 0.
    */
   uint32_t frozen;
+  /**
+   * γ ≥ 0: the prior variance of KOALA_VARIANT_DEFINITE, which alone reads it, in squared units of the parameter. 0,
+   * the default, stands for `initial_variance`.
+   */
+  double prior_variance;
 } koala_settings;
 
 /**
@@ -1537,6 +1553,18 @@ koala_status koala_optimizer_settings(const struct koala_optimizer *optimizer,
 koala_status koala_optimizer_set_settings(struct koala_optimizer *optimizer,
                                           uint32_t group,
                                           const struct koala_settings *settings);
+
+/**
+ * Changes the numbers of a group's method from the next step on: AdamW's betas can differ by group, for one. A new group
+ * has the numbers of koala_config. Those of KOALA++ are in koala_settings instead.
+ *
+ * Returns KOALA_STATUS_METHOD for another kind than the optimizer's, for KOALA++, for KOALA-V and KOALA-M, whose numbers
+ * all tensors share, and where tensors of the group have other state vectors than the method; KOALA_STATUS_SETTING for a
+ * number out of its range.
+ */
+koala_status koala_optimizer_set_method(struct koala_optimizer *optimizer,
+                                        uint32_t group,
+                                        const struct koala_method *method);
 
 /**
  * Changes the learning rate of a group from the next step on.

@@ -7,16 +7,16 @@ use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 
 use koala::*;
-use koala_measure::{Budget, Contender, models, rounds, statistics};
+use koala_measure::{Budget, Contender, models, numbers, rounds, statistics};
 use koala_optim::kernel::{Buffers, Measurement, Scalars, Step, step};
 use koala_optim::{Config, ElementType, Loss, Noise, Optimizer, Settings, StateType, Tensor};
 
 const BUDGET: Budget = Budget { seconds: 12.0, least: 15, most: 3000 };
 const LOSS: koala_loss = koala_loss { mean: 1.0, second_moment: 1.0 };
 
-/// A learning rate and a noise with which the numbers stay where they are.
+/// A learning rate with which the numbers stay where they are.
 fn settings() -> Settings {
-    Settings { learning_rate: 1e-9, weight_decay: 1e-3, process_noise: 1e-3, ..Settings::default() }
+    Settings { learning_rate: 1e-9, weight_decay: 1e-3, ..Settings::default() }
 }
 
 fn c_settings() -> koala_settings {
@@ -78,7 +78,8 @@ fn single(length: usize) {
         scalars: Scalars::default(),
         c_scalars: koala_scalars { h_h: 0.0, h_v: 0.0, innovation_variance: 0.0, steps: 0.0 },
     };
-    let rust = Step { settings: settings(), ..Step::new(Measurement { loss: 1.0, noise: 1.0 }) };
+    let rust =
+        Step { settings: settings(), method: numbers().into(), ..Step::new(Measurement { loss: 1.0, noise: 1.0 }) };
     let c_settings = c_settings();
     let c = c_step(&c_settings);
     // A program in C has it in memory, and uses it again.
@@ -115,7 +116,7 @@ fn model(architecture: &models::Architecture) {
     let lengths: Vec<usize> = architecture.shapes.iter().map(|shape| shape.length()).collect();
     let names: Vec<String> = architecture.shapes.iter().map(|shape| shape.name.clone()).collect();
     let mut rust = Optimizer::new(Config { noise: Noise::Fixed(1.0), ..Config::default() }).unwrap();
-    let group = rust.add_group(settings()).unwrap();
+    let group = rust.add_group_with(settings(), numbers()).unwrap();
     let mut c = null_mut();
     let c_settings = c_settings();
     // SAFETY: pointers of this function's own.

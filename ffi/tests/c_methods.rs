@@ -49,7 +49,7 @@ fn bytes_of<T>(value: &T) -> &[u8] {
 
 fn c_method(method: &Method) -> koala_method {
     let kind = match method {
-        Method::KoalaPlusPlus => koala_method_kind::KoalaPlusPlus,
+        Method::KoalaPlusPlus(_) => koala_method_kind::KoalaPlusPlus,
         Method::KoalaV(_) => koala_method_kind::KoalaV,
         Method::KoalaM(_) => koala_method_kind::KoalaM,
         Method::AdamW(_) => koala_method_kind::Adamw,
@@ -63,7 +63,7 @@ fn c_method(method: &Method) -> koala_method {
         made.assume_init()
     };
     match *method {
-        Method::KoalaPlusPlus => {}
+        Method::KoalaPlusPlus(_) => {}
         Method::KoalaV(KoalaV { variance, process_noise }) => {
             made = koala_method { variance, process_noise, ..made };
         }
@@ -161,7 +161,7 @@ fn c_gives_the_bits_of_rust_for_every_method() {
         ("avx512", koala_backend::Avx512),
     ];
     let methods = [
-        Method::KoalaPlusPlus,
+        Method::default(),
         Method::KoalaV(KoalaV { variance: 0.25, ..KoalaV::default() }),
         Method::KoalaM(KoalaM { velocity_decay: 0.75, ..KoalaM::default() }),
         Method::AdamW(AdamW { beta1: 0.85, ..AdamW::default() }),

@@ -6,8 +6,8 @@ mod common;
 use koala::koala_method_kind;
 use koala_optim::checkpoint::Loading;
 use koala_optim::{
-    AdamW, Config, ElementType, KoalaM, KoalaV, Loss, Method, Noise, OnBreakdown, OnNonFinite, Optimizer, Policy,
-    Scaling, Settings, Sgd, StateType, Tensor, Variant,
+    AdamW, Config, ElementType, KoalaM, KoalaPlusPlus, KoalaV, Loss, Method, Noise, OnBreakdown, OnNonFinite,
+    Optimizer, Policy, Scaling, Settings, Sgd, StateType, Tensor, Variant,
 };
 
 const LENGTHS: [usize; 2] = [67, 3];
@@ -27,7 +27,7 @@ fn config(method: Method) -> Config {
 }
 
 fn settings() -> Settings {
-    Settings { learning_rate: 0.05, weight_decay: 0.01, variant: Variant::Vanilla, ..Settings::default() }
+    Settings { learning_rate: 0.05, weight_decay: 0.01, ..Settings::default() }
 }
 
 fn with_tensors(config: Config, settings: Settings) -> Optimizer {
@@ -81,8 +81,11 @@ fn rust_and_c_go_on_from_each_others_checkpoints() {
     let program = common::compile("c/tests/checkpoint.c", &[]);
     let file = program.with_file_name("run.safetensors");
     let path = file.to_str().unwrap();
+    let vanilla = KoalaPlusPlus { variant: Variant::Vanilla, ..KoalaPlusPlus::default() };
+    let definite = KoalaPlusPlus { variant: Variant::Definite, prior_variance: 0.25, ..KoalaPlusPlus::default() };
     let methods = [
-        (Method::KoalaPlusPlus, koala_method_kind::KoalaPlusPlus),
+        (Method::KoalaPlusPlus(vanilla), koala_method_kind::KoalaPlusPlus),
+        (Method::KoalaPlusPlus(definite), koala_method_kind::KoalaPlusPlus),
         (Method::KoalaV(KoalaV { variance: 0.25, ..KoalaV::default() }), koala_method_kind::KoalaV),
         (Method::KoalaM(KoalaM { velocity_decay: 0.75, ..KoalaM::default() }), koala_method_kind::KoalaM),
         (Method::AdamW(AdamW { beta1: 0.85, ..AdamW::default() }), koala_method_kind::Adamw),

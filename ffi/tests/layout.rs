@@ -32,7 +32,7 @@ macro_rules! enums {
 fn structs_and_enums_have_the_same_layout_in_c() {
     let mut lines = structs! {
         koala_backend_info { size backend present name description absent_because }
-        koala_settings { size learning_rate weight_decay initial_variance process_noise variant frozen }
+        koala_settings { size learning_rate weight_decay initial_variance process_noise variant frozen prior_variance }
         koala_loss { mean second_moment }
         koala_step {
             size groups group_count method loss noise gradient_factor gradient_limit backend on_non_finite on_breakdown

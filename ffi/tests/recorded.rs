@@ -5,7 +5,7 @@ mod common;
 
 use std::path::Path;
 
-use koala_optim::{Config, ElementType, GroupId, Loss, Optimizer, Settings, StateType, Tensor, Variant};
+use koala_optim::{Config, ElementType, GroupId, KoalaPlusPlus, Loss, Optimizer, Settings, StateType, Tensor, Variant};
 
 /// What is left of a record.
 struct Record<'r>(&'r [u8]);
@@ -30,13 +30,15 @@ impl Record<'_> {
     }
 
     /// A koala_settings.
-    fn settings(&mut self) -> Settings {
+    fn settings(&mut self) -> (Settings, KoalaPlusPlus) {
         let size = self.number();
         assert_eq!(size, size_of::<koala::koala_settings>());
         let [learning_rate, weight_decay, initial_variance, process_noise] = [(); 4].map(|()| self.real());
         assert_eq!(self.number(), 0, "variant and frozen, which no example sets");
+        let prior_variance = self.real();
         let (variant, frozen) = (Variant::Symmetric, false);
-        Settings { learning_rate, weight_decay, initial_variance, process_noise, variant, frozen }
+        let numbers = KoalaPlusPlus { initial_variance, process_noise, variant, prior_variance };
+        (Settings { learning_rate, weight_decay, frozen }, numbers)
     }
 }
 
@@ -50,7 +52,10 @@ fn replay(mut record: Record) -> usize {
     let (mut groups, mut tensors, mut steps) = (Vec::<GroupId>::new(), Vec::<(String, usize)>::new(), 0);
     while !record.0.is_empty() {
         match record.bytes(1) {
-            b"G" => groups.push(optimizer.add_group(record.settings()).unwrap()),
+            b"G" => {
+                let (settings, numbers) = record.settings();
+                groups.push(optimizer.add_group_with(settings, numbers).unwrap());
+            }
             b"L" => {
                 let (group, learning_rate) = (record.number(), record.real());
                 optimizer.set_learning_rate(groups[group], learning_rate).unwrap();

@@ -37,8 +37,9 @@ pub fn settings(bytes: &mut Bytes) -> koala_settings {
         weight_decay: if bytes.flag() { 0.0 } else { bytes.real() },
         initial_variance: bytes.real(),
         process_noise: bytes.real(),
-        variant: any(bytes.choice(2)),
+        variant: any(bytes.choice(3)),
         frozen: bytes.rarely().into(),
+        prior_variance: if bytes.flag() { 0.0 } else { bytes.real() },
     }
 }
 

@@ -114,6 +114,7 @@ fn step(call: Call) -> Result<(), Failure> {
         process_noise,
         variant: value::<koala_variant>(call, "variant")?,
         frozen: 0,
+        prior_variance: 0.0,
     };
     let mut step = koala_step {
         size: size_of::<koala_step>(),

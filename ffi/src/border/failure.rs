@@ -62,6 +62,7 @@ impl From<koala_optim::Error> for Failure {
             Error::DuplicateTensor { .. } => koala_status::DuplicateTensor,
             Error::UnknownGroup { .. } => koala_status::UnknownGroup,
             Error::Setting { .. } => koala_status::Setting,
+            Error::Method { .. } => koala_status::Method,
             Error::NoSamples => koala_status::NoSamples,
             Error::NonFiniteLoss { .. } | Error::NonFinite { .. } => koala_status::NonFinite,
             Error::Breakdown { .. } => koala_status::Breakdown,

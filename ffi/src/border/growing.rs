@@ -1,6 +1,6 @@
 //! Structs that begin with their size, so that members can be added at their end. A caller with a newer header gives a
-//! longer one, which is good as long as the members that this library lacks are zero. None has grown yet, so nobody has
-//! an older header: who adds the first member has to say in `look` what it is where a shorter struct lacks it.
+//! longer one, which is good as long as the members that this library lacks are zero. A caller with an older header gives a
+//! shorter one, whose missing members have their defaults.
 
 use crate::border::failure::{Failure, fail};
 use crate::border::pointers::{check, check_array};
@@ -73,7 +73,7 @@ fn impossible_size(size: usize, expected: usize, name: &str) -> Failure {
 /// result is used.
 #[inline(always)]
 pub(crate) unsafe fn look<'a, T: Growing>(pointer: *const T) -> Result<&'a T, Failure> {
-    // A struct that has grown is not there as a whole if the caller's header is older.
+    // A struct that has grown is not there as a whole if the caller's header is older: that is what `with` is for.
     const { assert!(T::FIRST_SIZE == size_of::<T>()) };
     // SAFETY: the caller's promise.
     let size = unsafe { size_of_given(pointer) }?;
@@ -83,6 +83,42 @@ pub(crate) unsafe fn look<'a, T: Growing>(pointer: *const T) -> Result<&'a T, Fa
     }
     // SAFETY: not NULL, aligned, at least as long as a `T`; any bytes are a value; and the caller's promise.
     Ok(unsafe { &*pointer })
+}
+
+/// Calls `work` with a struct that the caller gives, where it is, or with a copy that has the defaults of those members
+/// which the caller's header lacks.
+///
+/// # Safety
+/// As [`look`].
+#[inline(always)]
+pub(crate) unsafe fn with<T: Growing + Default, R>(
+    pointer: *const T,
+    work: impl FnOnce(&T) -> R,
+) -> Result<R, Failure> {
+    // SAFETY: the caller's promise.
+    let size = unsafe { size_of_given(pointer) }?;
+    if size < size_of::<T>() {
+        // SAFETY: the caller's promise.
+        return Ok(work(&unsafe { grown(pointer, size) }));
+    }
+    if size > size_of::<T>() {
+        // SAFETY: the caller's promise.
+        unsafe { check_beyond(pointer, size) }?;
+    }
+    // SAFETY: not NULL, aligned, at least as long as a `T`; any bytes are a value; and the caller's promise.
+    Ok(work(unsafe { &*pointer }))
+}
+
+/// A copy of a shorter struct, with the defaults beyond its size.
+///
+/// # Safety
+/// `pointer` points to `size` bytes, fewer than a `T` has.
+#[cold]
+unsafe fn grown<T: Growing + Default>(pointer: *const T, size: usize) -> T {
+    let mut whole = T::default();
+    // SAFETY: there are `size` bytes at both; any bytes are a value.
+    unsafe { (&raw mut whole).cast::<u8>().copy_from_nonoverlapping(pointer.cast(), size) };
+    whole
 }
 
 /// Whether a struct is zero where this library does not know it.
@@ -109,7 +145,7 @@ unsafe fn check_beyond<T: Growing>(pointer: *const T, size: usize) -> Result<(),
 /// As [`look`].
 pub(crate) unsafe fn copy_or_default<T: Growing + Default>(pointer: *const T) -> Result<T, Failure> {
     // SAFETY: the caller's promise.
-    if pointer.is_null() { Ok(T::default()) } else { unsafe { look(pointer) }.copied() }
+    if pointer.is_null() { Ok(T::default()) } else { unsafe { with(pointer, |given| *given) } }
 }
 
 /// An array of such structs, which all have the size of the first one.
@@ -150,13 +186,30 @@ impl<T: Growing> Array<T> {
     /// `place` is below the count.
     #[inline(always)]
     pub unsafe fn get<'a>(&self, place: usize) -> Result<&'a T, Failure> {
+        // SAFETY: the caller's promise, and the promise to `new`.
+        unsafe { look(self.checked(place)?) }
+    }
+
+    /// As [`get`](Self::get), for a struct that has grown: see [`with`].
+    ///
+    /// # Safety
+    /// `place` is below the count.
+    #[inline(always)]
+    pub unsafe fn with<R>(&self, place: usize, work: impl FnOnce(&T) -> R) -> Result<R, Failure>
+    where
+        T: Default,
+    {
+        // SAFETY: the caller's promise, and the promise to `new`.
+        unsafe { with(self.checked(place)?, work) }
+    }
+
+    /// # Safety
+    /// `place` is below the count.
+    #[inline(always)]
+    unsafe fn checked(&self, place: usize) -> Result<*const T, Failure> {
         // SAFETY: the caller's promise; aligned, since the first one is and a stride is a multiple of its alignment.
         let (pointer, size) = unsafe { (self.pointer(place), self.pointer(place).cast::<usize>().read()) };
-        if size != self.stride {
-            return Err(unequal_sizes(size, self.stride, place, T::NAME));
-        }
-        // SAFETY: the promise to `new`.
-        unsafe { look(pointer) }
+        if size == self.stride { Ok(pointer) } else { Err(unequal_sizes(size, self.stride, place, T::NAME)) }
     }
 
     /// The address of the first byte, and of the one after the last.

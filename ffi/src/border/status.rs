@@ -80,6 +80,8 @@ pub enum koala_status {
     Mismatch = 31,
     /// Something else is wrong, for which this version of the C interface has no status: koala_last_error says what.
     Other = 32,
+    /// A group's method is not one that it can have.
+    Method = 33,
 }
 
 from_c! { koala_status {
@@ -116,6 +118,7 @@ from_c! { koala_status {
     Newer: c"a checkpoint has a newer format",
     Mismatch: c"a checkpoint is of another model",
     Other: c"something else is wrong",
+    Method: c"a group cannot have the method",
 } }
 
 /// A few words on a status, in English, for ever valid; never NULL.

@@ -4,10 +4,10 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use koala_optim::cuda::{Config, Device, Optimizer, StateBuffers};
-use koala_optim::{ElementType, Method, Scaling, StateType};
+use koala_optim::{ElementType, KoalaPlusPlus, Method, Scaling, Settings, StateType};
 
 use crate::border::failure::{Failure, fail, no_memory};
-use crate::border::growing::{copy_or_default, growing, look};
+use crate::border::growing::{copy_or_default, growing, look, with};
 use crate::border::guard::guarded;
 use crate::border::pointers::{Place, check, flag, known, text, too_long};
 use crate::border::ranges::{bytes_at, check_apart, end_of, range_of, range_of_text};
@@ -70,13 +70,21 @@ pub unsafe extern "C" fn koala_cuda_create(
 /// On a GPU there is KOALA++, without a norm to clip by.
 fn check_method(config: &koala_config, method: Method) -> Result<(), Failure> {
     let clip_norm = config.clip_norm;
-    if method == Method::KoalaPlusPlus && clip_norm == f64::INFINITY {
+    if matches!(method, Method::KoalaPlusPlus(_)) && clip_norm == f64::INFINITY {
         return Ok(());
     }
     let name = method.name();
     let text =
         format_args!("a koala_cuda steps by koala++ and clips by no norm, not by {name} and by the norm {clip_norm}");
     Err(fail(koala_status::Setting, text))
+}
+
+/// The settings of a group, and its numbers of KOALA++.
+fn settings_on_device(given: &koala_settings) -> Result<(Settings, KoalaPlusPlus), Failure> {
+    match settings_of(given, Method::default())? {
+        (settings, Method::KoalaPlusPlus(numbers)) => Ok((settings, numbers)),
+        (_, other) => Err(fail(koala_status::Method, format_args!("a koala_cuda does not step by {}", other.name()))),
+    }
 }
 
 /// Waits for what it has put on streams, ends an optimizer, and frees its memory. NULL does nothing. The pointer is of
@@ -99,10 +107,10 @@ pub unsafe extern "C" fn koala_cuda_add_group(
         // SAFETY: the caller's promise.
         let (group, given) = unsafe { (Place::needed(group, "group")?, copy_or_default(settings)?) };
         check_apart(&[("group", group.range())], &[("settings", bytes_at(settings, given.size))])?;
-        let settings = settings_of(&given)?;
+        let (settings, numbers) = settings_on_device(&given)?;
         // SAFETY: the caller's promise.
         let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
-        let number = inner.groups.add(|| inner.optimizer.add_group(settings))?;
+        let number = inner.groups.add(|| inner.optimizer.add_group_with(settings, numbers))?;
         group.write(number)
     })
 }
@@ -117,10 +125,13 @@ pub unsafe extern "C" fn koala_cuda_set_settings(
 ) -> koala_status {
     guarded(|| {
         // SAFETY: the caller's promise.
-        let settings = settings_of(unsafe { look(settings) }?)?;
+        let (settings, numbers) = settings_on_device(&unsafe { with(settings, |given| *given) }?)?;
         // SAFETY: the caller's promise.
         let inner = &mut *unsafe { koala_cuda::changed(optimizer) }?;
-        Ok(inner.optimizer.set_settings(inner.groups.get(group)?, settings)?)
+        let group = inner.groups.get(group)?;
+        settings.validate()?;
+        inner.optimizer.set_numbers(group, numbers)?;
+        Ok(inner.optimizer.set_settings(group, settings)?)
     })
 }
 

@@ -86,8 +86,8 @@ impl Call {
     pub fn step_of(&self, group: usize) -> Result<Step, Failure> {
         self.check_group(group)?;
         let Call { backend, policy, measurement, scaling, norms, .. } = *self;
-        let method = self.method()?;
-        Ok(Step { backend, method, settings: self.settings(group)?, policy, measurement, scaling, norms })
+        let (settings, method) = self.settings(group)?;
+        Ok(Step { backend, method, settings, policy, measurement, scaling, norms })
     }
 
     #[inline(always)]
@@ -97,12 +97,14 @@ impl Call {
     }
 
     #[inline(always)]
-    fn settings(&self, group: usize) -> Result<Settings, Failure> {
-        let Some(groups) = self.groups else { return Ok(Settings::default()) };
+    fn settings(&self, group: usize) -> Result<(Settings, Method), Failure> {
+        let method = self.method()?;
+        let Some(groups) = self.groups else { return Ok((Settings::default(), method)) };
         // SAFETY: there is such a group: `step_of` has looked.
-        let settings = settings_of(unsafe { groups.get(group) }?)?;
+        let (settings, method) = unsafe { groups.with(group, |given| settings_of(given, method)) }??;
         settings.validate()?;
-        Ok(settings)
+        method.validate()?;
+        Ok((settings, method))
     }
 
     /// The steps of all groups.

@@ -78,7 +78,7 @@ pub unsafe extern "C" fn koala_dots_add(sum: *mut koala_dots, part: *const koala
 unsafe fn half_of(step: *const koala_step) -> Result<Call, Failure> {
     // SAFETY: the caller's promise.
     let call = unsafe { Call::new(step) }?;
-    match call.method()? == Method::KoalaPlusPlus && call.scaling == Scaling::default() {
+    match matches!(call.method()?, Method::KoalaPlusPlus(_)) && call.scaling == Scaling::default() {
         true => Ok(call),
         false => Err(Error::Halves.into()),
     }

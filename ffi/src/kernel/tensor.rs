@@ -72,7 +72,7 @@ impl Used {
     #[inline(always)]
     pub fn by(method: &Method) -> Self {
         let [h, v] = match method {
-            Method::KoalaPlusPlus => [true; 2],
+            Method::KoalaPlusPlus(_) => [true; 2],
             other => other.state_vectors().map(|vector| vector.is_some()),
         };
         Used { gradient: true, h, v }

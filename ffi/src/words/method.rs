@@ -75,7 +75,7 @@ impl koala_method {
     /// Puts a method's numbers in their places; what another kind has stays as it is.
     fn put(&mut self, method: &Method) {
         match *method {
-            Method::KoalaPlusPlus => {}
+            Method::KoalaPlusPlus(_) => {}
             Method::KoalaV(KoalaV { variance, process_noise }) => {
                 (self.variance, self.process_noise) = (variance, process_noise);
             }
@@ -95,7 +95,7 @@ impl koala_method {
     fn method(&self) -> Result<Method, Failure> {
         let koala_method { variance, process_noise, .. } = *self;
         let method = match known(self.kind)? {
-            koala_method_kind::KoalaPlusPlus => Method::KoalaPlusPlus,
+            koala_method_kind::KoalaPlusPlus => Method::default(),
             koala_method_kind::KoalaV => Method::KoalaV(KoalaV { variance, process_noise }),
             koala_method_kind::KoalaM => Method::KoalaM(KoalaM {
                 variance,
@@ -120,7 +120,7 @@ impl koala_method {
 impl From<&Method> for koala_method {
     fn from(method: &Method) -> Self {
         let kind = match method {
-            Method::KoalaPlusPlus => koala_method_kind::KoalaPlusPlus,
+            Method::KoalaPlusPlus(_) => koala_method_kind::KoalaPlusPlus,
             Method::KoalaV(_) => koala_method_kind::KoalaV,
             Method::KoalaM(_) => koala_method_kind::KoalaM,
             Method::AdamW(_) => koala_method_kind::Adamw,
@@ -146,14 +146,14 @@ impl From<&Method> for koala_method {
     }
 }
 
-/// The method that a caller gives: KOALA++ for NULL.
+/// The method that a caller gives: KOALA++ for NULL. The numbers of KOALA++ are those of a group's settings.
 ///
 /// # Safety
 /// `method` is NULL or what its documentation says.
 #[inline(always)]
 pub(crate) unsafe fn method_of(method: *const koala_method) -> Result<Method, Failure> {
     // SAFETY: the caller's promise.
-    if method.is_null() { Ok(Method::KoalaPlusPlus) } else { unsafe { other_method(method) } }
+    if method.is_null() { Ok(Method::default()) } else { unsafe { other_method(method) } }
 }
 
 /// # Safety
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn koala_method_init(
 ) -> koala_status {
     guarded(|| {
         let defaults = match known(kind)? {
-            koala_method_kind::KoalaPlusPlus => Method::KoalaPlusPlus,
+            koala_method_kind::KoalaPlusPlus => Method::default(),
             koala_method_kind::KoalaV => Method::KoalaV(KoalaV::default()),
             koala_method_kind::KoalaM => Method::KoalaM(KoalaM::default()),
             koala_method_kind::Adamw => Method::AdamW(AdamW::default()),

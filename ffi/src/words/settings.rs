@@ -4,12 +4,12 @@ use std::ffi::c_void;
 use std::mem::MaybeUninit;
 
 use koala_optim::{
-    Element, ElementType, Loss, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings, StateType, Variant, bf16,
-    f16,
+    Element, ElementType, KoalaPlusPlus, Loss, Method, Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings,
+    StateType, Variant, bf16, f16,
 };
 
 use crate::border::failure::{Failure, fail};
-use crate::border::growing::{growing, initialize, look};
+use crate::border::growing::{growing, initialize, with};
 use crate::border::guard::guarded;
 use crate::border::pointers::{Place, check, check_array, flag, known};
 use crate::border::ranges::{Range, check_apart, range_of};
@@ -61,17 +61,20 @@ pub enum koala_copy_type {
 
 from_c!(koala_copy_type { None, Bf16, F16 });
 
-/// Which covariance of the least Frobenius norm is reconstructed: paper, section 3.
+/// Which covariance KOALA++ reconstructs: paper, section 3.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum koala_variant {
-    /// The symmetric one, the paper's default.
+    /// The symmetric one of the least Frobenius norm, the paper's default.
     Symmetric = 0,
-    /// The one without that constraint.
+    /// The one of the least Frobenius norm without that constraint.
     Vanilla = 1,
+    /// One that stays positive definite, with a prior variance in all directions: the innovation variance S does not break
+    /// down. It is this library's own, not the paper's. koala_cuda does not have it yet.
+    Definite = 2,
 }
 
-from_c!(koala_variant = Variant { Symmetric, Vanilla });
+from_c!(koala_variant = Variant { Symmetric, Vanilla, Definite });
 
 /// What to do with a tensor whose gradient, loss or scalars are NaN or infinite. It is not written, unless it is
 /// unchecked. The same is done with a tensor of which the step would make a finite parameter, v or h infinite, as its
@@ -123,6 +126,9 @@ pub(crate) fn policy(
 
 /// The settings of a group of tensors. koala_settings_init fills it with the defaults; a step may use other settings
 /// than the step before.
+///
+/// `initial_variance`, `process_noise`, `variant` and `prior_variance` are numbers of KOALA++. For another method, whose
+/// numbers are in koala_method, they have to be the defaults: any other value is KOALA_STATUS_SETTING.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct koala_settings {
@@ -133,8 +139,7 @@ pub struct koala_settings {
     pub learning_rate: f64,
     /// wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ; but beside the gradient for AdamW. Default 0.
     pub weight_decay: f64,
-    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1. Only
-    /// KOALA++ reads this and the next two: what other methods have in their place is in koala_method.
+    /// σ > 0: the variance of a parameter before the first step, in squared units of the parameter. Default 0.1.
     pub initial_variance: f64,
     /// Q ≥ 0: what that variance grows by in each step. Default 0.1.
     pub process_noise: f64,
@@ -142,38 +147,64 @@ pub struct koala_settings {
     pub variant: MaybeUninit<koala_variant>,
     /// 1: the tensors are checked like any other and stay as they are. Default 0.
     pub frozen: u32,
+    /// γ ≥ 0: the prior variance of KOALA_VARIANT_DEFINITE, which alone reads it, in squared units of the parameter. 0,
+    /// the default, stands for `initial_variance`.
+    pub prior_variance: f64,
 }
 
 growing!(koala_settings, up to frozen);
 
 impl Default for koala_settings {
     fn default() -> Self {
-        settings_to_c(&Settings::default())
+        settings_to_c(&Settings::default(), &Method::default())
     }
 }
 
-pub(crate) fn settings_to_c(settings: &Settings) -> koala_settings {
+/// Numbers of KOALA++ that a group of another method has are the defaults.
+pub(crate) fn settings_to_c(settings: &Settings, method: &Method) -> koala_settings {
+    let numbers = if let Method::KoalaPlusPlus(numbers) = method { *numbers } else { KoalaPlusPlus::default() };
     koala_settings {
         size: size_of::<koala_settings>(),
         learning_rate: settings.learning_rate,
         weight_decay: settings.weight_decay,
-        initial_variance: settings.initial_variance,
-        process_noise: settings.process_noise,
-        variant: to_c(settings.variant),
+        initial_variance: numbers.initial_variance,
+        process_noise: numbers.process_noise,
+        variant: to_c(numbers.variant),
         frozen: settings.frozen.into(),
+        prior_variance: numbers.prior_variance,
     }
 }
 
+/// The settings of a group that is stepped by that method, and the method with the group's numbers.
 #[inline(always)]
-pub(crate) fn settings_of(settings: &koala_settings) -> Result<Settings, Failure> {
-    Ok(Settings {
-        learning_rate: settings.learning_rate,
-        weight_decay: settings.weight_decay,
+pub(crate) fn settings_of(settings: &koala_settings, method: Method) -> Result<(Settings, Method), Failure> {
+    let numbers = KoalaPlusPlus {
         initial_variance: settings.initial_variance,
         process_noise: settings.process_noise,
         variant: known(settings.variant)?.into(),
+        prior_variance: settings.prior_variance,
+    };
+    let method = match method {
+        Method::KoalaPlusPlus(_) => numbers.into(),
+        other if numbers == KoalaPlusPlus::default() => other,
+        other => return Err(numbers_of_another(&other)),
+    };
+    let settings = Settings {
+        learning_rate: settings.learning_rate,
+        weight_decay: settings.weight_decay,
         frozen: flag(settings.frozen, "frozen")?,
-    })
+    };
+    Ok((settings, method))
+}
+
+#[cold]
+fn numbers_of_another(method: &Method) -> Failure {
+    let text = format_args!(
+        "initial_variance, process_noise, variant and prior_variance are numbers of koala++, which {} does not have: \
+         they have to be the defaults",
+        method.name()
+    );
+    fail(koala_status::Setting, text)
 }
 
 /// Fills `settings` with the defaults. `size` is sizeof(koala_settings).
@@ -188,8 +219,12 @@ pub unsafe extern "C" fn koala_settings_init(settings: *mut koala_settings, size
 /// Returns KOALA_STATUS_SETTING for a number out of its range; koala_last_error names the number.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn koala_settings_validate(settings: *const koala_settings) -> koala_status {
-    // SAFETY: the caller's promise.
-    guarded(|| Ok(settings_of(unsafe { look(settings) }?)?.validate()?))
+    guarded(|| {
+        // SAFETY: the caller's promise.
+        let (settings, method) = unsafe { with(settings, |given| settings_of(given, Method::default())) }??;
+        settings.validate()?;
+        Ok(method.validate()?)
+    })
 }
 
 /// The rule for R, the variance of the measurement noise, which all tensors of an optimizer share.
