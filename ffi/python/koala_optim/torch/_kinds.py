@@ -23,7 +23,8 @@ _UNKNOWN = ("dampening", "amsgrad")
 
 
 class Kind:
-    """A method, whatever its numbers are.
+    """What an optimizer has to know of a method, whatever its numbers are. This class is KOALA++'s; `OtherKind` is that
+    of the others.
 
     Attributes:
         name: By which the command and other languages know it.
@@ -112,7 +113,7 @@ class Kind:
 
 
 class OtherKind(Kind):
-    """A method beside KOALA++."""
+    """What an optimizer has to know of a method that is not KOALA++."""
 
     def __init__(self, method: type[Method]) -> None:
         self.method = method
