@@ -146,10 +146,6 @@ class Tensor:
         return {name: value for name, value in self.__dict__.items() if name != "_lent"}
 
 
-class TensorOfOneCall(Tensor):
-    """One that is made anew for each call: nothing that is looked up is kept, so that nothing has to be watched."""
-
-
 class TensorReport(NamedTuple):
     """What a step did with one tensor. Scalars are zero where the step did not come that far.
 
@@ -545,7 +541,7 @@ class _Lent(NamedTuple):
 
     struct: Any
     memories: list[Memory]
-    watch: Watch | None
+    watch: Watch
 
 
 def _lend_all(tensors: Sequence[Tensor], alone: bool) -> list[_Lent]:
@@ -607,8 +603,6 @@ def _lend(tensor: Tensor, prefix: str) -> _Lent:
         struct.copy_type = COPY_TYPES[copy.dtype]
         struct.copy = copy.pointer
         memories.append(copy)
-    if isinstance(tensor, TensorOfOneCall):
-        return _Lent(struct, memories, None)
     arrays = (tensor.parameters, tensor.gradient, tensor.v, tensor.h, tensor.scalars, tensor.copy)
     watch = Watch(array for array in arrays if array is not None)
     lent = _Lent(struct, memories, watch)

@@ -69,10 +69,9 @@ def piece_of(parameter: Any) -> Tensor:
     piece: Tensor | None = _pieces.get(parameter)
     if piece is None:
         piece = _pieces[parameter] = found.detach()
-        piece.requires_grad_(parameter.requires_grad)
     elif piece.data_ptr() != found.data_ptr() or piece.shape != found.shape or piece.stride() != found.stride():
         piece.data = found.detach()
-    return piece
+    return piece.requires_grad_(parameter.requires_grad)
 
 
 @torch.no_grad()
