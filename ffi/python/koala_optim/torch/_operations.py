@@ -1,7 +1,8 @@
 """The step in operations of PyTorch, on any device: for parameters that libkoala has no kernel for.
 
-It follows src/recursion.rs and src/update.rs line by line. Scalars are those of all tensors of a device at once, and a
-step does not wait for the device unless a policy needs an answer. Sums have no fixed order, so bits are not promised.
+It follows src/methods/koala_plus_plus.rs and src/passes/update.rs line by line. Scalars are those of all tensors of a
+device at once, and a step does not wait for the device unless a policy needs an answer. Sums have no fixed order, so
+bits are not promised.
 """
 
 from __future__ import annotations
