@@ -63,8 +63,8 @@ pub fn step<P: Element, S: Element>(
 }
 
 /// KOALA-M's prediction of one tensor, before its gradient is taken: θ ← θ + u, u ← a·u. The gradient's slice may be
-/// empty. Returns ‖m − θ‖² as it was before, for [`Method::predict`]; where that is not finite, nothing has been written.
-/// Other methods have nothing to predict here, and get 0.
+/// empty. Returns ‖m − θ‖² as it was before, for [`Method::predict`](crate::Method::predict); where that is not finite,
+/// nothing has been written. Other methods have nothing to predict here, and get 0.
 ///
 /// # Errors
 /// As [`step`]; nothing has been written then.

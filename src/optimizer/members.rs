@@ -11,7 +11,7 @@ use crate::types::settings::Settings;
 
 // The groups.
 impl Optimizer {
-    /// A new group, whose method has the numbers of [`Config::method`].
+    /// A new group, whose method has the numbers of [`Config::method`](crate::Config::method).
     ///
     /// # Errors
     /// [`Error::Setting`] for a number out of range, [`Error::Memory`] if there is none for it.
@@ -53,8 +53,8 @@ impl Optimizer {
     ///
     /// # Errors
     /// [`Error::Method`] for another method than the optimizer's, for one whose numbers all tensors share (KOALA-V and
-    /// KOALA-M), and where tensors of the group have other state vectors than it; [`Error::Setting`] for a number out of
-    /// range; [`Error::UnknownGroup`].
+    /// KOALA-M), and where tensors of the group have other state vectors than it; [`Error::Setting`] for a number out
+    /// of range; [`Error::UnknownGroup`].
     ///
     /// ```
     /// # use koala_optim::{AdamW, Config, Error, KoalaPlusPlus, Method, Optimizer, Settings};

@@ -5,15 +5,16 @@ use crate::methods::plan::Outcome;
 /// What a step did.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Report {
-    /// Calls to [`Optimizer::step`](crate::Optimizer::step) that took this optimizer's noise forward, this one included.
+    /// Calls to [`Optimizer::step`](crate::Optimizer::step) that took this optimizer's noise forward, this one
+    /// included.
     pub step: u64,
     /// R of this step.
     pub noise: f64,
-    /// The Euclidean norm of all gradients together, scaled but not yet clipped by it, if [`Config::clip_norm`] is set. What
-    /// is frozen or not finite is left out.
+    /// The Euclidean norm of all gradients together, scaled but not yet clipped by it, if
+    /// [`Config::clip_norm`](crate::Config::clip_norm) is set. What is frozen or not finite is left out.
     pub gradient_norm: Option<f64>,
-    /// Tensors that stepped, first steps and restarts included. Under [`OnNonFinite::Unchecked`](crate::OnNonFinite) those
-    /// of AdamW and SGD whose gradients nobody looked at are among them, finite or not.
+    /// Tensors that stepped, first steps and restarts included. Under [`OnNonFinite::Unchecked`](crate::OnNonFinite)
+    /// those of AdamW and SGD whose gradients nobody looked at are among them, finite or not.
     pub stepped: usize,
     /// Those of them that stepped for the first time.
     pub first_steps: usize,
