@@ -37,7 +37,7 @@ macro_rules! columns {
 macro_rules! vectorize {
     () => {
         #[inline(always)]
-        fn vectorize<F: crate::simd::operand::Real, O: crate::simd::vector::Operation<F>>(
+        fn vectorize<F: crate::simd::vector::Real, O: crate::simd::vector::Operation<F>>(
             self,
             operation: O,
         ) -> O::Output {
@@ -63,7 +63,7 @@ struct Call<F, I, O> {
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl<F, I, O> pulp::NullaryFnOnce for Call<F, I, O>
 where
-    F: crate::simd::operand::Real,
+    F: crate::simd::vector::Real,
     I: crate::simd::vector::InstructionSet,
     O: crate::simd::vector::Operation<F>,
 {

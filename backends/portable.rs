@@ -3,8 +3,7 @@
 
 use wide::{f32x4, f64x2};
 
-use crate::simd::operand::Real;
-use crate::simd::vector::{InstructionSet, Lanes, Operation, Vector};
+use crate::simd::vector::{InstructionSet, Lanes, Operation, Real, Vector};
 use crate::types::contract::LANES;
 
 /// Always there: it is chosen when the program is built.

@@ -1,7 +1,6 @@
 //! The scalar backend: plain Rust, one element at a time. Slow, present everywhere, and the one to read first.
 
-use crate::simd::operand::Real;
-use crate::simd::vector::{InstructionSet, Lanes, Operation, Vector};
+use crate::simd::vector::{InstructionSet, Lanes, Operation, Real, Vector};
 use crate::types::contract::LANES;
 
 /// Always there: it needs nothing.

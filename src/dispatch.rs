@@ -6,8 +6,7 @@ use crate::backends::portable::Portable;
 use crate::backends::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use crate::backends::{avx2::Avx2, avx512::Avx512};
-use crate::simd::operand::Real;
-use crate::simd::vector::{InstructionSet, Operation};
+use crate::simd::vector::{InstructionSet, Operation, Real};
 use crate::types::error::{Error, owned};
 
 /// The environment variable that forces a backend: `KOALA_BACKEND=avx2`, say.

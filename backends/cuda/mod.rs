@@ -89,5 +89,6 @@ pub use device::Device;
 pub use device_numbers::{DeviceLearningRate, DeviceLoss, DeviceScaler, StepLoss};
 pub use driver::{Driver, Kernel, Stream};
 pub use error::Error;
-pub use optimizer::{Config, Counts, Optimizer, State};
+pub use optimizer::reading::{Counts, State};
+pub use optimizer::{Config, Optimizer};
 pub use tensor::{StateBuffers, Tensor};

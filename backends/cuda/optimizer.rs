@@ -1,6 +1,6 @@
 //! The optimizer: named tensors in groups, and their state on the device.
 
-mod reading;
+pub mod reading;
 mod settings;
 mod step;
 
@@ -19,8 +19,6 @@ use crate::optimizer::state::StateType;
 use crate::types::element::ElementType;
 use crate::types::error::Error as CallError;
 use crate::types::settings::{Noise, OnBreakdown, OnNonFinite, Policy, Scaling, Settings};
-
-pub use reading::{Counts, State};
 
 /// What an optimizer on a device is made with.
 ///

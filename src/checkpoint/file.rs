@@ -11,17 +11,15 @@ use safetensors::tensor::TensorInfo;
 use serde::Serialize;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::header::Header;
+use super::contents::Checkpoint;
+use super::data::TensorData;
+use super::error::Error;
+use super::header::{Header, LIBRARY_ENTRY, NOTE_PREFIX, RECORD_ENTRY, VERSION_ENTRY};
+use super::record::Record;
 use super::replace::check_regular;
-use super::{Checkpoint, Error, Record, TensorData};
 use crate::types::element::ElementType;
 
 const VERSION: u64 = 1;
-const VERSION_ENTRY: &str = "koala-checkpoint";
-const LIBRARY_ENTRY: &str = "koala-optim";
-const RECORD_ENTRY: &str = "optimizer";
-const NOTE_PREFIX: &str = "note/";
-
 const CHECKSUM: &str = "checksum";
 const CHECKSUM_BYTES: usize = 8;
 
@@ -81,11 +79,6 @@ fn metadata(checkpoint: &Checkpoint<'_>) -> io::Result<BTreeMap<String, String>>
     ]);
     metadata.extend(checkpoint.notes.iter().map(|(key, note)| (format!("{NOTE_PREFIX}{key}"), note.clone())));
     Ok(metadata)
-}
-
-/// Whether metadata by this key is ours.
-pub fn is_known(key: &str) -> bool {
-    [VERSION_ENTRY, LIBRARY_ENTRY, RECORD_ENTRY].contains(&key) || key.starts_with(NOTE_PREFIX)
 }
 
 /// Reads a checkpoint, and verifies it.

@@ -8,8 +8,17 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use super::file::is_known;
 use crate::optimizer::registry::count_elements;
+
+pub const VERSION_ENTRY: &str = "koala-checkpoint";
+pub const LIBRARY_ENTRY: &str = "koala-optim";
+pub const RECORD_ENTRY: &str = "optimizer";
+pub const NOTE_PREFIX: &str = "note/";
+
+/// Whether metadata by this key is ours.
+pub fn is_known(key: &str) -> bool {
+    [VERSION_ENTRY, LIBRARY_ENTRY, RECORD_ENTRY].contains(&key) || key.starts_with(NOTE_PREFIX)
+}
 
 const METADATA: &str = "__metadata__";
 

@@ -70,6 +70,8 @@
 #[cfg(target_endian = "big")]
 compile_error!("the feature `checkpoint` of koala-optim is for little-endian machines, as safetensors is");
 
+mod contents;
+mod data;
 mod error;
 mod file;
 mod header;
@@ -77,68 +79,21 @@ mod record;
 mod replace;
 mod restore;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::optimizer::Optimizer;
 use crate::optimizer::registry::count_elements;
-use crate::types::element::{Element, ElementType};
+use crate::types::element::Element;
 
+pub use contents::Checkpoint;
+use data::{TensorData, state_name, tensor_name};
 pub use error::{Difference, Error};
 use record::Record;
 // For the command, which writes all its files so.
 #[doc(hidden)]
 pub use replace::{can_replace, replace, target};
 pub use restore::{Loaded, Loading};
-
-/// An optimizer's state, with tensors and notes of the caller's own: to be written, or read from a file.
-///
-/// ```
-/// use koala_optim::checkpoint::{Checkpoint, Loading};
-/// # use koala_optim::{Config, ElementType, Optimizer, Settings, StateType};
-/// # let mut optimizer = Optimizer::new(Config::default())?;
-/// # let group = optimizer.add_group(Settings::default())?;
-/// # optimizer.add_tensor("weight", 3, ElementType::F32, StateType::Same, group)?;
-/// # let folder = tempfile::tempdir()?;
-/// # let file = folder.path().join("run.safetensors");
-///
-/// let weight = [1.0_f32, -2.0, 3.0];
-/// Checkpoint::of(&optimizer).with_tensor("weight", &[3, 1], &weight)?.with_note("epoch", "12").write(&file)?;
-///
-/// let checkpoint = Checkpoint::read(&file)?;
-/// checkpoint.restore(&mut optimizer, Loading::Exact)?;
-/// assert_eq!(checkpoint.tensor::<f32>("weight", &[3, 1])?, weight);
-/// assert_eq!(checkpoint.note("epoch"), Some("12"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Checkpoint<'a> {
-    /// Where it was read from; empty otherwise.
-    path: PathBuf,
-    record: Record,
-    notes: BTreeMap<String, String>,
-    /// By their names in the file.
-    tensors: BTreeMap<String, TensorData<'a>>,
-}
-
-/// The elements of a tensor, as bytes. Their number is what type and shape ask for.
-#[derive(Clone, Debug)]
-struct TensorData<'a> {
-    element_type: ElementType,
-    shape: Vec<usize>,
-    bytes: Cow<'a, [u8]>,
-}
-
-/// The name in the file of a part of a tensor's state.
-fn state_name(tensor: &str, part: &str) -> String {
-    format!("state/{tensor}/{part}")
-}
-
-/// The name in the file of a tensor of the caller's.
-fn tensor_name(name: &str) -> String {
-    format!("tensor/{name}")
-}
 
 impl<'a> Checkpoint<'a> {
     /// An optimizer as it is now, without a copy of its vectors.

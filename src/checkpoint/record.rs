@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use super::TensorData;
+use super::data::TensorData;
 use crate::methods::plan::Scalars;
 use crate::methods::{KoalaPlusPlus, Method};
 use crate::optimizer::Optimizer;

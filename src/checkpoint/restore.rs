@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
+use super::contents::Checkpoint;
+use super::data::{TensorData, state_name};
+use super::error::{Difference, Error};
 use super::record::{self, TensorRecord};
-use super::{Checkpoint, Difference, Error, state_name};
 use crate::methods::Method;
 use crate::methods::plan::Scalars;
 use crate::optimizer::Optimizer;
@@ -188,7 +190,7 @@ impl Checkpoint<'_> {
         self.record.groups[tensor.group].group(self.record.method).method
     }
 
-    fn part(&self, tensor: &TensorRecord, part: &str) -> Result<&super::TensorData<'_>, Error> {
+    fn part(&self, tensor: &TensorRecord, part: &str) -> Result<&TensorData<'_>, Error> {
         self.tensors.get(&state_name(&tensor.name, part)).ok_or_else(|| self.contradiction(tensor, part))
     }
 

@@ -29,13 +29,13 @@ use crate::methods;
 use crate::methods::plan::kept;
 use crate::passes::dots::Input;
 use crate::passes::staging::Scaled;
-use crate::simd::operand::Operand;
+use crate::simd::vector::Operand;
 use crate::step::Manner;
+use crate::step::apply::{compiled_apply, staged_apply};
 use crate::step::buffers::{Look, Task, check_pair, pairs_of_types};
 use crate::step::measure::{filter_input, measure, staged_measure};
 use crate::step::tasks::{Predict, WholeStep};
 use crate::step::trouble::error_without_elements;
-use crate::step::whole::{compiled_apply, staged_apply};
 use crate::types::element::{Element, ElementType};
 use crate::types::error::Error;
 
@@ -168,6 +168,38 @@ pub fn apply<P: Element, S: Element>(
     AnyBuffers::of(buffers).apply(backend, plan, scalars)
 }
 
+macro_rules! steps_of_pairs {
+    ($($variant:ident: $parameters:ty, $state:ty, $way:ident;)*) => {
+        /// A whole step. Each pair of types has a function of its own, compiled in this crate.
+        #[inline(always)]
+        fn step_of_pair(
+            buffers: AnyBuffers<'_>,
+            step: &Step,
+            exchange: bool,
+            scalars: &mut Scalars,
+            report: &mut TensorReport,
+        ) -> Result<bool, Error> {
+            match buffers {
+                $(AnyBuffers::$variant(buffers) => {
+                    #[inline(never)]
+                    fn compiled(
+                        buffers: Buffers<'_, $parameters, $state>,
+                        step: &Step,
+                        exchange: bool,
+                        scalars: &mut Scalars,
+                        report: &mut TensorReport,
+                    ) -> Result<bool, Error> {
+                        WholeStep { step, exchange, report }.$way(buffers, scalars)
+                    }
+                    compiled(buffers, step, exchange, scalars, report)
+                })*
+            }
+        }
+    };
+}
+
+pairs_of_types!(steps_of_pairs);
+
 macro_rules! dots_by {
     (compiled, $backend:expr, $weight_decay:expr, $input:expr) => {
         measure($backend, false, $weight_decay, $input)
@@ -227,6 +259,7 @@ impl AnyBuffers<'_> {
     /// As [`step`].
     ///
     /// See the [type's example](Self).
+    #[inline(always)]
     pub fn step_exchanging(
         self,
         step: &Step,
@@ -234,7 +267,7 @@ impl AnyBuffers<'_> {
         scalars: &mut Scalars,
         report: &mut TensorReport,
     ) -> Result<bool, Error> {
-        self.with(scalars, WholeStep { step, exchange, report })
+        step_of_pair(self, step, exchange, scalars, report)
     }
 
     /// As [`predict`].

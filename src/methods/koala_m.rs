@@ -18,13 +18,11 @@
 //! ```
 
 use crate::methods::number::{Number, numbers};
-use crate::methods::numbered;
 use crate::methods::plan::{Plan, TensorReport, Update, breakdown, kept_for_input, not_below_zero, stepped};
 use crate::methods::reach::Reach;
-use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded, splat};
+use crate::methods::rule::{Planned, Reaching, Rules, Wanted, numbered, rounded, splat};
 use crate::passes::update::{Pass, Rule, Streams};
-use crate::simd::operand::Real;
-use crate::simd::vector::Vector;
+use crate::simd::vector::{Real, Vector};
 use crate::types::error::Error;
 
 /// How much of the running average and of the noise of the parameters a step keeps.

@@ -20,18 +20,16 @@
 //! other. Without weight decay the gradient's memory can become the new h, and h' is not written.
 
 use crate::dispatch::Backend;
-use crate::methods::numbered;
 use crate::methods::number::{Number, Value, numbers};
 use crate::methods::plan::{
     Dots, Measurement, Outcome, Plan, Scalars, TensorReport, Update, breakdown, first_non_finite, is_skipped, kept,
     kept_for_input,
 };
 use crate::methods::reach::{Reach, Room};
-use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded};
+use crate::methods::rule::{Planned, Reaching, Rules, Wanted, numbered, rounded};
 use crate::passes::staging::Staged;
 use crate::passes::update::{Input, Pass, Rule, Streams};
-use crate::simd::operand::{Operand, Real};
-use crate::simd::vector::Vector;
+use crate::simd::vector::{Operand, Real, Vector};
 use crate::types::element::Element;
 use crate::types::error::Error;
 use crate::types::settings::{OnBreakdown, Settings, all_finite};

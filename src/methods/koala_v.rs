@@ -7,7 +7,7 @@ use crate::methods::reach::Reach;
 use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded};
 use crate::methods::sgd;
 use crate::passes::update::Pass;
-use crate::simd::operand::Real;
+use crate::simd::vector::Real;
 use crate::types::error::Error;
 
 numbers! {

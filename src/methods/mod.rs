@@ -10,11 +10,11 @@ pub(crate) mod reach;
 pub(crate) mod rule;
 
 use crate::methods::number::Number;
-use crate::methods::plan::{Plan, RuleNumber, Update};
+use crate::methods::plan::{Plan, Update};
 use crate::methods::reach::Reach;
-use crate::methods::rule::{Planned, Reaching, Rules, Wanted};
+use crate::methods::rule::{Placed, Planned, Reaching, Rules, Wanted};
 use crate::passes::update::Pass;
-use crate::simd::operand::Real;
+use crate::simd::vector::Real;
 use crate::types::error::Error;
 
 pub(crate) use crate::methods::koala_m::Predict;
@@ -90,17 +90,6 @@ methods! {
     adamw: AdamW;
     /// Stochastic gradient descent, with momentum.
     sgd: Sgd;
-}
-
-/// What has a place in the list of methods.
-trait Placed {
-    const PLACE: u8;
-}
-
-/// The number of a rule of a method.
-#[inline(always)]
-fn numbered<M: Placed>(kind: u8) -> RuleNumber {
-    RuleNumber { method: M::PLACE, kind }
 }
 
 impl Default for Method {

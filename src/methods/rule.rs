@@ -1,11 +1,10 @@
 //! What a method is: what one of the files beside this one has to say of it.
 
 use crate::methods::number::Number;
-use crate::methods::plan::{Dots, Measurement, Plan, Scalars, Update};
+use crate::methods::plan::{Dots, Measurement, Plan, RuleNumber, Scalars, Update};
 use crate::methods::reach::Reach;
 use crate::passes::update::Pass;
-use crate::simd::operand::Real;
-use crate::simd::vector::Vector;
+use crate::simd::vector::{Real, Vector};
 use crate::types::element::ElementType;
 use crate::types::error::Error;
 use crate::types::settings::{OnBreakdown, Settings};
@@ -95,6 +94,17 @@ pub(crate) trait Rules: Copy + Default {
     fn velocity_decay(&self) -> Option<f64> {
         None
     }
+}
+
+/// What has a place in the list of methods.
+pub(crate) trait Placed {
+    const PLACE: u8;
+}
+
+/// The number of a rule of a method.
+#[inline(always)]
+pub(super) fn numbered<M: Placed>(kind: u8) -> RuleNumber {
+    RuleNumber { method: M::PLACE, kind }
 }
 
 /// A number of a rule, which is of the arithmetic type, in every element of a column.

@@ -10,13 +10,11 @@
 //! Without momentum there is no state: θ' = θ − η·H.
 
 use crate::methods::number::{Number, numbers};
-use crate::methods::numbered;
 use crate::methods::plan::{Plan, TensorReport, Update, kept_if_not_finite, stepped};
 use crate::methods::reach::Reach;
-use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded, splat};
+use crate::methods::rule::{Planned, Reaching, Rules, Wanted, numbered, rounded, splat};
 use crate::passes::update::{Pass, Rule, Streams};
-use crate::simd::operand::Real;
-use crate::simd::vector::Vector;
+use crate::simd::vector::{Real, Vector};
 use crate::types::error::Error;
 
 numbers! {

@@ -299,7 +299,7 @@ impl Optimizer {
     ///
     /// ```
     /// # use koala_optim::{Config, Method, Optimizer};
-    /// assert_eq!(Optimizer::new(Config::default())?.method(), Method::KoalaPlusPlus);
+    /// assert_eq!(Optimizer::new(Config::default())?.method(), Method::default());
     /// # Ok::<(), koala_optim::Error>(())
     /// ```
     pub fn method(&self) -> Method {

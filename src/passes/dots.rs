@@ -14,9 +14,7 @@ use std::ops::Range;
 use bytemuck::Zeroable;
 
 use crate::dispatch::Backend;
-use crate::simd::operand::Operand;
-use crate::simd::rows::{padded, rows};
-use crate::simd::vector::{Lanes, Operation, Vector, load};
+use crate::simd::vector::{Lanes, Operand, Operation, Vector, load, padded, rows};
 use crate::types::contract::{BLOCK, CHUNK, LANES, RUN_ROWS};
 use crate::types::element::Element;
 use crate::types::threads::join;

@@ -15,8 +15,7 @@ use crate::passes::dots::{Sums, by_blocks};
 use crate::passes::update::Pass;
 use crate::passes::{dots, update};
 use crate::simd::convert::Convert;
-use crate::simd::operand::{Operand, Real};
-use crate::simd::vector::{Operation, Vector};
+use crate::simd::vector::{Operand, Operation, Real, Vector};
 use crate::types::contract::BLOCK;
 use crate::types::element::Element;
 

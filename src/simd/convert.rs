@@ -1,8 +1,6 @@
 //! Elements from one type to another, and scaled: by the backends' own conversions, each rounded once.
 
-use crate::simd::operand::Real;
-use crate::simd::rows::{copy_tail, padded};
-use crate::simd::vector::{Operation, Vector, load, store};
+use crate::simd::vector::{Operation, Real, Vector, copy_tail, load, padded, store};
 use crate::types::contract::LANES;
 use crate::types::element::Element;
 

@@ -1,6 +1,4 @@
 //! The small vector trait that a backend implements, and what is built directly on it.
 
 pub mod convert;
-pub mod operand;
-pub mod rows;
 pub mod vector;

@@ -1,14 +1,53 @@
-//! The small trait that the two passes are written against: what a backend has to be able to do.
+//! The small trait that the two passes are written against: what a backend has to be able to do, in which types, and
+//! slices as the rows that it works on.
 //!
 //! A tensor is walked in rows of sixteen elements (see [`contract`](crate::contract)); a backend works on a row in
 //! `LANES / WIDTH` columns at its own register width.
 
+use std::ops::{Mul, Neg};
+
 use half::{bf16, f16};
 
-use crate::simd::operand::Real;
-use crate::simd::rows::copy_tail;
 use crate::types::contract::LANES;
 use crate::types::element::{Element, ElementType};
+
+/// An element type as the passes see it.
+pub trait Operand: Element {
+    /// The type in which arithmetic on parameters of this type is done: f64 for f64, f32 for all others.
+    type Arithmetic: Real;
+}
+
+/// A type that arithmetic is done in: f32 or f64.
+pub trait Real: Operand<Arithmetic = Self> + PartialOrd + Mul<Output = Self> + Neg<Output = Self> {
+    /// Runs `operation` with a proof that the instruction set computes in this type.
+    fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output;
+}
+
+macro_rules! real {
+    ($type:ident) => {
+        impl Operand for $type {
+            type Arithmetic = $type;
+        }
+
+        impl Real for $type {
+            #[inline(always)]
+            fn run<I: InstructionSet, O: Operation<Self>>(instruction_set: I, operation: O) -> O::Output {
+                operation.run(instruction_set)
+            }
+        }
+    };
+}
+
+real!(f32);
+real!(f64);
+
+impl Operand for bf16 {
+    type Arithmetic = f32;
+}
+
+impl Operand for f16 {
+    type Arithmetic = f32;
+}
 
 /// The sixteen float64 sums that a block's runs are added to. Aligned: AVX2 keeps them in memory and pays for a split.
 #[repr(align(64))]
@@ -143,4 +182,47 @@ fn narrow<F: Real, V: Vector<F>, T: Element>(v: V, row: &mut [T; LANES], column:
             _ => T::rounded(wide[lane].to_f64()),
         };
     }
+}
+
+/// The full rows of the first `length` elements.
+#[inline(always)]
+pub fn rows<T>(elements: &[T], length: usize) -> &[[T; LANES]] {
+    elements[..length].as_chunks().0
+}
+
+/// The elements after the last full row, filled up with zeros.
+#[inline(always)]
+pub fn padded<F: Real, V: Vector<F>, T: Element>(v: V, elements: &[T]) -> [T; LANES] {
+    let part = elements.as_chunks::<LANES>().1;
+    let mut row = [T::zeroed(); LANES];
+    if T::TYPE == F::TYPE {
+        v.load_part(bytemuck::cast_slice(part), bytemuck::cast_mut(&mut row));
+    } else {
+        copy_tail(part, &mut row);
+    }
+    row
+}
+
+/// Copies fewer than sixteen elements, in pieces of fixed size: a copy of variable length is a call, and costs more
+/// than a small tensor's whole step.
+#[inline(always)]
+pub fn copy_tail<T: Copy>(from: &[T], to: &mut [T]) {
+    let length = from.len().min(to.len());
+    let mut done = 0;
+    done += copy_piece::<T, 8>(from, to, length, done);
+    done += copy_piece::<T, 4>(from, to, length, done);
+    done += copy_piece::<T, 2>(from, to, length, done);
+    copy_piece::<T, 1>(from, to, length, done);
+}
+
+/// Copies `N` elements if the length has that bit.
+#[inline(always)]
+fn copy_piece<T: Copy, const N: usize>(from: &[T], to: &mut [T], length: usize, done: usize) -> usize {
+    if length & N == 0 {
+        return 0;
+    }
+    if let (Some(from), Some(to)) = (from[done..].first_chunk::<N>(), to[done..].first_chunk_mut::<N>()) {
+        *to = *from;
+    }
+    N
 }

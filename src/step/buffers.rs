@@ -8,7 +8,7 @@ use crate::backends::prefetch::prefetch;
 use crate::methods::Method;
 use crate::methods::plan::Scalars;
 use crate::passes::update::HalfCopy;
-use crate::simd::operand::Operand;
+use crate::simd::vector::Operand;
 use crate::types::element::{Element, ElementType};
 use crate::types::error::{Error, check_lengths};
 

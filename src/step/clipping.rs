@@ -16,7 +16,7 @@ use crate::methods::plan::{Dots, not_below_zero};
 use crate::passes::dots;
 use crate::passes::dots::{Sums, by_blocks};
 use crate::passes::staging::{Scaled, dots_and_squares, dots_of_block, load_block};
-use crate::simd::operand::{Operand, Real};
+use crate::simd::vector::{Operand, Real};
 use crate::types::element::Element;
 
 /// The products of which the dots are made for every clip.

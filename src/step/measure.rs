@@ -5,7 +5,7 @@ use crate::methods::plan::{Dots, Norms, Scalars};
 use crate::passes::dots::squares;
 use crate::passes::staging::Scaled;
 use crate::passes::{dots, staging};
-use crate::simd::operand::Operand;
+use crate::simd::vector::Operand;
 use crate::step::buffers::Buffers;
 use crate::step::clipping::Products;
 use crate::step::{Step, clipping};

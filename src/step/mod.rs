@@ -1,5 +1,6 @@
 //! One tensor's step: its buffers, what is measured, what is decided, and what is written.
 
+pub mod apply;
 pub mod buffers;
 pub mod clipping;
 pub mod measure;

@@ -3,9 +3,9 @@
 use crate::dispatch::Backend;
 use crate::methods::plan::{Plan, Trouble};
 use crate::passes::staging::part;
-use crate::simd::operand::Operand;
+use crate::simd::vector::Operand;
+use crate::step::apply::staged_update;
 use crate::step::buffers::Buffers;
-use crate::step::whole::staged_update;
 use crate::types::contract::BLOCK;
 use crate::types::element::Element;
 

@@ -4,11 +4,11 @@
 use crate::dispatch::Backend;
 use crate::methods::plan::{Plan, Scalars, TensorReport};
 use crate::passes::update::HalfCopy;
-use crate::simd::operand::Operand;
+use crate::simd::vector::Operand;
 use crate::step::buffers::{Buffers, Task};
 use crate::step::clipping::Products;
 use crate::step::trouble::error_of;
-use crate::step::{Manner, Step, measure, whole};
+use crate::step::{Manner, Step, apply, measure, whole};
 use crate::types::error::{Error, check_lengths};
 
 /// A whole step. The output says whether the gradient has to take the place of h, if that was offered.
@@ -24,25 +24,13 @@ impl Task for WholeStep<'_> {
     #[inline(always)]
     fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         let WholeStep { step, exchange, report } = self;
-        whole_step(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
+        whole::compiled_step(step, Manner { exchange, ..Manner::default() }, buffers, scalars, report)
     }
 
     #[inline(always)]
     fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> Self::Output {
         whole::staged_step(self.step, false, buffers, scalars, self.report).map(|()| false)
     }
-}
-
-/// A function of its own for each pair of types, so that none has the frame of the largest.
-#[inline(never)]
-fn whole_step<P: Operand, S: Operand>(
-    step: &Step,
-    manner: Manner,
-    buffers: Buffers<'_, P, S>,
-    scalars: &mut Scalars,
-    report: &mut TensorReport,
-) -> Result<bool, Error> {
-    whole::compiled_step(step, manner, buffers, scalars, report)
 }
 
 /// Pass 1 and the recursion: nothing is written but the plan.
@@ -79,11 +67,11 @@ impl Task for ApplyPlan<'_> {
 
     #[inline(always)]
     fn compiled<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
-        whole::compiled_apply(self.backend, self.manner, self.plan, buffers, scalars)
+        apply::compiled_apply(self.backend, self.manner, self.plan, buffers, scalars)
     }
 
     fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, scalars: &mut Scalars) -> bool {
-        whole::staged_apply(self.backend, self.manner.parallel, self.plan, buffers, scalars);
+        apply::staged_apply(self.backend, self.manner.parallel, self.plan, buffers, scalars);
         false
     }
 }
@@ -141,7 +129,7 @@ impl Task for Predict<'_> {
         ])?;
         match step.method.velocity_decay() {
             Some(velocity_decay) if !step.settings.frozen => {
-                Ok(whole::predict(step.backend, false, velocity_decay, buffers))
+                Ok(apply::predict(step.backend, false, velocity_decay, buffers))
             }
             _ => Ok(0.0),
         }
@@ -159,6 +147,6 @@ impl Task for PredictTensor<'_> {
     type Output = f64;
 
     fn staged<P: Operand, S: Operand>(self, buffers: Buffers<'_, P, S>, _: &mut Scalars) -> f64 {
-        whole::predict(self.step.backend, self.parallel, self.velocity_decay, buffers)
+        apply::predict(self.step.backend, self.parallel, self.velocity_decay, buffers)
     }
 }

@@ -1,7 +1,7 @@
 //! What becomes of a tensor that cannot be stepped: an error, where the policy says so.
 
 use crate::methods::plan::{Outcome, Plan, Trouble};
-use crate::simd::operand::Operand;
+use crate::simd::vector::Operand;
 use crate::step::buffers::Buffers;
 use crate::types::element::Element;
 use crate::types::error::Error;

@@ -14,7 +14,6 @@ use std::thread::JoinHandle;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::types::error::Error;
-use crate::types::threads::Threads;
 
 /// The stack of a thread, in bytes: what Rust gives one by default.
 const STACK: usize = 2 << 20;
@@ -48,15 +47,15 @@ impl Drop for Started {
     }
 }
 
-/// How many threads a count stands for.
+/// How many threads a count stands for, of which there can be at most so many.
 ///
 /// # Errors
 /// [`Error::Threads`] for more than there can be.
-pub(crate) fn counted(count: usize) -> Result<usize, Error> {
+pub(crate) fn counted(count: usize, most: usize) -> Result<usize, Error> {
     match count {
-        0 => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(Threads::MOST)),
-        1..=Threads::MOST => Ok(count),
-        _ => Err(Error::Threads { count, reason: format!("at most {} are possible", Threads::MOST) }),
+        0 => Ok(std::thread::available_parallelism().map_or(1, usize::from).min(most)),
+        _ if count <= most => Ok(count),
+        _ => Err(Error::Threads { count, reason: format!("at most {most} are possible") }),
     }
 }
 

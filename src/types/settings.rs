@@ -1,6 +1,7 @@
 //! What a user sets: the filter's numbers, what to do when a step can't be taken, and the loss it is taken with.
 
 use crate::types::contract::LEAST_FACTOR;
+use crate::types::element::Element;
 use crate::types::error::Error;
 
 /// The settings of a group of tensors, whatever the method. Copy, change, and hand over; a step may use other ones than the step before.
@@ -283,7 +284,7 @@ impl Loss {
     /// ```
     /// assert!(koala_optim::Loss::from_samples::<f32>(&[]).is_err());
     /// ```
-    pub fn from_samples<T: crate::Element>(losses: &[T]) -> Result<Self, Error> {
+    pub fn from_samples<T: Element>(losses: &[T]) -> Result<Self, Error> {
         if losses.is_empty() {
             return Err(Error::NoSamples);
         }

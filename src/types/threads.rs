@@ -53,7 +53,7 @@ pub(crate) struct Crew {
 impl Crew {
     #[cfg(feature = "rayon")]
     pub fn new(threads: Threads) -> Result<Self, Error> {
-        let start = |count, first| match counted(count)? {
+        let start = |count, first| match counted(count, Threads::MOST)? {
             1 => Ok(None),
             count => Pool::start(count, first).map(Some),
         };

@@ -1,9 +1,10 @@
 //! What the host reads of an optimizer on a device: reports, the filters, and what it has cost.
 
 use super::Optimizer;
-use crate::cuda::driver::zeros;
+use crate::cuda::driver::{Stream, zeros};
+use crate::cuda::error::Error;
 use crate::cuda::structs::{ProgressRow, ReportRow, ScalarsRow};
-use crate::cuda::{Error, StateBuffers, Stream};
+use crate::cuda::tensor::StateBuffers;
 use crate::methods::plan::{Norms, Outcome, Scalars, TensorReport};
 use crate::optimizer::report::Report;
 use crate::types::element::ElementType;

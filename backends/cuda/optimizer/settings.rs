@@ -1,8 +1,9 @@
 //! What a step goes by, and may change from one to the next: settings of groups, and what becomes of gradients.
 
 use super::{Optimizer, check_numbers};
+use crate::cuda::device_numbers::{DeviceLearningRate, DeviceScaler};
+use crate::cuda::error::Error;
 use crate::cuda::tensor::check_address;
-use crate::cuda::{DeviceLearningRate, DeviceScaler, Error};
 use crate::methods::KoalaPlusPlus;
 use crate::optimizer::registry::GroupId;
 use crate::types::element::ElementType;

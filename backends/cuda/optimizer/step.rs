@@ -1,9 +1,12 @@
 //! A step: the tensors that it is given, and what is put on the stream.
 
-use super::{Optimizer, Tables};
-use crate::cuda::driver::Kernel;
-use crate::cuda::structs::{CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
-use crate::cuda::{Config, Error, StepLoss, Stream, Tensor, structs};
+use super::{Config, Optimizer};
+use crate::cuda::device_numbers::StepLoss;
+use crate::cuda::driver::{Kernel, Stream};
+use crate::cuda::error::Error;
+use crate::cuda::structs::{self, CHANGES, Changes, Launch, ScalarsRow, SettingsRow, TensorRow, type_number};
+use crate::cuda::tables::Tables;
+use crate::cuda::tensor::Tensor;
 use crate::types::error::Error as CallError;
 use crate::types::settings::{Loss, Noise, OnBreakdown, OnNonFinite, Scaling, at_least_zero};
 
