@@ -41,6 +41,11 @@ pub enum Error {
         /// The bytes that were asked for.
         bytes: usize,
     },
+    /// The memory that reports are read from holds none: something else has written there.
+    UnknownOutcome {
+        /// The number that is no outcome's.
+        number: u32,
+    },
     /// The host has not enough memory for what was to be read.
     HostMemory {
         /// The bytes that were asked for.
@@ -119,6 +124,12 @@ impl std::fmt::Display for Error {
             }
             Error::Driver { call, error } => write!(f, "{call} failed: {error}"),
             Error::Memory { bytes } => write!(f, "the device has no {bytes} bytes of memory left"),
+            Error::UnknownOutcome { number } => {
+                write!(
+                    f,
+                    "a report on the device has the outcome {number}, which is none: something else has written there"
+                )
+            }
             Error::HostMemory { bytes } => write!(f, "the host has no {bytes} bytes of memory left"),
             Error::StateBytes { tensor, found, expected } => {
                 write!(f, "{}{found} bytes for its state, expected {expected}", of(tensor))

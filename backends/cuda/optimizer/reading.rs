@@ -83,7 +83,8 @@ impl Optimizer {
     /// [prepared](Optimizer::prepare) since. The host waits for it.
     ///
     /// # Errors
-    /// [`Error::ForeignStream`], [`Error::Captured`], [`Error::HostMemory`], [`Error::Driver`].
+    /// [`Error::ForeignStream`], [`Error::Captured`], [`Error::HostMemory`], [`Error::Driver`],
+    /// [`Error::UnknownOutcome`].
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
@@ -99,7 +100,7 @@ impl Optimizer {
         let count = if self.tables.stepped { self.tables.rows.len() } else { 0 };
         let mut rows: Vec<ReportRow> = zeros(count)?;
         self.tables.reports.read(stream, &mut rows)?;
-        Ok(rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect())
+        rows.into_iter().map(|row| tensor_report(row, self.config.details)).collect()
     }
 
     /// The filter of a tensor. The host waits for it.
@@ -197,7 +198,7 @@ impl Optimizer {
     }
 }
 
-fn tensor_report(row: ReportRow, details: bool) -> TensorReport {
+fn tensor_report(row: ReportRow, details: bool) -> Result<TensorReport, Error> {
     const OUTCOMES: [Outcome; 8] = [
         Outcome::Stepped,
         Outcome::FirstStep,
@@ -208,10 +209,11 @@ fn tensor_report(row: ReportRow, details: bool) -> TensorReport {
         Outcome::Breakdown,
         Outcome::Withheld,
     ];
-    let outcome = OUTCOMES.get(row.outcome as usize).copied().unwrap_or_default();
+    let outcome = OUTCOMES.get(row.outcome as usize).copied();
+    let outcome = outcome.ok_or(Error::UnknownOutcome { number: row.outcome })?;
     let norms =
         Norms { gradient: row.gradient_norm, measurement: row.measurement_norm, parameters: row.parameters_norm };
-    TensorReport {
+    Ok(TensorReport {
         outcome,
         innovation_variance: row.innovation_variance,
         alpha: row.alpha,
@@ -219,5 +221,5 @@ fn tensor_report(row: ReportRow, details: bool) -> TensorReport {
         w: row.w,
         gain: 0.0,
         norms: (details && outcome != Outcome::Frozen).then_some(norms),
-    }
+    })
 }
