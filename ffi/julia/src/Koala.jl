@@ -9,6 +9,8 @@ y = h·v, s of a tensor (before its first step h = H, v = σ·H, s = y + Q·x + 
     s' = H·v' + Q·H·H + R
     θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
 
+In the definite variant α = H·v/y, w = −γ·H·h/x, and v' has (Q + γ)·H in the place of Q·H.
+
 Three ways lead to it: [`step!`](@ref) of an array whose state you keep, [`Optimizer`](@ref) for named tensors in
 groups, and the rule [`KoalaPlusPlus`](@ref) for Optimisers.jl. All give the same bits.
 

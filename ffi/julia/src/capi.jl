@@ -21,6 +21,7 @@ end
 @enum koala_variant::Int32 begin
     KOALA_VARIANT_SYMMETRIC = 0
     KOALA_VARIANT_VANILLA = 1
+    KOALA_VARIANT_DEFINITE = 2
 end
 
 @enum koala_element_type::Int32 begin
@@ -93,6 +94,7 @@ struct koala_settings
     process_noise::Cdouble
     variant::koala_variant
     frozen::UInt32
+    prior_variance::Cdouble
 end
 
 struct koala_loss

@@ -53,12 +53,12 @@ end
 
 """
     settings(; learning_rate = 1, weight_decay = 0, initial_variance = 0.1, process_noise = 0.1,
-             variant = Koala.KOALA_VARIANT_SYMMETRIC, frozen = 0)
+             variant = Koala.KOALA_VARIANT_SYMMETRIC, frozen = 0, prior_variance = 0)
 
 The settings of tensors: η ≥ 0, the share of the Kalman step that is taken; wd ≥ 0, coupled, so that the loss of a
 tensor is L + ½·wd·θ·θ; σ > 0, the variance of a parameter before the first step, in squared units of the parameter;
-Q ≥ 0, what that grows by in each step; the variant; and 1 for tensors that stay as they are. Whoever uses them looks
-at the ranges.
+Q ≥ 0, what that grows by in each step; the variant; 1 for tensors that stay as they are; and γ ≥ 0, the prior variance
+of `Koala.KOALA_VARIANT_DEFINITE`, which alone reads it, where 0 stands for σ. Whoever uses them looks at the ranges.
 """
 function settings(; members...)
     defaults = zeroed(koala_settings)
