@@ -25,6 +25,7 @@ class Numbers(NamedTuple):
         weight_decay: wd.
         initial_variance: σ.
         process_noise: Q.
+        prior_variance: γ of the definite variant; 0 stands for σ.
         noise_decay: The decay of the averaged noise.
         initial_noise: R before the first step; in every step, if it is not averaged.
     """
@@ -33,6 +34,7 @@ class Numbers(NamedTuple):
     weight_decay: Number
     initial_variance: Number
     process_noise: Number
+    prior_variance: Number
     noise_decay: Number
     initial_noise: Number
 

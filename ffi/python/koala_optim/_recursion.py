@@ -6,9 +6,11 @@ another order and fuses. Scalars are float64 where JAX has it, else float32:
     H  = g + wd·θ
     first step only:  h = H, v = σ·H, x = H·H, y = σ·x, s = y + Q·x + R
     a  = H·h      b = H·v      c = H·H
-    α  = a / x    λ  = (b + Q·a) / s    w  = b/x − a·y/x²     (0 in the vanilla variant)
-    v' = (α − λ)·v + Q·H + (w − Q·λ)·h
-    y' = (α − λ)·b + Q·c + (w − Q·λ)·a
+    λ  = (b + Q·a) / s
+    α  = a / x    w  = b/x − a·y/x²     (0 in the vanilla variant)
+    α  = b / y    w  = −γ·a/x           (in the definite variant)
+    v' = (α − λ)·v + q·H + (w − Q·λ)·h        (q is Q, and Q + γ in the definite variant)
+    y' = (α − λ)·b + q·c + (w − Q·λ)·a
     s' = y' + Q·c + R
     θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
     then  v ← v',  h ← H,  x ← c,  y ← y',  s ← s'
@@ -37,6 +39,7 @@ class _Numbers(NamedTuple):
     weight_decay: jax.Array
     initial_variance: jax.Array
     process_noise: jax.Array
+    prior_variance: jax.Array
     noise_decay: jax.Array
     initial_noise: jax.Array
 
@@ -52,9 +55,10 @@ class _Dots(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What a step would do with each tensor."""
+    """What a step would do with each tensor; `gain`, which H is multiplied with in v', is the same for all."""
 
     keep: jax.Array
+    gain: jax.Array
     mix: jax.Array
     rate: jax.Array
     h_v: jax.Array
@@ -157,7 +161,8 @@ def step(
     scalars = jnp.stack([c, chosen.h_v, chosen.innovation_variance, steps + 1], axis=1)
     scalars = jnp.where(steps_now[:, None], scalars, filters.scalars)
     moved = [
-        _update(numbers, begins[i], steps_now[i], keep[i], mix[i], rate[i], *tensor) for i, tensor in enumerate(tensors)
+        _update(numbers, begins[i], steps_now[i], keep[i], chosen.gain, mix[i], rate[i], *tensor)
+        for i, tensor in enumerate(tensors)
     ]
     updates, v, h = (list(arrays) for arrays in zip(*moved))
     return updates, Filters(noise, scalars, outcomes, v, h)
@@ -165,7 +170,7 @@ def step(
 
 def _in_range(numbers: _Numbers) -> jax.Array:
     """Whether the numbers are those that a step can be taken with, as koala.h says; a NaN is none of them."""
-    within = (numbers.initial_variance > 0) & (numbers.noise_decay <= 1)
+    within = (numbers.initial_variance > 0) & (numbers.noise_decay <= 1) & jnp.isfinite(numbers.prior_variance)
     for number in numbers._replace(initial_variance=jnp.zeros_like(numbers.initial_variance)):
         within &= number >= 0
     return within
@@ -198,21 +203,25 @@ def _plan(
     """The scalar recursion, for all tensors at once; `limits` are the largest numbers of their types."""
     a, b, c, t, _ = dots
     q = numbers.process_noise
-    alpha = a / x
-    gain = (b + q * a) / s
-    # Not a·y/x²: x² is zero in float32 where x is below 10⁻¹⁹.
-    w = b / x - alpha * (y / x) if variant == "symmetric" else jnp.zeros_like(a)
-    keep, mix = alpha - gain, w - q * gain
-    h_v = (keep * b + q * c) + mix * a
+    lambda_ = (b + q * a) / s
+    alpha, w, gain = a / x, jnp.zeros_like(a), q
+    if variant == "symmetric":
+        # Not a·y/x²: x² is zero in float32 where x is below 10⁻¹⁹.
+        w = b / x - alpha * (y / x)
+    elif variant == "definite":
+        gamma = jnp.where(numbers.prior_variance == 0, numbers.initial_variance, numbers.prior_variance)
+        alpha, w, gain = b / y, -gamma * (a / x), q + gamma
+    keep, mix = alpha - lambda_, w - q * lambda_
+    h_v = (keep * b + gain * c) + mix * a
     innovation_variance = (h_v + q * c) + noise
     divisor = jnp.where(innovation_variance > 0, innovation_variance, jnp.inf)
     rate = numbers.learning_rate * (loss + (0.5 * numbers.weight_decay) * t) / divisor
     finite = jnp.isfinite(h_v) & jnp.isfinite(innovation_variance)
-    for coefficient in (numbers.weight_decay, numbers.initial_variance, keep, q, mix):
+    for coefficient in (numbers.weight_decay, numbers.initial_variance, keep, gain, mix):
         finite &= jnp.abs(coefficient) <= limits
     # Where S is no divisor, that is what is wrong.
     finite &= jnp.abs(rate) <= limits
-    return _Plan(keep, mix, rate, h_v, innovation_variance, finite)
+    return _Plan(keep, gain, mix, rate, h_v, innovation_variance, finite)
 
 
 def _update(
@@ -220,6 +229,7 @@ def _update(
     begins: jax.Array,
     steps: jax.Array,
     keep: jax.Array,
+    gain: jax.Array,
     mix: jax.Array,
     rate: jax.Array,
     theta: jax.Array,
@@ -237,6 +247,6 @@ def _update(
     # What the state's type makes of them is what a first step begins with.
     old_h = jnp.where(begins, row.astype(h.dtype), h).astype(kind)
     old_v = jnp.where(begins, (sigma * row).astype(v.dtype), v).astype(kind)
-    new_v = keep.astype(kind) * old_v + q * row + mix.astype(kind) * old_h
+    new_v = keep.astype(kind) * old_v + gain.astype(kind) * row + mix.astype(kind) * old_h
     update = jnp.where(steps, -rate.astype(kind) * (new_v + q * row), 0)
     return update, jnp.where(steps, new_v.astype(v.dtype), v), jnp.where(steps, row.astype(h.dtype), h)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from ._library import check, ffi, lib
 
-Variant = Literal["symmetric", "vanilla"]
+Variant = Literal["symmetric", "vanilla", "definite"]
 OnNonFinite = Literal["keep_tensor", "keep_all", "error", "unchecked"]
 OnBreakdown = Literal["restart", "skip", "error"]
 ElementType = Literal["float32", "float64", "bfloat16", "float16"]
@@ -17,7 +17,11 @@ StateType = Literal["same", "float32", "bfloat16"]
 CopyType = Literal["bfloat16", "float16"]
 Outcome = Literal["stepped", "first_step", "restarted", "skipped", "frozen", "non_finite", "breakdown", "withheld"]
 
-VARIANTS: Mapping[str, int] = {"symmetric": lib.KOALA_VARIANT_SYMMETRIC, "vanilla": lib.KOALA_VARIANT_VANILLA}
+VARIANTS: Mapping[str, int] = {
+    "symmetric": lib.KOALA_VARIANT_SYMMETRIC,
+    "vanilla": lib.KOALA_VARIANT_VANILLA,
+    "definite": lib.KOALA_VARIANT_DEFINITE,
+}
 ON_NON_FINITE: Mapping[str, int] = {
     "keep_tensor": lib.KOALA_ON_NON_FINITE_KEEP_TENSOR,
     "keep_all": lib.KOALA_ON_NON_FINITE_KEEP_ALL,
@@ -79,8 +83,11 @@ class Settings:
         weight_decay: wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ, its measurement row H = g + wd·θ.
         initial_variance: σ > 0, the variance of a parameter before the first step, in squared units of the parameter.
         process_noise: Q ≥ 0, what that variance grows by in each step.
-        variant: Which covariance of the least Frobenius norm is reconstructed (arXiv 2506.04432, section 3):
-            "symmetric", the paper's default, or "vanilla", without that constraint.
+        variant: Which covariance is reconstructed (arXiv 2506.04432, section 3): "symmetric", the paper's
+            default, has the least Frobenius norm among the symmetric ones, "vanilla" has it among all. "definite", this
+            library's own, stays positive definite.
+        prior_variance: γ ≥ 0, the variance in all directions that "definite" assumes, and no other variant reads; in
+            squared units of the parameter. 0 stands for the initial variance.
         frozen: Whether the tensors are checked like any other, but stay as they are.
 
     Raises:
@@ -92,6 +99,7 @@ class Settings:
     initial_variance: float = 0.1
     process_noise: float = 0.1
     variant: Variant = "symmetric"
+    prior_variance: float = 0.0
     frozen: bool = False
 
     def __post_init__(self) -> None:
@@ -111,6 +119,7 @@ class Settings:
         settings.initial_variance = self.initial_variance
         settings.process_noise = self.process_noise
         settings.variant = number("variant", self.variant, VARIANTS)
+        settings.prior_variance = self.prior_variance
         settings.frozen = bool(self.frozen)
 
 

@@ -16,7 +16,7 @@ from ._settings import ON_BREAKDOWN, ON_NON_FINITE, VARIANTS
 
 _TARGET = "koala_xla_step"
 # Places among the operands: of noise and scalars, and of the first tensor.
-_NOISE, _SCALARS, _FIRST = 8, 9, 10
+_NOISE, _SCALARS, _FIRST = 9, 10, 11
 
 
 def _register() -> None:

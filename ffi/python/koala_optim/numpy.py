@@ -123,8 +123,9 @@ class Tensor:
         settings: The settings of its group.
         copy: n elements of bfloat16 or float16, written with the new parameters, rounded, if the tensor steps.
         exchange: Allow `gradient`, which must be writable then, and `h` to change places, which saves writing h. They
-            do if the tensor steps, has no weight decay, and has its state in its own type; then the report says
-            `exchanged`, what was given as gradient holds h, and what was given as h is free for the next gradient.
+            do if the tensor steps in another variant than "definite", has no weight decay, and has its state in its own
+            type; then the report says `exchanged`, what was given as gradient holds h, and what was given as h is free
+            for the next gradient.
     """
 
     parameters: Array

@@ -103,6 +103,7 @@ def koala_plus_plus(
     initial_variance: Scalar = 0.1,
     process_noise: Scalar = 0.1,
     variant: Variant = "symmetric",
+    prior_variance: Scalar = 0.0,
     noise: Literal["averaged", "fixed"] = "averaged",
     noise_decay: Scalar = 0.9,
     initial_noise: Scalar = 1.0,
@@ -123,8 +124,10 @@ def koala_plus_plus(
         s' = H·v' + Q·H·H + R
         θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
 
-    then h = H. A tensor whose gradient's norm is below 1e-9 is kept as it is. The updates are θ' − θ, and are not to be
-    scaled down by a learning rate of another optimizer's size: η = 1 is the whole Kalman step.
+    then h = H. In the definite variant α = H·v/y, w = −γ·H·h/x, and v' has (Q + γ)·H in the place of Q·H.
+
+    A tensor whose gradient's norm is below 1e-9 is kept as it is. The updates are θ' − θ, and are not to be scaled down
+    by a learning rate of another optimizer's size: η = 1 is the whole Kalman step.
 
     `update(updates, state, params, *, value, second_moment=None)` needs the parameters, and:
         value: L, the minibatch's mean loss, a scalar. It has to be the loss of these gradients: under
@@ -151,7 +154,10 @@ def koala_plus_plus(
         weight_decay: wd ≥ 0, coupled: the loss of a tensor is L + ½·wd·θ·θ.
         initial_variance: σ > 0, the variance of a parameter before the first step, in squared units of the parameter.
         process_noise: Q ≥ 0, what that variance grows by in each step.
-        variant: "symmetric", the paper's default, or "vanilla".
+        variant: "symmetric", the paper's default; "vanilla"; or "definite", this library's own, which stays positive
+            definite.
+        prior_variance: γ ≥ 0, the variance in all directions that "definite" assumes, and no other variant reads; in
+            squared units of the parameter. 0 stands for the initial variance.
         noise: How R, the variance of the measurement noise, in squared units of the loss, goes on. "averaged":
             R ← noise_decay·R + (1 − noise_decay)·m before each step; "fixed": always initial_noise.
         noise_decay: In [0, 1].
@@ -185,6 +191,7 @@ def koala_plus_plus(
         weight_decay=weight_decay,
         initial_variance=initial_variance,
         process_noise=process_noise,
+        prior_variance=prior_variance,
         noise_decay=noise_decay,
         initial_noise=initial_noise,
     )

@@ -1,13 +1,14 @@
 //! The step of a whole model as one operation of XLA on the CPU, for JAX: `koala_xla_step`, a handler of XLA's FFI.
 //!
 //! ```text
-//! operands:   learning_rate, weight_decay, initial_variance, process_noise, noise_decay, initial_noise, loss,
-//!             second_moment, noise, scalars, then parameters of each of n tensors, gradient of each, v of each, h of each
+//! operands:   learning_rate, weight_decay, initial_variance, process_noise, prior_variance, noise_decay, initial_noise,
+//!             loss, second_moment, noise, scalars, then parameters of each of n tensors, gradient of each, v of each,
+//!             h of each
 //! results:    noise, scalars, outcomes, then parameters of each, v of each, h of each
 //! attributes: variant, noise_rule, backend, on_non_finite, on_breakdown: the numbers of koala.h's enums, as s32
 //! ```
 //!
-//! The first nine operands are numbers: f64, f32, or the bits of a double as u32\[2\]. `noise` is R of the step before, and
+//! The first ten operands are numbers: f64, f32, or the bits of a double as u32\[2\]. `noise` is R of the step before, and
 //! NaN before the first one. `scalars` are koala_scalars of each tensor, as f64\[n, 4\] or u32\[n, 8\]. The results `noise`
 //! and `scalars` have their operands' types, `outcomes` is s32\[n\].
 //! Parameters, v and h are written in place where XLA gives an operand and its result the same memory, as it does if they
@@ -40,7 +41,7 @@ use koala::{
 };
 
 /// Operands that are numbers.
-const NUMBERS: usize = 9;
+const NUMBERS: usize = 10;
 /// The operand `scalars`.
 const SCALARS: usize = NUMBERS;
 /// The first tensor's parameters among the operands.
@@ -102,19 +103,19 @@ unsafe fn answers_metadata(frame: &CallFrame) -> bool {
 
 fn step(call: Call) -> Result<(), Failure> {
     let count = count_tensors(call)?;
-    let [learning_rate, weight_decay, initial_variance, process_noise, decay, initial, mean, second_moment, last] =
-        numbers(call)?;
+    let [rate, weight_decay, initial_variance, process_noise, prior_variance, noise @ ..] = numbers(call)?;
+    let [decay, initial, mean, second_moment, last] = noise;
     let averaged = call.attribute("noise_rule")? == koala_noise::Averaged as i32;
     let before = if averaged && !last.is_nan() { last } else { initial };
     let settings = koala_settings {
         size: size_of::<koala_settings>(),
-        learning_rate,
+        learning_rate: rate,
         weight_decay,
         initial_variance,
         process_noise,
         variant: value::<koala_variant>(call, "variant")?,
         frozen: 0,
-        prior_variance: 0.0,
+        prior_variance,
     };
     let mut step = koala_step {
         size: size_of::<koala_step>(),

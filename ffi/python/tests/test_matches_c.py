@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy
 import pytest
@@ -19,7 +21,7 @@ from koala_optim.numpy import Tensor, loss_from_samples, new_state, noise_update
 HEADER = pathlib.Path(__file__).parents[3] / "include"
 LENGTHS = [0, 1, 17, 1000]
 STEPS = 4
-SETTINGS = Settings(learning_rate=0.5, weight_decay=0.01, initial_variance=0.2, process_noise=0.3, variant="vanilla")
+SETTINGS = Settings(learning_rate=0.5, weight_decay=0.01, initial_variance=0.2, process_noise=0.3, prior_variance=0.4)
 
 # Reads, from stdin, every tensor's parameters; then for each step two losses and every tensor's gradient. Writes what
 # every tensor comes to, and R.
@@ -40,7 +42,7 @@ static void take(void *into, size_t bytes) {
 }
 
 int main(int count, char **arguments) {
-  if (count != 6) return 3;
+  if (count != 7) return 3;
   int type = atoi(arguments[1]), state_type = atoi(arguments[2]);
   int size = atoi(arguments[3]), state_size = atoi(arguments[4]);
   static double parameters[TENSORS][1000], gradient[TENSORS][1000], v[TENSORS][1000], h[TENSORS][1000];
@@ -65,7 +67,8 @@ int main(int count, char **arguments) {
   settings.weight_decay = 0.01;
   settings.initial_variance = 0.2;
   settings.process_noise = 0.3;
-  settings.variant = KOALA_VARIANT_VANILLA;
+  settings.variant = (koala_variant)atoi(arguments[6]);
+  settings.prior_variance = 0.4;
   koala_step step;
   check(koala_step_init(&step, sizeof step));
   step.groups = &settings;
@@ -115,14 +118,16 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return binary
 
 
+@pytest.mark.parametrize("variant", ["vanilla", "definite"])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("state_type", STATE_TYPES)
 @pytest.mark.parametrize("element_type", ELEMENT_TYPES)
 def test_a_c_program_gets_the_same_bytes(
-    program: pathlib.Path, element_type: str, state_type: str, backend: str
+    program: pathlib.Path, element_type: str, state_type: str, backend: str, variant: Any
 ) -> None:
+    settings = dataclasses.replace(SETTINGS, variant=variant)
     parameters = [random_array(i, length, element_type) for i, length in enumerate(LENGTHS)]
-    tensors = [Tensor(p, p.copy(), *new_state(p, state_type), settings=SETTINGS) for p in parameters]  # type: ignore[arg-type]
+    tensors = [Tensor(p, p.copy(), *new_state(p, state_type), settings=settings) for p in parameters]  # type: ignore[arg-type]
     given = [p.tobytes() for p in parameters]
     noise = 1.0
     for place in range(STEPS):
@@ -138,6 +143,6 @@ def test_a_c_program_gets_the_same_bytes(
     found = bits(*(a for t in tensors for a in (t.parameters, t.v, t.h, t.scalars)), numpy.float64(noise))
     types = koala_optim._settings.ELEMENT_TYPES[element_type], koala_optim._settings.STATE_TYPES[state_type]
     sizes = parameters[0].itemsize, numpy.asarray(tensors[0].v).itemsize
-    command = [str(word) for word in (program, *types, *sizes, backend)]
+    command = [str(word) for word in (program, *types, *sizes, backend, koala_optim._settings.VARIANTS[variant])]
     done = subprocess.run(command, input=b"".join(given), capture_output=True, check=True)
     assert found == done.stdout

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from koala_optim._library import check, ffi, lib
+from koala_optim._settings import VARIANTS
 from koala_optim.optax import KoalaState, koala_plus_plus
 
 TRAJECTORIES = sorted((Path(__file__).parents[3] / "trajectory" / "data").glob("koalapp-*.json.gz"))
@@ -157,19 +158,25 @@ def test_recorded_trajectories(path: Path, implementation: Any) -> None:
 # The bits of libkoala
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.01])
+@pytest.mark.parametrize("weight_decay, variant", [(0.0, "symmetric"), (0.01, "symmetric"), (0.01, "definite")])
 @pytest.mark.parametrize("state_type", [None, "float32", "bfloat16"])
 @pytest.mark.parametrize("types", ["float32", "float64", "bfloat16", "float16"])
-def test_the_operation_has_the_bits_of_the_kernel(types: str, state_type: Any, weight_decay: float, x64: bool) -> None:
+def test_the_operation_has_the_bits_of_the_kernel(
+    types: str, state_type: Any, weight_decay: float, variant: Any, x64: bool
+) -> None:
     if types == "float64" and not x64:
         pytest.skip("JAX has no float64 then")
     params, _ = random_problem(types)
-    koala = koala_plus_plus(0.8, weight_decay, state_dtype=state_type, implementation="ffi")
+    koala = koala_plus_plus(
+        0.8, weight_decay, variant=variant, prior_variance=0.3, state_dtype=state_type, implementation="ffi"
+    )
     reference = Reference(
         params,
         None if state_type == types else state_type and jnp.dtype(state_type),
         learning_rate=0.8,
         weight_decay=weight_decay,
+        variant=VARIANTS[variant],
+        prior_variance=0.3,
     )
     state = koala.init(params)
     take = jax.jit(koala.step, donate_argnums=(0, 2))
@@ -204,12 +211,14 @@ def test_no_bit_depends_on_the_backend(backend: str) -> None:
     assert jax.tree.all(jax.tree.map(np.array_equal, *found))
 
 
+@pytest.mark.parametrize("variant", [("symmetric", 0.3), ("vanilla", 0.3), ("definite", 0.3), ("definite", 0.0)])
 @pytest.mark.parametrize("types", ["float32", "bfloat16"])
-def test_both_implementations_agree(types: str, x64: bool) -> None:
+def test_both_implementations_agree(types: str, variant: Any, x64: bool) -> None:
+    options = dict(zip(("variant", "prior_variance"), variant))
     found = []
     for implementation in IMPLEMENTATIONS:
         params, _ = random_problem(types)
-        koala = koala_plus_plus(weight_decay=0.01, state_dtype="float32", implementation=implementation)
+        koala = koala_plus_plus(weight_decay=0.01, state_dtype="float32", implementation=implementation, **options)
         state = koala.init(params)
         for seed in range(6):
             _, grads = random_problem(types, seed)
@@ -628,7 +637,8 @@ def test_errors_before_the_step() -> None:
         ({"noise_decay": 1.5}, "noise decay is 1.5"),
         ({"initial_noise": -1.0}, "noise is -1"),
         ({"noise": "none"}, "expected 'averaged' or 'fixed'"),
-        ({"variant": "other"}, "variant is 'other', expected one of 'symmetric', 'vanilla'"),
+        ({"prior_variance": -1.0}, "prior variance is -1"),
+        ({"variant": "other"}, "variant is 'other', expected one of 'symmetric', 'vanilla', 'definite'"),
         ({"on_non_finite": "stop"}, "on_non_finite is 'stop'"),
         ({"on_breakdown": "stop"}, "on_breakdown is 'stop'"),
         ({"implementation": "cuda"}, "implementation is 'cuda'"),

@@ -152,7 +152,7 @@ def derivatives(koala: Any, params: Any, grads: Any, state: Any) -> Any:
     return jax.jit(jax.grad(of, (0, 1, 2, 3)))(params, grads, 0.5, (state.v, state.h))
 
 
-@pytest.mark.parametrize("variant, weight_decay", [("symmetric", 0.1), ("vanilla", 0.0)])
+@pytest.mark.parametrize("variant, weight_decay", [("symmetric", 0.1), ("vanilla", 0.0), ("definite", 0.1)])
 def test_derivatives_of_the_first_steps_are_right(variant: Any, weight_decay: float) -> None:
     with jax.enable_x64(True):
         koala = koala_plus_plus(weight_decay=weight_decay, variant=variant, implementation="jnp")

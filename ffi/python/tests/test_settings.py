@@ -35,10 +35,10 @@ def test_the_defaults_are_the_library_s() -> None:
 
 def test_every_setting_reaches_the_library() -> None:
     struct = ffi.new("koala_settings *")
-    Settings(0.5, 0.25, 2, 0, "vanilla", True).to_c(struct)
+    Settings(0.5, 0.25, 2, 0, "definite", 0.125, True).to_c(struct)
     found = (struct.learning_rate, struct.weight_decay, struct.initial_variance, struct.process_noise)
     assert found == (0.5, 0.25, 2.0, 0.0)
-    assert (struct.variant, struct.frozen) == (lib.KOALA_VARIANT_VANILLA, 1)
+    assert (struct.variant, struct.prior_variance, struct.frozen) == (lib.KOALA_VARIANT_DEFINITE, 0.125, 1)
 
 
 def test_settings_are_values() -> None:
@@ -56,8 +56,9 @@ def test_settings_are_values() -> None:
         ({"weight_decay": float("inf")}, "the weight decay is inf"),
         ({"initial_variance": 0.0}, "the initial variance is 0, expected a finite number above 0"),
         ({"process_noise": float("nan")}, "the process noise is NaN"),
-        ({"variant": "asymmetric"}, "variant is 'asymmetric', expected one of 'symmetric', 'vanilla'"),
-        ({"variant": ["vanilla"]}, "expected one of 'symmetric', 'vanilla'"),
+        ({"prior_variance": -1.0}, "the prior variance is -1, expected a finite number, at least 0"),
+        ({"variant": "asymmetric"}, "variant is 'asymmetric', expected one of 'symmetric', 'vanilla', 'definite'"),
+        ({"variant": ["vanilla"]}, "expected one of 'symmetric', 'vanilla', 'definite'"),
     ],
 )
 def test_what_is_out_of_range_is_named(settings: dict[str, Any], text: str) -> None:

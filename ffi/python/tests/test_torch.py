@@ -82,11 +82,11 @@ def test_recorded_trajectories(path: Any, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", ["fastest", "torch"])
-@pytest.mark.parametrize("variant", ["symmetric", "vanilla"])
+@pytest.mark.parametrize("variant", [("symmetric", 0.3), ("vanilla", 0.3), ("definite", 0.3), ("definite", 0.0)])
 def test_training_follows_the_equations(variant: Any, backend: str) -> None:
     model, other = perceptron(torch.float64), perceptron(torch.float64)
-    optimizer = KoalaPlusPlus(model.parameters(), 0.5, 1e-3, 0.2, 0.1, variant, backend=backend)
-    reference = Reference(list(other.parameters()), 0.2, 0.1, 0.5, 1e-3, variant == "symmetric")
+    optimizer = KoalaPlusPlus(model.parameters(), 0.5, 1e-3, 0.2, 0.1, *variant, backend=backend)
+    reference = Reference(list(other.parameters()), 0.5, 1e-3, 0.2, 0.1, *variant)
     loss = train(model, optimizer, range(200))
     assert loss < 1
     assert loss == pytest.approx(train(other, reference, range(200)), rel=1e-9)
@@ -95,18 +95,19 @@ def test_training_follows_the_equations(variant: Any, backend: str) -> None:
     assert optimizer.report().stepped == 4
 
 
+@pytest.mark.parametrize("variant", [{}, {"variant": "definite"}, {"variant": "definite", "prior_variance": 0.3}])
 @pytest.mark.parametrize("state_dtype", [None, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bits_are_those_of_the_library(dtype: Any, state_dtype: Any) -> None:
+def test_bits_are_those_of_the_library(dtype: Any, state_dtype: Any, variant: Any) -> None:
     numpy = pytest.importorskip("koala_optim.numpy")
     parameters = [
         parameter(*shape, seed=index, dtype=dtype) for index, shape in enumerate([(3, 5), (1000,), (7, 11, 13)])
     ]
-    optimizer = KoalaPlusPlus(parameters, 0.7, 0.01, state_dtype=state_dtype)
+    optimizer = KoalaPlusPlus(parameters, 0.7, 0.01, state_dtype=state_dtype, **variant)
     others = [one.detach().clone() for one in parameters]
     stored = state_dtype or dtype
     states = [(*torch.zeros(2, *one.shape, dtype=stored), torch.zeros(4).double()) for one in others]
-    settings = Settings(0.7, 0.01)
+    settings = Settings(0.7, 0.01, **variant)
     noise = 1.0
     for step in range(5):
         renew(parameters, step)
@@ -642,6 +643,16 @@ def test_state_dicts_are_copied_in() -> None:
         optimizer.step(loss=0.5)
     assert not same([one], [after])
     assert optimizer.state[one]["scalars"][3] == 2
+
+
+def test_an_older_state_dict_has_no_prior_variance() -> None:
+    one, other = parameter(3, 2), parameter(3, 2)
+    optimizer, loaded = KoalaPlusPlus([one]), KoalaPlusPlus([other], prior_variance=0.5)
+    saved = optimizer.state_dict()
+    del saved["param_groups"][0]["prior_variance"]
+    loaded.load_state_dict(saved)
+    assert loaded.state_dict() == optimizer.state_dict()
+    loaded.step(loss=0.5)
 
 
 def test_state_dicts_of_others_are_refused() -> None:

@@ -158,6 +158,10 @@ def named(method: Any) -> Any:
             Settings(weight_decay=0.5, initial_variance=0.2, process_noise=0.3, variant="vanilla"),
             lambda p, **options: KoalaPlusPlus(p, 0.1, 0.5, 0.2, 0.3, "vanilla", noise_decay=0.5),
         ),
+        (
+            Settings(variant="definite", prior_variance=0.4),
+            lambda p, **options: KoalaPlusPlus(p, variant="definite", prior_variance=0.4, **options),
+        ),
         (KoalaV(0.2), lambda p, **options: Optimizer(p, KoalaV(0.2), **options)),
         (Sgd(0.5, nesterov=True), lambda p, **options: Optimizer(p, Sgd(0.5, nesterov=True), **options)),
     ],

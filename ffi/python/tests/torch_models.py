@@ -52,11 +52,15 @@ def train(model: torch.nn.Module, optimizer: Any, steps: range) -> float:
 
 
 class Reference:
-    """KOALA++ as the paper's equations have it, one tensor after another."""
+    """KOALA++ as the equations have it, one tensor after another."""
 
-    def __init__(self, parameters: list[Tensor], sigma: float, q: float, lr: float, wd: float, symmetric: bool) -> None:
-        self.parameters = parameters
-        self.sigma, self.q, self.lr, self.wd, self.symmetric = sigma, q, lr, wd, symmetric
+    def __init__(
+        self, parameters: list[Tensor], lr: float, wd: float, sigma: float, q: float, variant: str, gamma: float
+    ) -> None:
+        self.parameters, self.variant = parameters, variant
+        self.lr, self.wd, self.sigma, self.q = lr, wd, sigma, q
+        # γ is 0 where the variant has none.
+        self.gamma = (gamma or sigma) if variant == "definite" else 0.0
         self.noise = 1.0
         self.filters: dict[int, list[Tensor]] = {}
 
@@ -77,9 +81,13 @@ class Reference:
             h, v, s = self.filters.get(index, first)
             x, y = (h * h).sum(), (h * v).sum()
             a, b = (row * h).sum(), (row * v).sum()
-            alpha, lambda_ = a / x, (b + q * a) / s
-            w = b / x - a * y / x**2 if self.symmetric else 0.0
-            v = (alpha - lambda_) * v + q * row + (w - q * lambda_) * h
+            lambda_ = (b + q * a) / s
+            alpha, w = {
+                "symmetric": (a / x, b / x - a * y / x**2),
+                "vanilla": (a / x, 0.0),
+                "definite": (b / y, -self.gamma * a / x),
+            }[self.variant]
+            v = (alpha - lambda_) * v + (q + self.gamma) * row + (w - q * lambda_) * h
             s = (row * v).sum() + q * square + noise
             theta -= self.lr * (mean + 0.5 * self.wd * (theta * theta).sum()) / s * (v + q * row)
             self.filters[index] = [row, v, s]

@@ -51,6 +51,7 @@ def new_optimizer(params: ParamsT, method: Method | Settings | str = KOALA_PLUS_
             "initial_variance": method.initial_variance,
             "process_noise": method.process_noise,
             "variant": method.variant,
+            "prior_variance": method.prior_variance,
         }
         return KoalaPlusPlus(params, **{**numbers, **options})
     if method == KOALA_PLUS_PLUS:

@@ -42,7 +42,7 @@ class Kind:
     name = KOALA_PLUS_PLUS
     title = "KoalaPlusPlus"
     entries: tuple[str, ...] = (
-        *("lr", "weight_decay", "initial_variance", "process_noise", "variant", "state_dtype"),
+        *("lr", "weight_decay", "initial_variance", "process_noise", "variant", "prior_variance", "state_dtype"),
         *SHARED,
     )
     shared: tuple[str, ...] = SHARED
@@ -88,12 +88,13 @@ class Kind:
             float(group["initial_variance"]),
             float(group["process_noise"]),
             group["variant"],
+            float(group["prior_variance"]),
         )
 
     def fill(self, settings: Any, values: tuple[Any, ...]) -> None:
         """Writes what `settings_of` returned into a `koala_settings`."""
         settings.weight_decay, settings.initial_variance, settings.process_noise = values[:3]
-        settings.variant = number("variant", values[3], VARIANTS)
+        settings.variant, settings.prior_variance = number("variant", values[3], VARIANTS), values[4]
 
     def numbers_of(self, group: Group) -> tuple[Any, ...]:
         """The numbers of the method itself, in a group.
@@ -237,9 +238,9 @@ def settings_of(group: Group) -> Settings:
     Raises:
         ValueError: One of them is out of its range.
     """
-    names = ("lr", "weight_decay", "initial_variance", "process_noise")
-    rate, decay, variance, noise = (float(group[name]) for name in names)
-    return Settings(rate, decay, variance, noise, group["variant"])
+    names = ("lr", "weight_decay", "initial_variance", "process_noise", "prior_variance")
+    rate, decay, variance, noise, prior = (float(group[name]) for name in names)
+    return Settings(rate, decay, variance, noise, group["variant"], prior)
 
 
 def to_group(method: Method) -> Group:
@@ -258,8 +259,8 @@ KINDS: dict[str, Kind] = {KOALA_PLUS_PLUS: Kind(), **{name: OtherKind(method) fo
 
 
 def as_now(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """A state dict as it is now. Some ways to save make a list of a tuple, and older versions had the method, with its
-    numbers, in one entry.
+    """A state dict as it is now. Some ways to save make a list of a tuple; older versions had the method, with its
+    numbers, in one entry, and KOALA++ without a prior variance.
 
     Raises:
         ValueError: Such an entry is of no method, or lacks a number.
@@ -270,6 +271,8 @@ def as_now(state_dict: dict[str, Any]) -> dict[str, Any]:
 
 
 def _group_as_now(group: Group) -> Group:
+    if "variant" in group:
+        return {"prior_variance": 0.0, **group}
     given = group.get("method")
     if not isinstance(given, dict):
         return {**group, "betas": tuple(group["betas"])} if isinstance(group.get("betas"), list) else group

@@ -28,6 +28,8 @@ class KoalaPlusPlus(Optimizer):
         v' = (α − λ)·v + Q·H + (w − Q·λ)·h,       s' = H·v' + Q·H·H + R
         θ' = θ − η·(L + ½·wd·θ·θ)/s' · (v' + Q·H)
 
+    In the definite variant α = H·v / h·v, w = −γ·H·h / h·h, and v' has (Q + γ)·H in the place of Q·H.
+
     On a first step h = H and v = σ·H. All tensors share the measurement noise R ← decay·R + (1 − decay)·m, with m the
     mean of the squared losses of the minibatch's samples. So a step needs the loss:
 
@@ -82,13 +84,16 @@ class KoalaPlusPlus(Optimizer):
 
     Args:
         params: Tensors, or pairs of name and tensor (so that errors have the name), or dicts with groups of either; all
-            of the next six arguments may differ from group to group.
+            of the next seven arguments may differ from group to group.
         lr: η ≥ 0, the share of the Kalman step that is taken; without unit. Schedulers change it.
         weight_decay: wd ≥ 0, coupled.
         initial_variance: σ > 0, the variance of a parameter before the first step, in squared units of the parameter.
         process_noise: Q ≥ 0, what that variance grows by in each step.
-        variant: Which covariance of the least Frobenius norm is reconstructed (section 3 of the paper): "symmetric", or
-            "vanilla", without that constraint.
+        variant: Which covariance is reconstructed (section 3 of the paper): "symmetric", the paper's
+            default, has the least Frobenius norm among the symmetric ones, "vanilla" has it among all. "definite", this
+            library's own, stays positive definite.
+        prior_variance: γ ≥ 0, the variance in all directions that "definite" assumes, and no other variant reads; in
+            squared units of the parameter. 0 stands for the initial variance.
         state_dtype: What v and h are stored in: None, as the parameter; `torch.float32`, for parameters in half
             precision; `torch.bfloat16`, half the memory and less traffic, for some accuracy. (Parameters that are
             bfloat16 themselves lose most updates: a step below 1/512 of a weight rounds to nothing.)
@@ -132,6 +137,7 @@ class KoalaPlusPlus(Optimizer):
         initial_variance: float = 0.1,
         process_noise: float = 0.1,
         variant: Variant = "symmetric",
+        prior_variance: float = 0.0,
         state_dtype: torch.dtype | None = None,
         *,
         noise: Literal["averaged"] | float = "averaged",
@@ -147,7 +153,7 @@ class KoalaPlusPlus(Optimizer):
         process_group: ProcessGroupOrFalse = None,
         per_shard: bool = False,
     ) -> None:
-        settings = (lr, weight_decay, initial_variance, process_noise, variant, state_dtype)
+        settings = (lr, weight_decay, initial_variance, process_noise, variant, prior_variance, state_dtype)
         kind = KINDS[KOALA_PLUS_PLUS]
         self._begin(
             params,

@@ -79,8 +79,8 @@ class _Plan(NamedTuple):
     tensors: list[_Tensor]
     scalars: _Scalars
     square: Tensor
-    # σ and Q of each tensor's group.
-    settings: tuple[Tensor, Tensor]
+    # σ, Q and Q + γ of each tensor's group.
+    settings: tuple[Tensor, Tensor, Tensor]
     # Whether h = H and v = σ·H first.
     fresh: Tensor
     outcomes: Tensor
@@ -164,20 +164,24 @@ class Operations:
                 of_group.weight_decay,
                 of_group.initial_variance,
                 of_group.process_noise,
+                _gamma(of_group),
                 float(of_group.variant == "symmetric"),
+                float(of_group.variant == "definite"),
                 torch.finfo(tensor.arithmetic).max,
             )
             for tensor, of_group in ((tensor, settings[tensor.place.group]) for tensor in tensors)
         ]
-        lr, wd, sigma, q, symmetric, largest = torch.tensor(columns, dtype=wide, device=device).T
+        lr, wd, sigma, q, gamma, symmetric, definite, largest = torch.tensor(columns, dtype=wide, device=device).T
+        gain = q + gamma
 
         def advance(a: Tensor, b: Tensor, x: Tensor, y: Tensor, s: Tensor) -> _Scalars:
-            alpha = a / x
             lambda_ = (b + q * a) / s
+            alpha = torch.where(definite > 0, b / y, a / x)
             w = torch.where(symmetric > 0, b / x - (a * y) / (x * x), 0)
+            w = torch.where(definite > 0, -((gamma * a) / x), w)
             keep = alpha - lambda_
             mix = w - q * lambda_
-            h_v = (keep * b + q * c) + mix * a
+            h_v = (keep * b + gain * c) + mix * a
             variance = (h_v + q * c) + noise
             rate = (lr * (loss + (0.5 * wd) * t)) / variance
             finite = torch.stack([alpha, lambda_, w, h_v, variance]).isfinite().all(0)
@@ -193,7 +197,7 @@ class Operations:
         as_first = advance(c, sigma * c, c, sigma * c, (sigma * c + q * c) + noise)
         scalars = _Scalars.choose(fresh, as_first, later)
 
-        coefficients = torch.stack([scalars.keep, scalars.mix, scalars.rate])
+        coefficients = torch.stack([scalars.keep, scalars.mix, scalars.rate, gain])
         representable = (coefficients.abs() <= largest).all(0)
 
         # The last one that applies counts.
@@ -208,7 +212,7 @@ class Operations:
             (~given, lib.KOALA_OUTCOME_NON_FINITE),
         ):
             outcomes = torch.where(condition, outcome, outcomes)
-        return _Plan(tensors, scalars, c, (sigma, q), fresh, outcomes)
+        return _Plan(tensors, scalars, c, (sigma, q, gain), fresh, outcomes)
 
     def _follow_policies(self, plans: list[_Plan]) -> bool:
         """Raises, or keeps every tensor, if the policies say so. Returns whether the noise goes on."""
@@ -242,6 +246,11 @@ class Operations:
         return False
 
 
+def _gamma(settings: Settings) -> float:
+    """γ where the variant has one, and 0 elsewhere."""
+    return settings.prior_variance or settings.initial_variance if settings.variant == "definite" else 0.0
+
+
 def _dots(tensor: _Tensor, wide: torch.dtype) -> Tensor:
     """H·h, H·v, H·H, θ·θ, g·g"""
     measurement = tensor.measurement()
@@ -261,16 +270,17 @@ def _steps(outcomes: Tensor) -> Tensor:
 
 def _carry_out(plan: _Plan) -> None:
     steps, scalars = _steps(plan.outcomes), plan.scalars
-    sigma, q = plan.settings
+    sigma, q, gain = plan.settings
     for index, tensor in enumerate(plan.tensors):
         arithmetic, v, h = tensor.arithmetic, tensor.state.v, tensor.state.h
-        fresh, keep, mix, rate, noise, variance = (
-            column[index].to(arithmetic) for column in (plan.fresh, scalars.keep, scalars.mix, scalars.rate, q, sigma)
+        fresh, keep, mix, rate, noise, gained, variance = (
+            column[index].to(arithmetic)
+            for column in (plan.fresh, scalars.keep, scalars.mix, scalars.rate, q, gain, sigma)
         )
         measurement = tensor.measurement()
         h_before = torch.where(fresh > 0, measurement.to(h.dtype), h).to(arithmetic)
         v_before = torch.where(fresh > 0, (variance * measurement).to(v.dtype), v).to(arithmetic)
-        product = (keep * v_before + noise * measurement) + mix * h_before
+        product = (keep * v_before + gained * measurement) + mix * h_before
         parameter = tensor.parameter() - rate * (product + noise * measurement)
         for target, value in ((tensor.place.parameter, parameter), (v, product), (h, measurement)):
             target.copy_(torch.where(steps[index], value.to(target.dtype), target))

@@ -25,8 +25,8 @@ from ._steppers import Configuration
 # Arguments of this package that no group has: a group of PyTorch's has some of them by other names, or none.
 _NO_ENTRIES = frozenset(
     (
-        *("learning_rate", "noise", "initial_noise", "initial_variance", "process_noise", "variant", "state_dtype"),
-        *("beta1", "beta2", "epsilon", "variance", "covariance"),
+        *("learning_rate", "noise", "initial_noise", "initial_variance", "process_noise", "variant", "prior_variance"),
+        *("state_dtype", "beta1", "beta2", "epsilon", "variance", "covariance"),
         *("velocity_variance", "velocity_decay", "velocity_noise"),
         *("on_non_finite", "on_breakdown", "backend", "threads", "fallback", "process_group", "per_shard"),
     )
