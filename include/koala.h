@@ -896,9 +896,10 @@ typedef struct koala_tensor {
   uint32_t group;
   /**
    * 1: the call may let `gradient` and `h` change places in this struct, which saves writing h: it does if the
-   * tensor steps by KOALA++ with its gradient as it is, has no weight decay, and has its state in its own type.
-   * Either way `h` is the state afterwards, and what `gradient` holds is of no use. The gradient's memory must be
-   * writable then. Only koala_step_tensor and koala_step_tensors look at this.
+   * tensor steps by KOALA++ with its gradient as it is, in another variant than the definite one, has no weight
+   * decay, and has its state in its own type. Either way `h` is the state afterwards, and what `gradient` holds is
+   * of no use. The gradient's memory must be writable then. Only koala_step_tensor and koala_step_tensors look at
+   * this.
    */
   uint32_t exchange;
   /**

@@ -113,7 +113,7 @@ namespace detail {
     case KOALA_STATUS_NULL_POINTER: case KOALA_STATUS_MISALIGNED: case KOALA_STATUS_OVERLAP:
     case KOALA_STATUS_STRUCT_SIZE: case KOALA_STATUS_UNKNOWN_VALUE: case KOALA_STATUS_LENGTH: case KOALA_STATUS_TYPE:
     case KOALA_STATUS_ENCODING: case KOALA_STATUS_NO_SAMPLES: case KOALA_STATUS_HALVES:
-    case KOALA_STATUS_NOT_PREDICTED: throw ArgumentError(status, text);
+    case KOALA_STATUS_NOT_PREDICTED: case KOALA_STATUS_METHOD: throw ArgumentError(status, text);
     case KOALA_STATUS_OK: case KOALA_STATUS_OTHER: break;
   }
   throw Error(status, text);
@@ -684,6 +684,10 @@ class Optimizer {
   /// Changes the settings of a group from the next step on.
   void set_settings(Group group, const Settings& settings) {
     check(koala_optimizer_set_settings(handle(), static_cast<std::uint32_t>(group), &settings));
+  }
+  /// Changes the numbers of a group's method from the next step on: see koala_optimizer_set_method.
+  void set_method(Group group, const Method& method) {
+    check(koala_optimizer_set_method(handle(), static_cast<std::uint32_t>(group), &method));
   }
   /// Changes the learning rate of a group from the next step on.
   void set_learning_rate(Group group, double learning_rate) {

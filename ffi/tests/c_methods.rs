@@ -7,8 +7,8 @@ use std::mem::MaybeUninit;
 
 use koala::*;
 use koala_optim::{
-    AdamW, Backend, Config, ElementType, KoalaM, KoalaV, Loss, Method, Noise, Optimizer, Scaling, Settings, Sgd,
-    StateType, Tensor,
+    AdamW, Backend, Config, ElementType, KoalaM, KoalaPlusPlus, KoalaV, Loss, Method, Noise, Optimizer, Scaling,
+    Settings, Sgd, StateType, Tensor, Variant,
 };
 
 const LENGTHS: [usize; 3] = [67, 3, 0];
@@ -93,6 +93,22 @@ fn c_method(method: &Method) -> koala_method {
     made
 }
 
+/// The settings, with the numbers of KOALA++.
+fn c_settings(method: &Method) -> koala_settings {
+    let Settings { learning_rate, weight_decay, .. } = settings();
+    let made = koala_settings { learning_rate, weight_decay, ..koala_settings::default() };
+    let Method::KoalaPlusPlus(KoalaPlusPlus { initial_variance, process_noise, variant, prior_variance }) = *method
+    else {
+        return made;
+    };
+    let variant = match variant {
+        Variant::Symmetric => koala_variant::Symmetric,
+        Variant::Vanilla => koala_variant::Vanilla,
+        Variant::Definite => koala_variant::Definite,
+    };
+    koala_settings { initial_variance, process_noise, variant: MaybeUninit::new(variant), prior_variance, ..made }
+}
+
 /// What ffi/c/tests/methods.c reads.
 fn input(method: &Method, scaling: Scaling, clip_norm: Option<f64>, backend: koala_backend) -> Vec<u8> {
     let config = koala_config {
@@ -104,9 +120,7 @@ fn input(method: &Method, scaling: Scaling, clip_norm: Option<f64>, backend: koa
         backend: MaybeUninit::new(backend),
         ..koala_config::default()
     };
-    let Settings { learning_rate, weight_decay, .. } = settings();
-    let settings = koala_settings { learning_rate, weight_decay, ..koala_settings::default() };
-    let mut bytes = [bytes_of(&config), bytes_of(&c_method(method)), bytes_of(&settings)].concat();
+    let mut bytes = [bytes_of(&config), bytes_of(&c_method(method)), bytes_of(&c_settings(method))].concat();
     let mut append = |values: &[f64]| bytes.extend_from_slice(bytemuck::cast_slice(values));
     (0..3).for_each(|tensor| append(&padded(&parameters(tensor)).collect::<Vec<_>>()));
     for step in 0..STEPS {
@@ -160,8 +174,14 @@ fn c_gives_the_bits_of_rust_for_every_method() {
         ("avx2", koala_backend::Avx2),
         ("avx512", koala_backend::Avx512),
     ];
+    let variant = |variant, prior_variance| {
+        Method::KoalaPlusPlus(KoalaPlusPlus { variant, prior_variance, ..KoalaPlusPlus::default() })
+    };
     let methods = [
         Method::default(),
+        variant(Variant::Vanilla, 0.0),
+        variant(Variant::Definite, 0.0),
+        variant(Variant::Definite, 0.25),
         Method::KoalaV(KoalaV { variance: 0.25, ..KoalaV::default() }),
         Method::KoalaM(KoalaM { velocity_decay: 0.75, ..KoalaM::default() }),
         Method::AdamW(AdamW { beta1: 0.85, ..AdamW::default() }),

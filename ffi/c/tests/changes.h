@@ -87,14 +87,17 @@ static const struct change changes[] = {
     AT(STEP, koala_step, group_count, SET, whole, PTRDIFF_MAX / sizeof(koala_settings) + 1, KOALA_STATUS_LENGTH,
        "more than memory"),
 
-    ENUM(ANY_SETTINGS, koala_settings, variant, KOALA_VARIANT_VANILLA, "koala_variant"),
+    ENUM(ANY_SETTINGS, koala_settings, variant, KOALA_VARIANT_DEFINITE, "koala_variant"),
     FLAG(ANY_SETTINGS, koala_settings, frozen),
     REAL(ANY_SETTINGS, koala_settings, learning_rate, "learning rate"),
     REAL(ANY_SETTINGS, koala_settings, weight_decay, "weight decay"),
     REAL(ANY_SETTINGS, koala_settings, initial_variance, "initial variance"),
     REAL(ANY_SETTINGS, koala_settings, process_noise, "process noise"),
+    REAL(ANY_SETTINGS, koala_settings, prior_variance, "prior variance"),
     AT(ANY_SETTINGS, koala_settings, initial_variance, SET, real, 0.0, KOALA_STATUS_SETTING, "initial variance is 0"),
     AT(ANY_SETTINGS, koala_settings, variant, SET, whole, KOALA_VARIANT_VANILLA, KOALA_STATUS_OK, ""),
+    AT(ANY_SETTINGS, koala_settings, variant, SET, whole, KOALA_VARIANT_DEFINITE, KOALA_STATUS_OK, ""),
+    AT(ANY_SETTINGS, koala_settings, prior_variance, SET, real, 0.5, KOALA_STATUS_OK, ""),
     AT(ANY_SETTINGS, koala_settings, learning_rate, SET, real, 0.0, KOALA_STATUS_OK, ""),
     AT(ANY_SETTINGS, koala_settings, weight_decay, SET, real, 0.5, KOALA_STATUS_OK, ""),
 

@@ -53,6 +53,7 @@ enum { ONE = STEP | GROUPS | TENSOR | STEPS, MANY = STEP | GROUPS | TENSORS | ST
   F(koala_optimizer_add_group, (in->optimizer, in->settings, in->group_number), OPTIMIZER | GROUP_NUMBER, SETTINGS, 0)\
   F(koala_optimizer_settings, (in->optimizer, in->group, in->settings), OPTIMIZER | SETTINGS, 0, SETTINGS)            \
   F(koala_optimizer_set_settings, (in->optimizer, in->group, in->settings), OPTIMIZER | SETTINGS, 0, 0)               \
+  F(koala_optimizer_set_method, (in->optimizer, in->group, in->method), OPTIMIZER | METHOD, 0, 0)                     \
   F(koala_optimizer_set_learning_rate, (in->optimizer, in->group, in->learning_rate), OPTIMIZER, 0, 0)                \
   F(koala_optimizer_set_scaling, (in->optimizer, in->factor, in->limit), OPTIMIZER, 0, 0)                             \
   F(koala_optimizer_set_threads, (in->optimizer, in->threads), OPTIMIZER, 0, 0)                                       \

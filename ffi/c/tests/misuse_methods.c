@@ -76,6 +76,20 @@ static void try_halves(int variant) {
   }
 }
 
+/* The numbers of KOALA++ have to be the defaults in the settings for another method. */
+static void try_settings_of_another(int variant) {
+  const char *const steps[] = {"koala_step_validate", "koala_step_tensor", "koala_step_tensors",
+                               "koala_predict_tensors"};
+  koala_settings *group = arena.groups.at;
+  for (int i = 0; i < 4; i++) {
+    TRY(steps[i], variant, ADAMW, KOALA_STATUS_SETTING, "numbers of koala++", "adamw", group->initial_variance = 0.5);
+    TRY(steps[i], variant, SGD, KOALA_STATUS_SETTING, "process_noise", "sgd", group->process_noise = 0);
+    TRY(steps[i], variant, KOALA_V, KOALA_STATUS_SETTING, "variant", "koala-v", group->variant = 1);
+    TRY(steps[i], variant, KOALA_M, KOALA_STATUS_SETTING, "prior_variance", "koala-m", group->prior_variance = 0.5);
+    TRY(steps[i], variant, ADAMW, KOALA_STATUS_OK, "", "", group->weight_decay = 0.5);
+  }
+}
+
 /* An optimizer of that kind, which has stepped once. */
 static void make_optimizer_of(int variant, koala_method_kind kind) {
   koala_config config;
@@ -101,12 +115,44 @@ static void try_optimizers(int variant) {
   make_optimizer(variant, NULL);
 }
 
+/* The numbers of a group's method, and its settings. After a call that is right, the optimizer is one of KOALA++. */
+static void try_groups(int variant) {
+  const char *set_method = "koala_optimizer_set_method", *set_settings = "koala_optimizer_set_settings";
+  koala_method *method = arena.method.at;
+  koala_settings *settings = arena.settings.at;
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_METHOD, "adamw, expected koala++", "", (void)0);
+  TRY(set_method, variant, KOALA_PLUS_PLUS, KOALA_STATUS_METHOD, "koala_settings", "", (void)0);
+  make_optimizer_of(variant, KOALA_METHOD_KIND_ADAMW);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_NULL_POINTER, "optimizer is NULL", "", arena.in.optimizer = NULL);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_NULL_POINTER, "method is NULL", "", arena.in.method = NULL);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_MISALIGNED, "expected a multiple of", "",
+      arena.in.method = (koala_method *)(void *)((char *)method + 1));
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_STRUCT_SIZE, "the size in a koala_method", "", method->size -= 8);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_UNKNOWN_VALUE, "5 is no koala_method_kind", "", method->kind = 5);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_UNKNOWN_GROUP, "has 2 groups", "", arena.in.group = GROUPS_MADE);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_SETTING, "beta1 is 1", "expected", method->beta1 = 1);
+  TRY(set_method, variant, SGD, KOALA_STATUS_METHOD, "sgd, expected adamw", "", (void)0);
+  TRY(set_method, variant, KOALA_PLUS_PLUS, KOALA_STATUS_METHOD, "koala_settings", "", (void)0);
+  TRY(set_settings, variant, ADAMW, KOALA_STATUS_SETTING, "numbers of koala++", "adamw", settings->variant = 2);
+  TRY("koala_optimizer_add_group", variant, ADAMW, KOALA_STATUS_SETTING, "numbers of koala++", "adamw",
+      settings->prior_variance = 0.5);
+  TRY(set_method, variant, ADAMW, KOALA_STATUS_OK, "", "", method->beta1 = 0.5);
+  make_optimizer_of(variant, KOALA_METHOD_KIND_SGD);
+  TRY(set_method, variant, SGD, KOALA_STATUS_METHOD, "other state vectors", "", method->momentum = 0);
+  TRY(set_method, variant, SGD, KOALA_STATUS_OK, "", "", method->momentum = 0.5);
+  make_optimizer_of(variant, KOALA_METHOD_KIND_KOALA_M);
+  TRY(set_method, variant, KOALA_M, KOALA_STATUS_METHOD, "numbers that all tensors share", "", method->variance = 0.5);
+  make_optimizer(variant, NULL);
+}
+
 int main(void) {
   for (int variant = 0; variant < VARIANTS; variant++) {
     make_optimizer(variant, NULL);
     try_numbers(variant);
     try_vectors(variant);
     try_halves(variant);
+    try_settings_of_another(variant);
+    try_groups(variant);
     try_optimizers(variant);
   }
   must(koala_optimizer_destroy(optimizer), "destroy");

@@ -625,6 +625,9 @@ void methods() {
   const koala::Method kept = optimizer.method();
   expect(kept.kind == KOALA_METHOD_KIND_KOALA_M && kept.variance == own.variance && kept.covariance == own.covariance,
          "method");
+  const koala::Method other(KOALA_METHOD_KIND_SGD);
+  expect_error<koala::ArgumentError>(KOALA_STATUS_METHOD, {"sgd", "koala-m"}, "another method for a group",
+                                     [&] { optimizer.set_method(koala::Group(), other); });
   optimizer.set_scaling(0.25);
   expect_error<koala::SettingError>(KOALA_STATUS_SETTING, {"factor", "-1"}, "a factor of -1",
                                     [&] { optimizer.set_scaling(-1); });

@@ -35,9 +35,10 @@ pub struct koala_tensor {
     /// Its group: a place in koala_step's `groups`.
     pub group: u32,
     /// 1: the call may let `gradient` and `h` change places in this struct, which saves writing h: it does if the
-    /// tensor steps by KOALA++ with its gradient as it is, has no weight decay, and has its state in its own type.
-    /// Either way `h` is the state afterwards, and what `gradient` holds is of no use. The gradient's memory must be
-    /// writable then. Only koala_step_tensor and koala_step_tensors look at this.
+    /// tensor steps by KOALA++ with its gradient as it is, in another variant than the definite one, has no weight
+    /// decay, and has its state in its own type. Either way `h` is the state afterwards, and what `gradient` holds is
+    /// of no use. The gradient's memory must be writable then. Only koala_step_tensor and koala_step_tensors look at
+    /// this.
     pub exchange: u32,
     /// Zero.
     pub reserved: u32,
