@@ -287,7 +287,7 @@ enum koala_variant
   KOALA_VARIANT_VANILLA = 1,
   /**
    * One that stays positive definite, with a prior variance in all directions: the innovation variance S does not break
-   * down. It is this library's own, not the paper's. koala_cuda does not have it yet.
+   * down. It is this library's own, not the paper's.
    */
   KOALA_VARIANT_DEFINITE = 2,
 };

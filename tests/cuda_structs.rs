@@ -3,7 +3,7 @@
 
 /// What structs.rs imports from its crate.
 mod methods {
-    pub use koala_optim::{KoalaPlusPlus, Variant};
+    pub use koala_optim::KoalaPlusPlus;
 }
 
 mod types {

@@ -1,6 +1,6 @@
 // A step on a GPU, in three kernels: the dot products of all tensors of a group, the scalar recursion of each, and the
-// update of all. The arithmetic is that of src/staging.rs, src/dots.rs, src/recursion.rs, src/reach.rs and
-// src/update.rs, operation by operation, in the shape of src/contract.rs: so the bits are the CPU's.
+// update of all. The arithmetic is that of src/passes and of src/methods/koala_plus_plus.rs and reach.rs, operation by
+// operation, in the shape of src/types/contract.rs: so the bits are the CPU's.
 //
 // A contract's block of 1024 elements is half a warp's work, a lane each. A thread block takes a chunk of eight such
 // blocks, by a map of chunks, so that one large tensor and many small ones both fill the device.
@@ -29,9 +29,13 @@ enum ElementType : unsigned { F32, F64, BF16, F16, NONE };
 
 enum Outcome : unsigned { STEPPED, FIRST_STEP, RESTARTED, SKIPPED, FROZEN, NON_FINITE, BREAKDOWN, WITHHELD, OUTCOMES };
 
+enum Variant : unsigned { SYMMETRIC, VANILLA, DEFINITE };
+
 struct Settings {
     double learning_rate, weight_decay, initial_variance, process_noise;
-    unsigned vanilla, frozen;
+    double gamma;  // 0 but in the definite variant
+    Variant variant;
+    unsigned frozen;
     const void *device_learning_rate;  // null where the host has given it
     ElementType learning_rate_type;    // of what is on the device
     unsigned unused;
@@ -62,8 +66,8 @@ struct Chunk {
 
 struct Plan {
     Scalars scalars;
-    double weight_decay, keep, process_noise, mix, rate, initial_variance;  // rounded to the arithmetic type
-    double gradient_factor;                                                 // likewise
+    // Rounded to the arithmetic type; the gain is Q + γ.
+    double weight_decay, keep, process_noise, mix, rate, initial_variance, gain, gradient_factor;
     unsigned begins;  // whether h = H and v = σ·H before the step
     unsigned unused;
 };
@@ -409,19 +413,29 @@ __device__ inline bool is_skipped(const Dots &dots, Double weight_decay) {
     return !is_long(dots.c, weight_decay, dots.t) && root(dots.g).value < SKIP_GRADIENT_NORM;
 }
 
+// Q + γ.
+__device__ inline Double gain_of(const Settings &settings) {
+    return Double{settings.process_noise} + Double{settings.gamma};
+}
+
 __device__ Decision advance(const Tensor &tensor, const Settings &settings, const Progress &progress, Outcome outcome,
                             const Dots &dots, const Scalars &scalars) {
     const Double a = dots.a, b = dots.b, c = dots.c, t = dots.t;
     const Double x = {scalars.h_h}, y = {scalars.h_v}, s = {scalars.innovation_variance};
-    const Double q = {settings.process_noise}, learning_rate = {settings.learning_rate};
+    const Double q = {settings.process_noise}, gamma = {settings.gamma};
+    const Double learning_rate = {settings.learning_rate};
     const Double weight_decay = {settings.weight_decay}, loss = {progress.loss}, noise = {progress.next_noise};
 
-    const Double alpha = a / x;
     const Double lambda = (b + q * a) / s;
-    const Double w = settings.vanilla ? Double{0.0} : b / x - (a * y) / (x * x);
+    const bool definite = settings.variant == DEFINITE;
+    const Double alpha = (definite ? b : a) / (definite ? y : x);
+    const Double over_x = (definite ? gamma * a : b) / x;
+    Double w = {0.0};
+    if (definite) w = {-over_x.value};
+    else if (settings.variant == SYMMETRIC) w = over_x - (a * y) / (x * x);
     const Double keep = alpha - lambda;
     const Double mix = w - q * lambda;
-    const Double h_v = (keep * b + q * c) + mix * a;
+    const Double h_v = (keep * b + gain_of(settings) * c) + mix * a;
     const Double innovation_variance = (h_v + q * c) + noise;
     const Double rate = (learning_rate * (loss + (Double{0.5} * weight_decay) * t)) / innovation_variance;
 
@@ -441,7 +455,7 @@ __device__ Decision advance(const Tensor &tensor, const Settings &settings, cons
 }
 
 // A decision with its soundness looked at: one that can't be carried out becomes one that leaves the tensor as it is.
-__device__ Decision examined(const Decision &decision) {
+__device__ Decision examined(const Tensor &tensor, const Settings &settings, const Decision &decision) {
     const Report &report = decision.report;
     const Plan &plan = decision.plan;
     for (double value : {report.alpha, report.lambda, report.w, plan.scalars.h_v, report.innovation_variance})
@@ -452,7 +466,8 @@ __device__ Decision examined(const Decision &decision) {
         breakdown.report.outcome = BREAKDOWN;
         return breakdown;
     }
-    for (double value : {plan.weight_decay, plan.keep, plan.process_noise, plan.mix, plan.rate})
+    const double gain = in_arithmetic(tensor, gain_of(settings).value);
+    for (double value : {plan.weight_decay, plan.keep, plan.process_noise, plan.mix, plan.rate, gain})
         if (!is_finite({value})) return kept(NON_FINITE);
     return decision;
 }
@@ -468,7 +483,7 @@ __device__ Decision first_step(const Tensor &tensor, const Settings &settings, c
     const double initial_variance = in_arithmetic(tensor, settings.initial_variance);
     if (!is_finite({initial_variance})) return kept(NON_FINITE);
     const Scalars scalars = {x.value, y.value, s.value, steps};
-    Decision decision = examined(advance(tensor, settings, progress, outcome, dots, scalars));
+    Decision decision = examined(tensor, settings, advance(tensor, settings, progress, outcome, dots, scalars));
     decision.plan.initial_variance = initial_variance;
     decision.plan.begins = 1;
     return decision;
@@ -481,7 +496,7 @@ __device__ Decision decide(const Tensor &tensor, const Settings &settings, const
         if (!is_finite(value)) return kept(NON_FINITE);
     if (is_skipped(dots, {settings.weight_decay})) return kept(SKIPPED);
     if (scalars.steps == 0) return first_step(tensor, settings, progress, FIRST_STEP, dots, scalars.steps);
-    const Decision decision = examined(advance(tensor, settings, progress, STEPPED, dots, scalars));
+    const Decision decision = examined(tensor, settings, advance(tensor, settings, progress, STEPPED, dots, scalars));
     if (decision.report.outcome == BREAKDOWN && restart)
         return first_step(tensor, settings, progress, RESTARTED, dots, scalars.steps);
     return decision;
@@ -492,7 +507,7 @@ __device__ inline bool is_step(unsigned outcome) {
     return outcome == STEPPED || outcome == FIRST_STEP || outcome == RESTARTED;
 }
 
-// ---- How far a step can take the elements from zero: src/reach.rs, and that of src/recursion.rs.
+// ---- How far a step can take the elements from zero: src/methods/reach.rs and koala_plus_plus.rs.
 
 // The largest number of a type.
 __device__ inline double largest(ElementType type) {
@@ -513,12 +528,12 @@ __device__ inline double room_squared(ElementType type) {
 // Whether a step that is planned stays within that, given the scalars before it.
 __device__ bool is_within(const Tensor &tensor, const Settings &settings, const Dots &dots, const Scalars &before,
                           const Plan &plan) {
-    const Double keep = {plan.keep}, process_noise = {plan.process_noise}, mix = {plan.mix}, rate = {plan.rate};
+    const Double keep = {plan.keep}, gain = {plan.gain}, mix = {plan.mix}, rate = {plan.rate};
     const Double x = {plan.begins ? dots.c.value : before.h_h}, steps = {plan.begins ? 0.0 : before.steps};
-    const Double variance = Double{settings.initial_variance} + Double{settings.process_noise} * steps;
+    const Double variance = Double{settings.initial_variance} + gain * steps;
     const Double old = (variance * variance) * x;
-    const Double noise = (Double{2.0} * (process_noise * process_noise)) * dots.c;
-    const Double next = ((keep * keep) * old + (mix * mix) * x) + noise;
+    const Double gained = (Double{2.0} * (gain * gain)) * dots.c;
+    const Double next = ((keep * keep) * old + (mix * mix) * x) + gained;
     const Double state_squared = (dots.c + old) + Double{4.0} * next;
     const Double step_squared = (Double{4.0} * (rate * rate)) * next;
     return state_squared.value <= room_squared(tensor.state_type) &&
@@ -529,13 +544,14 @@ __device__ bool is_within(const Tensor &tensor, const Settings &settings, const 
 
 // The numbers of a plan, in the arithmetic type.
 template <typename F> struct Coefficients {
-    Number<F> weight_decay, keep, process_noise, mix, rate, initial_variance;
+    Number<F> weight_decay, keep, process_noise, mix, rate, initial_variance, gain;
     bool decay, begins;
 
     __device__ explicit Coefficients(const Plan &plan)
         : weight_decay{rounded<F>(plan.weight_decay)}, keep{rounded<F>(plan.keep)},
           process_noise{rounded<F>(plan.process_noise)}, mix{rounded<F>(plan.mix)}, rate{rounded<F>(plan.rate)},
-          initial_variance{rounded<F>(plan.initial_variance)}, decay(plan.weight_decay != 0.0), begins(plan.begins) {}
+          initial_variance{rounded<F>(plan.initial_variance)}, gain{rounded<F>(plan.gain)},
+          decay(plan.weight_decay != 0.0), begins(plan.begins) {}
 };
 
 // An element after the step, as it is stored.
@@ -556,7 +572,7 @@ __device__ Stepped<P, S> stepped(const Coefficients<F> &plan, const Scaling<F> &
         v.value = exact(rounded<S>((plan.initial_variance * measurement).value));
     }
     const Number<F> noise = plan.process_noise * measurement;
-    const Number<F> product = (plan.keep * v + noise) + plan.mix * h;
+    const Number<F> product = (plan.keep * v + plan.gain * measurement) + plan.mix * h;
     const P parameter = rounded<P>((p - plan.rate * (product + noise)).value);
     return {parameter, stored_measurement, rounded<S>(product.value)};
 }
@@ -631,6 +647,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) koala_recursion(const Laun
         decision = decide(tensor, settings, *launch.progress, launch.restart, dots, scalars);
         // Here, and not in each block of the update, as it is a division.
         decision.plan.gradient_factor = in_arithmetic(tensor, gradient_factor(launch));
+        decision.plan.gain = in_arithmetic(tensor, gain_of(settings).value);
         is_tried = is_step(decision.report.outcome) && !is_within(tensor, settings, dots, scalars, decision.plan);
         tried = decision.plan;
     }

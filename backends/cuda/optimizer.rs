@@ -13,7 +13,7 @@ use super::error::Error;
 use super::structs::{Change, LONGEST, ProgressRow, ScalarsRow, SettingsRow, TensorRow};
 use super::tables::Tables;
 use super::tensor::{StateBuffers, check_address};
-use crate::methods::{KoalaPlusPlus, Method, Variant};
+use crate::methods::{KoalaPlusPlus, Method};
 use crate::optimizer::registry::GroupId;
 use crate::optimizer::state::StateType;
 use crate::types::element::ElementType;
@@ -93,17 +93,6 @@ impl Entry {
     }
 }
 
-/// An error unless the kernels can step with these numbers.
-fn check_numbers(numbers: KoalaPlusPlus) -> Result<(), CallError> {
-    Method::from(numbers).validate()?;
-    match numbers.variant {
-        Variant::Definite => {
-            Err(CallError::Method { found: "the definite koala++", expected: "another variant on CUDA" })
-        }
-        Variant::Symmetric | Variant::Vanilla => Ok(()),
-    }
-}
-
 impl Optimizer {
     /// An optimizer without tensors on that device.
     ///
@@ -155,7 +144,7 @@ impl Optimizer {
     /// A new group, whose KOALA++ has numbers of its own.
     ///
     /// # Errors
-    /// As [`add_group`](Self::add_group), and [`Error::Call`] for the definite variant, which the kernels do not have yet.
+    /// As [`add_group`](Self::add_group).
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer};
@@ -167,7 +156,7 @@ impl Optimizer {
     /// ```
     pub fn add_group_with(&mut self, settings: Settings, numbers: KoalaPlusPlus) -> Result<GroupId, Error> {
         settings.validate()?;
-        check_numbers(numbers)?;
+        Method::from(numbers).validate()?;
         let memory = Memory::zeroed(&self.counted, size_of::<SettingsRow>())?;
         self.groups.push(SettingsGroup { settings, numbers, device_learning_rate: None, memory, changed: true });
         Ok(GroupId(self.groups.len() - 1))

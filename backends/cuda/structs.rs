@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytemuck::{NoUninit, Pod, Zeroable};
 
-use crate::methods::{KoalaPlusPlus, Variant};
+use crate::methods::KoalaPlusPlus;
 use crate::types::contract::BLOCK;
 use crate::types::element::ElementType;
 use crate::types::settings::Settings;
@@ -65,7 +65,8 @@ pub struct SettingsRow {
     pub weight_decay: f64,
     pub initial_variance: f64,
     pub process_noise: f64,
-    pub vanilla: u32,
+    pub gamma: f64,
+    pub variant: u32,
     pub frozen: u32,
     pub device_learning_rate: u64,
     pub learning_rate_type: u32,
@@ -82,7 +83,8 @@ impl SettingsRow {
             weight_decay,
             initial_variance,
             process_noise,
-            vanilla: u32::from(variant == Variant::Vanilla),
+            gamma: numbers.gamma(),
+            variant: variant as u32,
             frozen: frozen.into(),
             device_learning_rate: device_learning_rate.map_or(0, |(_, address)| address),
             learning_rate_type: type_number(device_learning_rate.map(|(element_type, _)| element_type)),
@@ -102,7 +104,7 @@ pub struct ScalarsRow {
 }
 
 /// The bytes of a plan, which the host never looks at.
-pub const PLAN_BYTES: usize = size_of::<ScalarsRow>() + 7 * 8 + 8;
+pub const PLAN_BYTES: usize = size_of::<ScalarsRow>() + 8 * 8 + 8;
 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]

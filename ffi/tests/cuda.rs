@@ -235,8 +235,10 @@ unsafe fn compare(memory: &Memory) {
             if changed {
                 ok(koala_optimizer_set_learning_rate(cpu, 0, 0.25));
                 ok(koala_cuda_set_learning_rate(cuda, 0, 0.25));
-                ok(koala_optimizer_set_settings(cpu, 1, &settings(0.125, 0.5)));
-                ok(koala_cuda_set_settings(cuda, 1, &settings(0.125, 0.5)));
+                let variant = MaybeUninit::new(koala_variant::Definite);
+                let definite = koala_settings { variant, prior_variance: 0.25, ..settings(0.125, 0.5) };
+                ok(koala_optimizer_set_settings(cpu, 1, &definite));
+                ok(koala_cuda_set_settings(cuda, 1, &definite));
                 ok(koala_optimizer_restart(cpu, 1));
                 ok(koala_cuda_restart(cuda, 1));
                 ok(koala_cuda_write_changes(cuda, null_mut()));

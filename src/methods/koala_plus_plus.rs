@@ -77,9 +77,15 @@ numbers! {
 }
 
 impl KoalaPlusPlus {
-    /// γ where the variant has one, and 0 elsewhere.
+    /// γ as a step has it: the prior variance, or σ where that is 0; and 0 for a variant that has none.
+    ///
+    /// ```
+    /// use koala_optim::{KoalaPlusPlus, Variant};
+    /// let numbers = KoalaPlusPlus { initial_variance: 0.2, variant: Variant::Definite, ..KoalaPlusPlus::default() };
+    /// assert_eq!(numbers.gamma(), 0.2);
+    /// ```
     #[inline(always)]
-    fn gamma(&self) -> f64 {
+    pub fn gamma(&self) -> f64 {
         match self.variant {
             Variant::Definite if self.prior_variance == 0.0 => self.initial_variance,
             Variant::Definite => self.prior_variance,

@@ -34,7 +34,7 @@ pub fn agrees(model: &Model) -> Option<Trace> {
 /// A group without weight decay and one with, of that variant.
 pub fn settings(variant: Variant) -> Vec<Group> {
     let plain = Settings { learning_rate: 0.3, ..Settings::default() };
-    let numbers = KoalaPlusPlus { initial_variance: 0.2, process_noise: 0.05, variant, ..KoalaPlusPlus::default() };
+    let numbers = KoalaPlusPlus { initial_variance: 0.2, process_noise: 0.05, variant, prior_variance: 0.3 };
     vec![(plain, numbers), (Settings { weight_decay: 0.01, ..plain }, numbers)]
 }
 
@@ -67,7 +67,7 @@ fn every_type_and_length() {
     for (i, length) in
         [0, 1, 15, 16, 17, 127, 128, 129, 1023, 1024, 1025, 5000, 8191, 8192, 8193, 70_003].into_iter().enumerate()
     {
-        let variant = [Variant::Symmetric, Variant::Vanilla][i % 2];
+        let variant = [Variant::Symmetric, Variant::Vanilla, Variant::Definite][i % 3];
         agrees(&Model::new(shapes(length), settings(variant)));
     }
 }
@@ -143,7 +143,7 @@ fn a_tensor_of_many_chunks() {
 
 #[test]
 fn fifty_steps() {
-    for variant in [Variant::Symmetric, Variant::Vanilla] {
+    for variant in [Variant::Symmetric, Variant::Vanilla, Variant::Definite] {
         let mut shapes = shapes(333);
         shapes.extend(plain_shapes(&[1, 9000, 0, 64], 0));
         agrees(&Model { steps: 50, ..Model::new(shapes, settings(variant)) });
@@ -224,8 +224,16 @@ fn what_would_overflow_is_kept() {
         gradient.fill(0.0);
         gradient[if step % 2 == 0 { 0 } else { middle }] = 4.0_f64.powi(step as i32).min(6e4);
     };
-    for (change, variance, steps) in [(grown, 1e4, 4), (grown, 1e38, 4), (elsewhere, 2.0, 12)] {
-        let wide = KoalaPlusPlus { initial_variance: variance, process_noise: variance, ..KoalaPlusPlus::default() };
+    let (symmetric, definite) = (Variant::Symmetric, Variant::Definite);
+    for (change, variant, variance, steps) in [
+        (grown, symmetric, 1e4, 4),
+        (grown, symmetric, 1e38, 4),
+        (grown, definite, 1e4, 4),
+        (grown, definite, 1e38, 4),
+        (elsewhere, symmetric, 2.0, 12),
+    ] {
+        let wide =
+            KoalaPlusPlus { initial_variance: variance, process_noise: variance, variant, ..KoalaPlusPlus::default() };
         let decayed = Settings { weight_decay: 0.01, ..Settings::default() };
         let settings = vec![(Settings::default(), wide), (decayed, wide)];
         let Some(trace) = agrees(&Model { steps, change, ..Model::new(shapes(3000), settings) }) else { return };
@@ -266,6 +274,7 @@ fn breakdown_restarts_or_keeps_a_tensor() {
 #[test]
 fn settings_beyond_the_arithmetic_type() {
     let (usual, numbers) = (Settings::default(), KoalaPlusPlus::default());
+    let definite = KoalaPlusPlus { variant: Variant::Definite, ..numbers };
     for extreme in [
         (usual, KoalaPlusPlus { initial_variance: 1e-60, ..numbers }),
         (usual, KoalaPlusPlus { initial_variance: 1e60, ..numbers }),
@@ -273,6 +282,11 @@ fn settings_beyond_the_arithmetic_type() {
         (Settings { weight_decay: 1e60, ..usual }, numbers),
         (Settings { learning_rate: 0.0, ..usual }, KoalaPlusPlus { process_noise: 0.0, ..numbers }),
         (usual, KoalaPlusPlus { process_noise: 1e60, ..numbers }),
+        (usual, definite),
+        (usual, KoalaPlusPlus { initial_variance: 1e-60, ..definite }),
+        (usual, KoalaPlusPlus { prior_variance: 1e-60, ..definite }),
+        (usual, KoalaPlusPlus { prior_variance: 1e60, ..definite }),
+        (Settings { weight_decay: 1e60, ..usual }, definite),
     ] {
         // The first tensors are of f32, then f64.
         let Some(trace) = agrees(&Model::new(shapes(30), vec![extreme, extreme])) else { return };

@@ -17,7 +17,7 @@ const SCALINGS: [Scaling; 4] = [
 #[test]
 fn every_type_and_length_scaled_and_limited() {
     for (i, length) in [0, 1, 15, 17, 128, 129, 1023, 1025, 5000, 8193, 70_003].into_iter().enumerate() {
-        let settings = settings([Variant::Symmetric, Variant::Vanilla][i % 2]);
+        let settings = settings([Variant::Symmetric, Variant::Vanilla, Variant::Definite][i % 3]);
         // Each limit, and what has none, at every second length.
         for scaling in SCALINGS.into_iter().skip(i / 2 % 2).step_by(2) {
             agrees(&Model { scaling, ..Model::new(shapes(length), settings.clone()) });

@@ -1,10 +1,10 @@
 //! What a step goes by, and may change from one to the next: settings of groups, and what becomes of gradients.
 
-use super::{Optimizer, check_numbers};
+use super::Optimizer;
 use crate::cuda::device_numbers::{DeviceLearningRate, DeviceScaler};
 use crate::cuda::error::Error;
 use crate::cuda::tensor::check_address;
-use crate::methods::KoalaPlusPlus;
+use crate::methods::{KoalaPlusPlus, Method};
 use crate::optimizer::registry::GroupId;
 use crate::types::element::ElementType;
 use crate::types::error::Error as CallError;
@@ -76,7 +76,7 @@ impl Optimizer {
     /// # Ok::<(), koala_optim::cuda::Error>(())
     /// ```
     pub fn set_numbers(&mut self, group: GroupId, numbers: KoalaPlusPlus) -> Result<(), Error> {
-        check_numbers(numbers)?;
+        Method::from(numbers).validate()?;
         if self.numbers(group)? != numbers {
             self.groups[group.0].numbers = numbers;
             self.groups[group.0].changed = true;

@@ -98,6 +98,7 @@ OPTIONS: list[dict[str, Any]] = [
     {},
     {"state_dtype": torch.bfloat16, "on_non_finite": "keep_all", "variant": "vanilla"},
     {"noise": 0.5, "on_breakdown": "skip"},
+    {"variant": "definite", "prior_variance": 0.3},
 ]
 
 

@@ -70,7 +70,7 @@ pub enum koala_variant {
     /// The one of the least Frobenius norm without that constraint.
     Vanilla = 1,
     /// One that stays positive definite, with a prior variance in all directions: the innovation variance S does not break
-    /// down. It is this library's own, not the paper's. koala_cuda does not have it yet.
+    /// down. It is this library's own, not the paper's.
     Definite = 2,
 }
 
