@@ -1,16 +1,16 @@
 //! The step of a whole model as one operation of XLA on the CPU, for JAX: `koala_xla_step`, a handler of XLA's FFI.
 //!
 //! ```text
-//! operands:   learning_rate, weight_decay, initial_variance, process_noise, prior_variance, noise_decay, initial_noise,
-//!             loss, second_moment, noise, scalars, then parameters of each of n tensors, gradient of each, v of each,
-//!             h of each
+//! operands:   learning_rate, weight_decay, initial_variance, process_noise, prior_variance, noise_decay,
+//!             initial_noise, loss, second_moment, noise, scalars, then parameters of each of n tensors, gradient of
+//!             each, v of each, h of each
 //! results:    noise, scalars, outcomes, then parameters of each, v of each, h of each
 //! attributes: variant, noise_rule, backend, on_non_finite, on_breakdown: the numbers of koala.h's enums, as s32
 //! ```
 //!
-//! The first ten operands are numbers: f64, f32, or the bits of a double as u32\[2\]. `noise` is R of the step before, and
-//! NaN before the first one. `scalars` are koala_scalars of each tensor, as f64\[n, 4\] or u32\[n, 8\]. The results `noise`
-//! and `scalars` have their operands' types, `outcomes` is s32\[n\].
+//! The first ten operands are numbers: f64, f32, or the bits of a double as u32\[2\]. `noise` is R of the step before,
+//! and NaN before the first one. `scalars` are koala_scalars of each tensor, as f64\[n, 4\] or u32\[n, 8\]. The results
+//! `noise` and `scalars` have their operands' types, `outcomes` is s32\[n\].
 //! Parameters, v and h are written in place where XLA gives an operand and its result the same memory, as it does if they
 //! are declared as aliases; else they are copied first.
 //!
