@@ -112,7 +112,11 @@ fn hard(kind: usize, step: u64, length: usize) -> Vec<f64> {
         // Of any size over four decades.
         0 => own.iter().map(|x| x * scale).collect(),
         // Nearly the same direction again and again, forwards and backwards.
-        1 => common.iter().zip(&own).map(|(c, o)| (c + 1e-3 * o) * if step % 2 == 0 { 1.0 } else { -1.0 }).collect(),
+        1 => common
+            .iter()
+            .zip(&own)
+            .map(|(c, o)| (c + 1e-3 * o) * if step.is_multiple_of(2) { 1.0 } else { -1.0 })
+            .collect(),
         // Mostly nothing.
         2 => own.iter().enumerate().map(|(i, x)| if i as u64 % 7 == step % 7 { x * scale } else { 0.0 }).collect(),
         // A direction that turns slowly.

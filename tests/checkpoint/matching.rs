@@ -226,7 +226,7 @@ fn the_settings_are_the_files() {
     let policy = Policy { breakdown: OnBreakdown::Skip, ..Policy::default() };
     let saved = Optimizer::new(Config { noise, policy, ..Config::default() });
     let (mut saved, mut other) = (saved.unwrap(), Optimizer::new(Config::default()).unwrap());
-    let settings = Settings { learning_rate: 5e-324, weight_decay: f64::MAX, frozen: true, ..Settings::default() };
+    let settings = Settings { learning_rate: 5e-324, weight_decay: f64::MAX, frozen: true };
     saved.add_group(settings).unwrap();
     let group = other.add_group(Settings::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
