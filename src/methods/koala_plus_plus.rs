@@ -127,7 +127,7 @@ impl Rules for KoalaPlusPlus {
     fn with_pass<F: Real>(update: Update, work: &mut dyn FnMut(&dyn Pass<F, F>)) {
         match update.rule.kind {
             ADVANCE | ADVANCE_FIRST => work(&CompiledPass::new(update, false)),
-            _ => work(&Advance::<F, DEFINITE_VARIANT>::new(update)),
+            _ => work(&DefinitePass(Advance::new(update))),
         }
     }
 
@@ -278,7 +278,7 @@ const EXCHANGED: u8 = 2;
 /// With or without weight decay. Q + γ is not Q.
 const DEFINITE_VARIANT: u8 = 3;
 
-/// The numbers that vectors are multiplied with, in the order in which an update has them.
+/// The numbers that vectors are multiplied with.
 #[derive(Clone, Copy, Debug)]
 struct Coefficients<F> {
     weight_decay: F,
@@ -288,13 +288,16 @@ struct Coefficients<F> {
     rate: F,
     initial_variance: F,
     gain: F,
+    /// Whether the filter's beginning goes before.
+    first: bool,
 }
 
 impl<F: Real> Coefficients<F> {
     #[inline(always)]
-    fn new(numbers: [f64; 8]) -> Self {
-        let [weight_decay, keep, process_noise, mix, rate, initial_variance, gain, _] = numbers.map(F::rounded);
-        Coefficients { weight_decay, keep, process_noise, mix, rate, initial_variance, gain }
+    fn new(update: Update) -> Self {
+        let [weight_decay, keep, process_noise, mix, rate, initial_variance, gain, _] = update.numbers.map(F::rounded);
+        let first = matches!(update.rule.kind, ADVANCE_FIRST | DEFINITE_FIRST);
+        Coefficients { weight_decay, keep, process_noise, mix, rate, initial_variance, gain, first }
     }
 
     #[inline(always)]
@@ -341,54 +344,62 @@ impl<F: Real> CompiledPass<F> {
     pub fn exchanges(&self) -> bool {
         matches!(self, CompiledPass::Exchanged(_))
     }
+
+    #[inline(always)]
+    fn coefficients(&self) -> &Coefficients<F> {
+        match self {
+            CompiledPass::Plain(advance) => &advance.coefficients,
+            CompiledPass::Decayed(advance) => &advance.coefficients,
+            CompiledPass::Exchanged(advance) => &advance.coefficients,
+        }
+    }
 }
 
 impl<P: Operand, S: Element> Pass<P, S> for CompiledPass<P::Arithmetic> {
     #[inline(always)]
     fn stages(&self) -> usize {
-        match self {
-            CompiledPass::Plain(pass) => Pass::<P, S>::stages(pass),
-            CompiledPass::Decayed(pass) => Pass::<P, S>::stages(pass),
-            CompiledPass::Exchanged(pass) => Pass::<P, S>::stages(pass),
-        }
+        1 + usize::from(self.coefficients().first)
     }
 
     #[inline(always)]
     fn run(&self, backend: Backend, stage: usize, input: &mut Input<'_, P, S>) {
+        if stage == 0 && self.coefficients().first {
+            return begin(backend, *self.coefficients(), input);
+        }
         match self {
-            CompiledPass::Plain(pass) => pass.run(backend, stage, input),
-            CompiledPass::Decayed(pass) => pass.run(backend, stage, input),
-            CompiledPass::Exchanged(pass) => pass.run(backend, stage, input),
+            CompiledPass::Plain(advance) => advance.run(backend, 0, input),
+            CompiledPass::Decayed(advance) => advance.run(backend, 0, input),
+            CompiledPass::Exchanged(advance) => advance.run(backend, 0, input),
         }
     }
 }
 
-/// A step, which on a first step the filter's beginning goes before.
+/// Pass 2 of the definite variant.
+struct DefinitePass<F>(Advance<F, DEFINITE_VARIANT>);
+
+impl<F: Real> Pass<F, F> for DefinitePass<F> {
+    fn stages(&self) -> usize {
+        1 + usize::from(self.0.coefficients.first)
+    }
+
+    fn run(&self, backend: Backend, stage: usize, input: &mut Input<'_, F, F>) {
+        match stage == 0 && self.0.coefficients.first {
+            true => begin(backend, self.0.coefficients, input),
+            false => self.0.run(backend, 0, input),
+        }
+    }
+}
+
+/// The elements of a step, h and v being there.
+#[derive(Clone, Copy)]
 pub(crate) struct Advance<F, const KIND: u8> {
-    first: bool,
     coefficients: Coefficients<F>,
 }
 
 impl<F: Real, const KIND: u8> Advance<F, KIND> {
     #[inline(always)]
     fn new(update: Update) -> Self {
-        let first = matches!(update.rule.kind, ADVANCE_FIRST | DEFINITE_FIRST);
-        Advance { first, coefficients: Coefficients::new(update.numbers) }
-    }
-}
-
-impl<P: Operand, S: Element, const KIND: u8> Pass<P, S> for Advance<P::Arithmetic, KIND> {
-    #[inline(always)]
-    fn stages(&self) -> usize {
-        1 + usize::from(self.first)
-    }
-
-    #[inline(always)]
-    fn run(&self, backend: Backend, stage: usize, input: &mut Input<'_, P, S>) {
-        match self.first && stage == 0 {
-            true => begin(backend, self.coefficients, input),
-            false => Elements::<_, KIND> { coefficients: &self.coefficients }.run(backend, 0, input),
-        }
+        Advance { coefficients: Coefficients::new(update) }
     }
 }
 
@@ -402,19 +413,13 @@ fn begin<P: Operand, S: Element>(
     Staged { pass: &Begin { coefficients }, scaled: None }.run(backend, 0, input);
 }
 
-/// The elements of a step, h and v being there.
-#[derive(Clone, Copy)]
-struct Elements<'a, F, const KIND: u8> {
-    coefficients: &'a Coefficients<F>,
-}
-
-impl<F: Real, const KIND: u8> Rule<F> for Elements<'_, F, KIND> {
+impl<F: Real, const KIND: u8> Rule<F> for Advance<F, KIND> {
     const READS: Streams<bool> = Streams { gradient: true, parameters: true, h: true, v: true };
     const WRITES: Streams<bool> = Streams { gradient: false, parameters: true, h: KIND != EXCHANGED, v: true };
 
     #[inline(always)]
     fn column<V: Vector<F>>(self, v: V, old: Streams<V::Column>) -> Streams<V::Column> {
-        let Coefficients { keep, process_noise, mix, rate, gain, .. } = *self.coefficients;
+        let Coefficients { keep, process_noise, mix, rate, gain, .. } = self.coefficients;
         let is_definite = KIND == DEFINITE_VARIANT;
         let decays = KIND == DECAYED || (is_definite && self.coefficients.decays());
         let measurement = self.coefficients.measurement(decays, v, &old);
