@@ -47,7 +47,7 @@ pub fn page(records: &[Record]) -> Result<String> {
                 (machine::cards(records))
                 @if records.len() > 1 { (side_by_side::section(records)) }
                 (passes::section(records))
-                (steps::section(records))
+                (steps::section(records, threads::plots(records)))
                 (models::small(records))
                 (models::models(records))
                 section {

@@ -11,8 +11,9 @@ use serde_json::Value;
 use crate::output;
 use crate::printable;
 use crate::train::method::{Method, Settings};
+use crate::train::outcome::Run;
 use crate::train::plan::Plan;
-use crate::train::run::{Run, Training};
+use crate::train::run::Training;
 
 /// The key of the note with all that is neither a parameter nor of the optimizer.
 const NOTE: &str = "koala-train";

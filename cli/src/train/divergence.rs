@@ -1,6 +1,6 @@
 //! Whether a run went out of hand. Told from its losses once it has ended, since a bad start may be made good.
 
-use crate::train::run::Run;
+use crate::train::outcome::Run;
 
 /// How far above the loss of the first batch an epoch's is worse, and not only by the choice of that batch.
 const WORSE: f64 = 1.25;
@@ -21,8 +21,8 @@ pub fn has_diverged(run: &Run, guessing: f64) -> bool {
 mod tests {
     use super::*;
     use crate::train::method::Method;
-    use crate::train::run::Epoch;
-    use crate::train::run::tests::run_with;
+    use crate::train::outcome::Epoch;
+    use crate::train::outcome::tests::run_with;
 
     #[test]
     fn slow_and_overfitted_are_not_diverged() {

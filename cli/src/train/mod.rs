@@ -4,6 +4,7 @@ mod arguments;
 mod checkpoint;
 mod divergence;
 pub mod method;
+pub mod outcome;
 pub mod plan;
 mod plot;
 mod record;
@@ -25,9 +26,9 @@ use crate::output::{log, tell, write};
 use crate::printable;
 use crate::task::Part;
 use method::{Method, Settings};
+use outcome::Run;
 use plan::Plan;
-use reports::Reports;
-use run::{Run, Training};
+use run::Training;
 use search::Search;
 use summary::rate_text;
 
@@ -49,7 +50,7 @@ pub fn execute(arguments: &Arguments) -> Result<()> {
     write(&arguments.plot, plot::draw(&*plan.task, &runs)?.as_bytes())?;
     tell(table::comparison(&plan, &runs))?;
     for runs in &runs {
-        let reports = Reports::of_runs(runs).to_string();
+        let reports = outcome::reports_of(runs).to_string();
         if let (Some(run), false) = (runs.first(), reports.is_empty()) {
             tell(format_args!("{}, over all tensors and steps: {reports}", run.optimizer.title()))?;
         }

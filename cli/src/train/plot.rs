@@ -12,7 +12,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::printable;
 use crate::task::Task;
 use crate::train::method::Method;
-use crate::train::run::{Epoch, Run};
+use crate::train::outcome::{Epoch, Run};
 use crate::train::summary::Summary;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
     use crate::task::classifier::{Classifier, Model};
     use crate::task::digits;
-    use crate::train::run::tests::run_with;
+    use crate::train::outcome::tests::run_with;
 
     /// Whatever a run gives, it can be drawn, and every point lies within the picture.
     #[test]

@@ -14,8 +14,8 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::output::{self, write};
 use crate::printable;
 use crate::task::{self, Part};
+use crate::train::outcome::Run;
 use crate::train::plan::Plan;
-use crate::train::run::Run;
 use crate::train::search::Search;
 use crate::train::summary::rate_text;
 
@@ -149,7 +149,7 @@ mod tests {
     use crate::task::digits;
     use crate::task::images::Data;
     use crate::train::method::{Method, Settings};
-    use crate::train::run::tests::run_with;
+    use crate::train::outcome::tests::run_with;
     use crate::train::schedule::Schedule;
 
     fn plan(name: &str) -> Result<Plan> {

@@ -5,8 +5,6 @@ use std::fmt;
 use koala_optim::Report;
 use serde::{Deserialize, Serialize};
 
-use crate::train::run::Run;
-
 /// Sums over the tensors of all steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reports {
@@ -28,11 +26,6 @@ impl Reports {
     pub fn of_step(report: &Report) -> Reports {
         let Report { restarts, non_finite, breakdowns, skipped, gradient_norm, .. } = *report;
         Reports { restarts, non_finite, breakdowns, skipped, largest_gradient_norm: gradient_norm }
-    }
-
-    /// Of all these runs.
-    pub fn of_runs(runs: &[Run]) -> Reports {
-        runs.iter().fold(Reports::default(), |sum, run| sum.and(run.reports))
     }
 
     /// Of these steps and of those.

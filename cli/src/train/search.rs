@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::train::method::{Method, Settings};
-use crate::train::run::Run;
+use crate::train::outcome::Run;
 use crate::train::summary::Summary;
 
 /// The learning rates of `--search`: about a factor of three apart.
@@ -67,7 +67,7 @@ impl Search {
 mod tests {
     use super::*;
     use crate::task::Network;
-    use crate::train::run::tests::run_with;
+    use crate::train::outcome::tests::run_with;
 
     /// The validation losses of one optimizer's seeds; those that are not finite diverged.
     fn runs(losses: &[f64]) -> Vec<Run> {

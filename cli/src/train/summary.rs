@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::train::run::Run;
+use crate::train::outcome::Run;
 
 /// A mean, and the standard deviation of the single runs (of a sample: over one less than their number).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -97,7 +97,7 @@ impl Summary {
 mod tests {
     use super::*;
     use crate::train::method::Method;
-    use crate::train::run::tests::run_with;
+    use crate::train::outcome::tests::run_with;
 
     #[test]
     fn spreads_by_hand() {

@@ -4,8 +4,8 @@ use std::f64::consts::LN_2;
 
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::train::outcome::Run;
 use crate::train::plan::Plan;
-use crate::train::run::Run;
 use crate::train::search::Search;
 use crate::train::summary::{Summary, rate_text};
 

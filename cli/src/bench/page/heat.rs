@@ -4,8 +4,7 @@ use maud::{Markup, html};
 
 use super::super::record::{Kind, Part, Pass, Record, is_noisy};
 use super::super::text;
-use super::passes::PASSES;
-use super::view::{distinct, level, passes, prefix};
+use super::view::{PASSES, distinct, level, passes, prefix};
 
 /// One table of every machine and pass.
 pub(crate) fn tables(records: &[Record], kind: &Kind) -> Markup {

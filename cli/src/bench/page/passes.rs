@@ -5,11 +5,8 @@ use maud::{Markup, html};
 use super::super::record::{Kind, Part, Record};
 use super::legend::legend;
 use super::plot::{Frame, Point, Series, Size, panel};
-use super::view::{LIMIT, backend, bandwidth, distinct, limits, main_kind, other_kinds, passes, prefix};
+use super::view::{LIMIT, PASSES, backend, bandwidth, distinct, limits, main_kind, other_kinds, passes, prefix};
 use super::{heat, text};
-
-/// Both passes, as they are called here.
-pub(crate) const PASSES: [(Part, &str); 2] = [(Part::Pass1, "pass 1"), (Part::Pass2, "pass 2")];
 
 /// The plots of f32, the shares as tables, and the other kinds as small plots.
 pub(crate) fn section(records: &[Record]) -> Markup {

@@ -5,8 +5,7 @@ use maud::{Markup, html};
 use super::super::record::{Kind, Record, is_noisy};
 use super::super::text;
 use super::axis::Axis;
-use super::legend::mark;
-use super::view::{Look, footprint};
+use super::view::{Look, footprint, mark};
 
 /// A line.
 pub(crate) struct Series {

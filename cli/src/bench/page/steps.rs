@@ -5,11 +5,11 @@ use maud::{Markup, html};
 use super::super::record::{Figure, Kind, Long, Part, Record, is_noisy};
 use super::legend::legend;
 use super::plot::{Frame, Point, Series, Size, panel};
+use super::text;
 use super::view::{backend, distinct, main_kind, numbered, other_kinds, prefix};
-use super::{text, threads};
 
-/// One plot of each, of every machine.
-pub(crate) fn section(records: &[Record]) -> Markup {
+/// One plot of each, of every machine, and those of several threads.
+pub(crate) fn section(records: &[Record], with_threads: Markup) -> Markup {
     html! {
         section {
             h2 { "What a step costs" }
@@ -25,7 +25,7 @@ pub(crate) fn section(records: &[Record]) -> Markup {
                     (plots(records, by_kind, "ns per parameter"))
                 }
             }
-            (threads::plots(records))
+            (with_threads)
             @for (i, record) in records.iter().enumerate() {
                 @if let Some(sentence) = record.long.as_ref().map(long) { p { (prefix(records, i)) (sentence) } }
             }

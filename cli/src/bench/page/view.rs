@@ -2,6 +2,9 @@
 
 use super::super::record::{Figure, Kind, Limit, Part, Pass, Record};
 
+/// Both passes, as they are called here.
+pub(crate) const PASSES: [(Part, &str); 2] = [(Part::Pass1, "pass 1"), (Part::Pass2, "pass 2")];
+
 /// A colour, as a class of the style sheet, and a mark that can be told apart without colours.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) struct Look {
@@ -133,4 +136,16 @@ pub(crate) fn most_threads(record: &Record) -> usize {
 
 pub(crate) fn threads(count: usize) -> String {
     if count == 1 { "1 thread".to_owned() } else { format!("{count} threads") }
+}
+
+/// The outline of a mark around a point.
+pub(crate) fn mark(mark: Mark, x: f64, y: f64) -> String {
+    let start = |dx: f64, dy: f64| format!("M{:.1} {:.1}", x + dx, y + dy);
+    match mark {
+        Mark::Circle => start(-3.5, 0.0) + "a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0 -7 0Z",
+        Mark::Square => start(-3.0, -3.0) + "h6v6h-6Z",
+        Mark::Triangle => start(0.0, -4.0) + "l4 7h-8Z",
+        Mark::Diamond => start(0.0, -4.5) + "l4.5 4.5l-4.5 4.5l-4.5 -4.5Z",
+        Mark::Cross => start(-1.5, -4.5) + "h3v3h3v3h-3v3h-3v-3h-3v-3h3Z",
+    }
 }
