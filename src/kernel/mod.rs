@@ -17,7 +17,7 @@
 //! # Ok::<(), koala_optim::Error>(())
 //! ```
 
-pub mod batches;
+pub(crate) mod batches;
 mod exchange;
 mod list;
 

@@ -45,7 +45,7 @@ pub(crate) fn compiled_step<P: Operand, S: Element>(
     }
 }
 
-/// The rest of a step of KOALA++ after pass 1, whatever it is.
+/// What is left of a compiled step where its plan is not the usual one.
 #[cold]
 fn compiled_finish<P: Operand, S: Element>(
     step: &Step,
@@ -137,7 +137,7 @@ pub(crate) fn staged_plan<P: Operand, S: Element>(
     *plan = decide(step, parallel, step.scaled(), [dots, found], buffers, scalars);
 }
 
-/// The decision, once that norm is known.
+/// The decision about a gradient that is clipped, once the norm of all gradients is known.
 pub(crate) fn plan_of_products<P: Operand, S: Element>(
     step: &Step,
     parallel: bool,
@@ -162,8 +162,8 @@ pub(crate) fn plan_of_products<P: Operand, S: Element>(
     decide(step, parallel, scaled, [decisive(step, found), found], buffers, scalars)
 }
 
-/// The decision by the first dots about a gradient that is scaled so, and what the report is to have besides, from the
-/// second, which are all that was found.
+/// The decision about a gradient that is scaled so. The first dots decide. The second ones are all that pass 1 found, and
+/// give the report its norms.
 #[cold]
 fn decide<P: Operand, S: Element>(
     step: &Step,
