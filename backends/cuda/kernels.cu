@@ -9,7 +9,7 @@
 
 #include <cuda_fp16.h>
 
-// The contract's numbers, which a test compares with src/contract.rs.
+// The contract's numbers, which a test compares with src/types/contract.rs.
 constexpr unsigned LANES = 16;
 constexpr unsigned RUN_ROWS = 8;
 constexpr unsigned BLOCK = 1024;
@@ -232,7 +232,7 @@ __device__ double on_device(const void *place, ElementType type) {
 
 __device__ inline double not_a_number() { return __longlong_as_double(0x7ff8000000000000); }
 
-// ---- What becomes of a gradient's elements as they are loaded: src/staging.rs.
+// ---- What becomes of a gradient's elements as they are loaded: src/passes/staging.rs.
 
 // The host refuses factors that are out of range. Here, with one that the device computes, the gradient is no number.
 __device__ inline double gradient_factor(const Launch &launch) {

@@ -25,7 +25,7 @@ from koala_optim.numpy import apply, dots, new_state, step
 
 SETTINGS = Settings(learning_rate=0.5, weight_decay=0.01)
 STEPS = 5
-# Dots are summed over blocks of 1024 elements, and those by a tree: src/contract.rs.
+# Dots are summed over blocks of 1024 elements, and those by a tree: src/types/contract.rs.
 BLOCK = 1024
 
 
