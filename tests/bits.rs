@@ -5,33 +5,24 @@ mod common;
 #[path = "common/grid.rs"]
 mod grid;
 
-use common::{Case, backends, largest, reference, run};
+use common::{agrees_with_reference, backends, largest, run};
 use grid::Model;
 use koala_optim::kernel::{HalfCopy, Measurement, Step};
 use koala_optim::{Backend, Config, Element, ElementType, Settings, StateType, TensorState, Threads, bf16, f16};
 
-fn agrees(case: &Case) {
-    let expected = reference::run(case);
-    for backend in backends() {
-        let found = run(case, backend);
-        let differs = found.difference(&expected);
-        assert!(differs.is_none(), "{} in {case:?}: {}", backend.name(), differs.unwrap_or_default());
-    }
-}
-
 #[test]
 fn every_length_to_200_in_every_type() {
-    grid::every_length_to_200_in_every_type(agrees);
+    grid::every_length_to_200_in_every_type(agrees_with_reference);
 }
 
 #[test]
 fn around_every_power_of_two() {
-    grid::around_every_power_of_two(agrees);
+    grid::around_every_power_of_two(agrees_with_reference);
 }
 
 #[test]
 fn every_alignment() {
-    grid::every_alignment(agrees);
+    grid::every_alignment(agrees_with_reference);
 }
 
 #[test]

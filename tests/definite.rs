@@ -6,19 +6,14 @@ mod common;
 #[path = "common/grid.rs"]
 mod grid;
 
-use common::{Case, backends, random_vector, reference, run};
+use common::{Case, agrees_with_reference, random_vector};
 use koala_optim::kernel::{Measurement, Outcome, Step};
 use koala_optim::{
     Config, ElementType, KoalaPlusPlus, Loss, Method, Optimizer, Settings, StateType, Tensor, TensorState, Variant,
 };
 
 fn agrees(case: &Case) {
-    let case = Case { variant: Variant::Definite, ..*case };
-    let expected = reference::run(&case);
-    for backend in backends() {
-        let differs = run(&case, backend).difference(&expected);
-        assert!(differs.is_none(), "{} in {case:?}: {}", backend.name(), differs.unwrap_or_default());
-    }
+    agrees_with_reference(&Case { variant: Variant::Definite, ..*case });
 }
 
 #[test]
@@ -29,6 +24,11 @@ fn every_length_to_200_in_every_type() {
 #[test]
 fn around_every_power_of_two() {
     grid::around_every_power_of_two(agrees);
+}
+
+#[test]
+fn every_alignment() {
+    grid::every_alignment(agrees);
 }
 
 #[test]

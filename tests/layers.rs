@@ -86,7 +86,7 @@ fn read(of: &Crate) -> BTreeMap<Module, File> {
     let mut files = BTreeMap::new();
     for (folder, module) in of.folders {
         let others = of.folders.iter().map(|(other, _)| root.join(other)).filter(|other| *other != root.join(folder));
-        let skipped: Vec<_> = others.chain([root.join("backends/cuda/bundle")]).collect();
+        let skipped: Vec<_> = others.collect();
         let names = if module.is_empty() { vec![] } else { vec![(*module).to_owned()] };
         for (module, path) in rust_files(&root.join(folder), &names, &skipped) {
             let text = std::fs::read_to_string(&path).unwrap();

@@ -224,6 +224,15 @@ pub fn run(case: &Case, backend: Backend) -> Bits {
     }
 }
 
+/// That every backend gives the bits of the plain loops.
+pub fn agrees_with_reference(case: &Case) {
+    let expected = reference::run(case);
+    for backend in backends() {
+        let differs = run(case, backend).difference(&expected);
+        assert!(differs.is_none(), "{} in {case:?}: {}", backend.name(), differs.unwrap_or_default());
+    }
+}
+
 /// A copy of the values, `offset` elements after an allocation's start.
 pub fn offset_vector<P: Element>(values: &[f64], offset: usize) -> Vec<P> {
     let padding = std::iter::repeat_n(0.0, offset);
