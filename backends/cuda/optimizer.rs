@@ -165,7 +165,7 @@ impl Optimizer {
     /// Makes a tensor known, and allocates its state on the device. A tensor may be added at any time.
     ///
     /// # Errors
-    /// [`Error::Call`] for a name that was given before or another optimizer's group, [`Error::TooLong`],
+    /// [`Error::Call`] for a name that was given before or if there is no such group, [`Error::TooLong`],
     /// [`Error::Memory`], [`Error::Driver`].
     ///
     /// See the [module's example](super).

@@ -13,7 +13,8 @@ use crate::optimizer::Optimizer;
 use crate::optimizer::registry::{Group, count_elements};
 use crate::types::element::ElementType;
 use crate::types::error::{Error, check_lengths};
-use crate::types::settings::{Noise, Policy, Scaling, Settings, above_zero, at_least_zero};
+use crate::types::range::Range;
+use crate::types::settings::{Noise, Policy, Scaling, Settings};
 
 /// The part of a tensor's state that its scalars are.
 pub const SCALARS: &str = "scalars";
@@ -135,11 +136,11 @@ impl Record {
 
     /// Whether every number is one that an optimizer can have, and that JSON can hold.
     pub fn validate(&self) -> Result<(), Error> {
-        at_least_zero("measurement noise", self.noise)?;
+        Range::AT_LEAST_ZERO.check("measurement noise", self.noise)?;
         self.noise_rule.validate()?;
         self.method.validate()?;
         self.scaling().validate()?;
-        self.clip_norm.map_or(Ok(()), |norm| above_zero("norm to clip by", norm))?;
+        self.clip_norm.map_or(Ok(()), |norm| Range::ABOVE_ZERO.check("norm to clip by", norm))?;
         self.groups.iter().try_for_each(|group| group.validate(self.method))?;
         if self.steps > MOST_STEPS {
             let (setting, value) = ("number of steps", self.steps as f64);

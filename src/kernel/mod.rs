@@ -170,29 +170,40 @@ pub fn apply<P: Element, S: Element>(
 
 macro_rules! steps_of_pairs {
     ($($variant:ident: $parameters:ty, $state:ty, $way:ident;)*) => {
-        /// A whole step. Each pair of types has a function of its own, compiled in this crate.
-        #[inline(always)]
-        fn step_of_pair(
-            buffers: AnyBuffers<'_>,
-            step: &Step,
-            exchange: bool,
-            scalars: &mut Scalars,
-            report: &mut TensorReport,
-        ) -> Result<bool, Error> {
-            match buffers {
-                $(AnyBuffers::$variant(buffers) => {
-                    #[inline(never)]
-                    fn compiled(
-                        buffers: Buffers<'_, $parameters, $state>,
-                        step: &Step,
-                        exchange: bool,
-                        scalars: &mut Scalars,
-                        report: &mut TensorReport,
-                    ) -> Result<bool, Error> {
-                        WholeStep { step, exchange, report }.$way(buffers, scalars)
-                    }
-                    compiled(buffers, step, exchange, scalars, report)
-                })*
+        impl AnyBuffers<'_> {
+            /// As [`step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h change
+            /// places: where the result is true, h has not been written, and the gradient is the new h. The report is
+            /// written where it is to be, since it is large for a result.
+            ///
+            /// # Errors
+            /// As [`step`].
+            ///
+            /// See the [type's example](Self).
+            #[inline(always)]
+            pub fn step_exchanging(
+                self,
+                step: &Step,
+                exchange: bool,
+                scalars: &mut Scalars,
+                report: &mut TensorReport,
+            ) -> Result<bool, Error> {
+                match self {
+                    $(AnyBuffers::$variant(buffers) => {
+                        /// Each pair of types has a step of its own, compiled in this crate. Its arguments come one by one:
+                        /// a struct of them would be written to memory and read again.
+                        #[inline(never)]
+                        fn compiled(
+                            buffers: Buffers<'_, $parameters, $state>,
+                            step: &Step,
+                            exchange: bool,
+                            scalars: &mut Scalars,
+                            report: &mut TensorReport,
+                        ) -> Result<bool, Error> {
+                            WholeStep { step, exchange, report }.$way(buffers, scalars)
+                        }
+                        compiled(buffers, step, exchange, scalars, report)
+                    })*
+                }
             }
         }
     };
@@ -249,25 +260,6 @@ impl AnyBuffers<'_> {
         let mut report = TensorReport::default();
         self.step_exchanging(step, false, scalars, &mut report)?;
         Ok(report)
-    }
-
-    /// As [`step_exchanging`], if `exchange` is true; but it leaves to the caller to let the gradient and h change places:
-    /// where the result is true, h has not been written, and the gradient is the new h. The report is written where it is
-    /// to be, since it is large for a result.
-    ///
-    /// # Errors
-    /// As [`step`].
-    ///
-    /// See the [type's example](Self).
-    #[inline(always)]
-    pub fn step_exchanging(
-        self,
-        step: &Step,
-        exchange: bool,
-        scalars: &mut Scalars,
-        report: &mut TensorReport,
-    ) -> Result<bool, Error> {
-        step_of_pair(self, step, exchange, scalars, report)
     }
 
     /// As [`predict`].

@@ -7,13 +7,12 @@
 //! θ' = (1 − η·wd)·θ − (η/(1 − β₁ᵗ))·(m'/(√v'·(1/√(1 − β₂ᵗ)) + ε))
 //! ```
 
-use crate::methods::number::{Number, numbers};
+use crate::methods::number::numbers;
 use crate::methods::plan::{Plan, TensorReport, Update, kept_if_not_finite, stepped};
 use crate::methods::reach::Reach;
 use crate::methods::rule::{Planned, Reaching, Rules, Wanted, numbered, rounded, splat};
 use crate::passes::update::{Pass, Rule, Streams};
 use crate::simd::vector::{Real, Vector};
-use crate::types::error::Error;
 use crate::types::settings::Settings;
 
 numbers! {
@@ -36,14 +35,9 @@ impl Rules for AdamW {
     const NAME: &'static str = "adamw";
     const WANTED: Wanted = Wanted::Decoupled;
     const SHARED: bool = false;
-    const NUMBERS: &'static [Number] = Self::NUMBERS;
 
     fn vectors(&self) -> [Option<&'static str>; 2] {
         [Some("mean"), Some("mean of squares")]
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.validate_numbers()
     }
 
     fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan {

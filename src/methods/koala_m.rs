@@ -17,13 +17,12 @@
 //!         sw ← sw − sw·(sw·z)   sc ← sc − sc·(sw·z)   sv ← sv − sc·(sc·z)
 //! ```
 
-use crate::methods::number::{Number, numbers};
+use crate::methods::number::numbers;
 use crate::methods::plan::{Plan, TensorReport, Update, breakdown, kept_for_input, not_below_zero, stepped};
 use crate::methods::reach::Reach;
 use crate::methods::rule::{Planned, Reaching, Rules, Wanted, numbered, rounded, splat};
 use crate::passes::update::{Pass, Rule, Streams};
 use crate::simd::vector::{Real, Vector};
-use crate::types::error::Error;
 
 /// How much of the running average and of the noise of the parameters a step keeps.
 const KEPT: f64 = 0.9;
@@ -55,14 +54,9 @@ impl Rules for KoalaM {
     const NAME: &'static str = "koala-m";
     const WANTED: Wanted = Wanted::Measurement;
     const SHARED: bool = true;
-    const NUMBERS: &'static [Number] = Self::NUMBERS;
 
     fn vectors(&self) -> [Option<&'static str>; 2] {
         [Some("velocity"), Some("average")]
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.validate_numbers()
     }
 
     fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan {

@@ -20,9 +20,9 @@
 //! other. Without weight decay the gradient's memory can become the new h, and h' is not written.
 
 use crate::dispatch::Backend;
-use crate::methods::number::{Number, Value, numbers};
+use crate::methods::number::{Numbers, Value, numbers};
 use crate::methods::plan::{
-    Dots, Measurement, Outcome, Plan, Scalars, TensorReport, Update, breakdown, first_non_finite, is_skipped, kept,
+    Dots, Outcome, Plan, Scalars, TensorReport, Update, breakdown, first_non_finite, is_skipped, kept,
     kept_for_input,
 };
 use crate::methods::reach::{Reach, Room};
@@ -32,7 +32,7 @@ use crate::passes::update::{Input, Pass, Rule, Streams};
 use crate::simd::vector::{Operand, Real, Vector};
 use crate::types::element::Element;
 use crate::types::error::Error;
-use crate::types::settings::{OnBreakdown, Settings, all_finite};
+use crate::types::settings::{OnBreakdown, all_finite};
 
 /// Which covariance P̂ is reconstructed from v.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,7 +104,6 @@ impl Rules for KoalaPlusPlus {
     const NAME: &'static str = "koala++";
     const WANTED: Wanted = Wanted::Filter;
     const SHARED: bool = false;
-    const NUMBERS: &'static [Number] = Self::NUMBERS;
 
     fn vectors(&self) -> [Option<&'static str>; 2] {
         [Some("h"), Some("v")]
@@ -146,26 +145,25 @@ impl KoalaPlusPlus {
     /// memory and to read it again takes longer than the arithmetic.
     #[inline(always)]
     pub(crate) fn usual<F: Real>(&self, planned: &Planned<'_>, room: Room) -> Option<Plan> {
-        let Planned { settings, measurement, dots, scalars, .. } = *planned;
+        let Planned { dots, scalars, .. } = *planned;
         if scalars.steps == 0 || is_skipped(dots) {
             return None;
         }
-        let plan = self.advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars);
+        let plan = self.advance::<F>(Outcome::Stepped, planned);
         is_sound(dots, scalars, &plan, room).then_some(plan)
     }
 
     /// The first step, or none, or a restart.
     #[cold]
     fn unusual<F: Real>(&self, planned: &Planned<'_>) -> Plan {
-        let Planned { settings, measurement, dots, scalars, on_breakdown } = *planned;
-        if let Some(plan) = kept_for_input(measurement, dots) {
+        if let Some(plan) = kept_for_input(planned.measurement, planned.dots) {
             return plan;
         }
-        if scalars.steps == 0 {
+        if planned.scalars.steps == 0 {
             return self.first_step::<F>(Outcome::FirstStep, planned);
         }
-        let plan = examined(self.advance::<F>(settings, Outcome::Stepped, measurement, dots, scalars));
-        if plan.report.outcome == Outcome::Breakdown && on_breakdown == OnBreakdown::Restart {
+        let plan = examined(self.advance::<F>(Outcome::Stepped, planned));
+        if plan.report.outcome == Outcome::Breakdown && planned.on_breakdown == OnBreakdown::Restart {
             return self.first_step::<F>(Outcome::Restarted, planned);
         }
         plan
@@ -173,13 +171,13 @@ impl KoalaPlusPlus {
 
     /// The filter before its first step, seen with h = H and v = σ·H.
     fn first_step<F: Real>(&self, outcome: Outcome, planned: &Planned<'_>) -> Plan {
-        let Planned { settings, measurement, dots, scalars, .. } = *planned;
+        let Planned { measurement, dots, scalars, .. } = *planned;
         let x = dots.c;
         let y = self.initial_variance * x;
         let s = (y + self.process_noise * x) + measurement.noise;
         let dots = Dots { a: x, b: y, ..dots };
         let scalars = Scalars { h_h: x, h_v: y, innovation_variance: s, steps: scalars.steps };
-        let mut plan = self.advance::<F>(settings, outcome, measurement, dots, scalars);
+        let mut plan = self.advance::<F>(outcome, &Planned { dots, scalars, ..*planned });
         if let Some(trouble) = first_non_finite(["the initial variance σ"], [plan.update.numbers[5]]) {
             return kept(Outcome::NonFinite, Some(trouble));
         }
@@ -188,16 +186,9 @@ impl KoalaPlusPlus {
     }
 
     #[inline(always)]
-    fn advance<F: Real>(
-        &self,
-        settings: &Settings,
-        outcome: Outcome,
-        measurement: Measurement,
-        dots: Dots,
-        scalars: Scalars,
-    ) -> Plan {
-        let Dots { a, b, c, t, .. } = dots;
-        let Scalars { h_h: x, h_v: y, innovation_variance: s, steps } = scalars;
+    fn advance<F: Real>(&self, outcome: Outcome, planned: &Planned<'_>) -> Plan {
+        let Planned { settings, measurement, dots: Dots { a, b, c, .. }, .. } = *planned;
+        let Scalars { h_h: x, h_v: y, innovation_variance: s, steps } = planned.scalars;
         let (q, gamma) = (self.process_noise, self.gamma());
 
         let lambda = (b + q * a) / s;
@@ -211,8 +202,7 @@ impl KoalaPlusPlus {
         let gain = q + gamma;
         let h_v = (keep * b + gain * c) + mix * a;
         let innovation_variance = (h_v + q * c) + measurement.noise;
-        let rate =
-            (settings.learning_rate * (measurement.loss + (0.5 * settings.weight_decay) * t)) / innovation_variance;
+        let rate = (settings.learning_rate * planned.effective_loss()) / innovation_variance;
 
         let kind = if self.variant == Variant::Definite { DEFINITE } else { ADVANCE };
         let numbers = [settings.weight_decay, keep, q, mix, rate, self.initial_variance, gain, 0.0].map(rounded::<F>);

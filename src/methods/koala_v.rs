@@ -1,14 +1,13 @@
 //! KOALA-V (Davtyan, Sameni, Cerkezi, Meishvili, Bielski, Favaro, AAAI 2022): one variance σ, shared by all parameters.
 //! A step is that of gradient descent, at a rate which depends on σ.
 
-use crate::methods::number::{Number, numbers};
+use crate::methods::number::numbers;
 use crate::methods::plan::{Plan, TensorReport, Update, breakdown, kept_for_input, not_below_zero, stepped};
 use crate::methods::reach::Reach;
 use crate::methods::rule::{Planned, Reaching, Rules, Wanted, rounded};
 use crate::methods::sgd;
 use crate::passes::update::Pass;
 use crate::simd::vector::Real;
-use crate::types::error::Error;
 
 numbers! {
     /// The numbers of KOALA-V.
@@ -31,14 +30,9 @@ impl Rules for KoalaV {
     const NAME: &'static str = "koala-v";
     const WANTED: Wanted = Wanted::Measurement;
     const SHARED: bool = true;
-    const NUMBERS: &'static [Number] = Self::NUMBERS;
 
     fn vectors(&self) -> [Option<&'static str>; 2] {
         [None, None]
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.validate_numbers()
     }
 
     fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan {

@@ -1,6 +1,6 @@
 //! How far a step can take the elements of a tensor from zero, as its scalars show it: what is finite must not become
 //! infinite by a step. Nearly always the scalars alone show that it does not. Where they do not, pass 2 is tried on
-//! copies before anything is written ([`passes`](crate::passes)).
+//! copies before anything is written, in `step/overflow.rs`.
 //!
 //! What is taken for granted of what no dot measures, [`contract`](crate::contract) says.
 

@@ -1,6 +1,6 @@
 //! What a method is: what one of the files beside this one has to say of it.
 
-use crate::methods::number::Number;
+use crate::methods::number::Numbers;
 use crate::methods::plan::{Dots, Measurement, Plan, RuleNumber, Scalars, Update};
 use crate::methods::reach::Reach;
 use crate::passes::update::Pass;
@@ -34,6 +34,7 @@ pub(crate) struct Planned<'a> {
 
 impl Planned<'_> {
     /// The loss with this tensor's part of the penalty: L + (½·wd)·θ·θ.
+    #[inline(always)]
     pub fn effective_loss(&self) -> f64 {
         self.measurement.loss + (0.5 * self.settings.weight_decay) * self.dots.t
     }
@@ -54,21 +55,21 @@ pub(crate) struct Reaching {
 }
 
 /// A method. Its number in the list of methods is that of its place there.
-pub(crate) trait Rules: Copy + Default {
+pub(crate) trait Rules: Numbers {
     /// The name by which commands and other languages know it.
     const NAME: &'static str;
     /// What it takes of the dots.
     const WANTED: Wanted;
     /// Whether its numbers belong to the optimizer, whose tensors share them, and not to a group of tensors.
     const SHARED: bool;
-    /// The table of its numbers.
-    const NUMBERS: &'static [Number];
 
     /// The names of its state vectors, that of the buffer h first.
     fn vectors(&self) -> [Option<&'static str>; 2];
 
-    /// Whether every number is in its range.
-    fn validate(&self) -> Result<(), Error>;
+    /// Whether every number is in its range, and goes with the others.
+    fn validate(&self) -> Result<(), Error> {
+        self.validate_numbers()
+    }
 
     /// Decides about one tensor, for arithmetic in `F`.
     fn plan<F: Real>(&self, planned: Planned<'_>) -> Plan;

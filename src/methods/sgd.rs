@@ -9,7 +9,7 @@
 //!
 //! Without momentum there is no state: θ' = θ − η·H.
 
-use crate::methods::number::{Number, numbers};
+use crate::methods::number::{Numbers, numbers};
 use crate::methods::plan::{Plan, TensorReport, Update, kept_if_not_finite, stepped};
 use crate::methods::reach::Reach;
 use crate::methods::rule::{Planned, Reaching, Rules, Wanted, numbered, rounded, splat};
@@ -51,7 +51,6 @@ impl Rules for Sgd {
     const NAME: &'static str = "sgd";
     const WANTED: Wanted = Wanted::Coupled;
     const SHARED: bool = false;
-    const NUMBERS: &'static [Number] = Self::NUMBERS;
 
     fn vectors(&self) -> [Option<&'static str>; 2] {
         [if self.momentum == 0.0 { None } else { Some("momentum") }, None]

@@ -3,7 +3,8 @@
 use crate::dispatch::Backend;
 use crate::methods::Method;
 use crate::types::error::Error;
-use crate::types::settings::{Noise, Policy, Scaling, above_zero};
+use crate::types::range::Range;
+use crate::types::settings::{Noise, Policy, Scaling};
 use crate::types::threads::Threads;
 
 /// What an optimizer is made with.
@@ -49,6 +50,6 @@ impl Config {
         self.method.validate()?;
         self.noise.validate()?;
         self.scaling.validate()?;
-        self.clip_norm.map_or(Ok(()), |norm| above_zero("norm to clip by", norm))
+        self.clip_norm.map_or(Ok(()), |norm| Range::ABOVE_ZERO.check("norm to clip by", norm))
     }
 }

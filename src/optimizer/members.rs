@@ -69,21 +69,18 @@ impl Optimizer {
         let method = method.into();
         method.validate()?;
         let own = self.group_method(group)?;
-        let has_tensors = self.entries.iter().any(|entry| entry.group == group.0);
-        let (found, expected) = (method.name(), own.name());
-        match () {
-            _ if found == expected && own.is_shared() && method != own => {
-                Err(Error::Method { found: "numbers of a group", expected: "numbers that all tensors share" })
-            }
-            _ if found == expected && (method.is_like(&own) || !has_tensors) => {
-                self.groups[group.0].method = method;
-                Ok(())
-            }
-            _ if found == expected => {
-                Err(Error::Method { found: "other state vectors", expected: "those that the group's tensors have" })
-            }
-            _ => Err(Error::Method { found, expected }),
+        let refused = |found, expected| Err(Error::Method { found, expected });
+        if method.name() != own.name() {
+            return refused(method.name(), own.name());
         }
+        if own.is_shared() && method != own {
+            return refused("one with numbers of its own", "one with the numbers that all tensors share");
+        }
+        if !method.is_like(&own) && self.entries.iter().any(|entry| entry.group == group.0) {
+            return refused("one with other state vectors", "one with those of the group's tensors");
+        }
+        self.groups[group.0].method = method;
+        Ok(())
     }
 
     /// The method of a group, with its numbers as they are after the last step.
@@ -113,7 +110,7 @@ impl Optimizer {
     /// The settings of a group.
     ///
     /// # Errors
-    /// [`Error::UnknownGroup`] for another optimizer's group.
+    /// [`Error::UnknownGroup`] if the optimizer has not so many groups.
     ///
     /// ```
     /// # use koala_optim::{Config, Optimizer, Settings};
@@ -129,7 +126,7 @@ impl Optimizer {
     /// Changes the settings of a group from the next step on.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a number out of range, [`Error::UnknownGroup`] for another optimizer's group.
+    /// [`Error::Setting`] for a number out of range, [`Error::UnknownGroup`] if the optimizer has not so many groups.
     ///
     /// ```
     /// # use koala_optim::{Config, Optimizer, Settings};

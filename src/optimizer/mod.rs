@@ -21,7 +21,8 @@ use crate::optimizer::tensor::Tensor;
 use crate::optimizer::walk::{Ordered, Walk, Walked};
 use crate::step::Step;
 use crate::types::error::{Error, owned};
-use crate::types::settings::{Loss, Noise, OnNonFinite, Policy, Scaling, at_least_zero};
+use crate::types::range::Range;
+use crate::types::settings::{Loss, Noise, OnNonFinite, Policy, Scaling};
 use crate::types::threads::{Crew, Threads};
 
 /// KOALA++, or another [`Method`], over a model.
@@ -187,7 +188,7 @@ impl Optimizer {
     /// See the [type's example](Self).
     pub fn step(&mut self, loss: Loss, tensors: &mut [Tensor<'_>]) -> Result<Report, Error> {
         if loss.second_moment < 0.0 {
-            at_least_zero("second moment of the loss", loss.second_moment)?;
+            Range::AT_LEAST_ZERO.check("second moment of the loss", loss.second_moment)?;
         }
         let predicts = self.method.velocity_decay().is_some();
         if predicts && !self.predicted {

@@ -15,7 +15,8 @@ use crate::methods::rule::{Planned, Rules};
 use crate::methods::{Compiled, Method};
 use crate::passes::staging::Scaled;
 use crate::types::error::Error;
-use crate::types::settings::{OnNonFinite, Policy, Scaling, Settings, at_least_zero};
+use crate::types::range::Range;
+use crate::types::settings::{OnNonFinite, Policy, Scaling, Settings};
 
 /// Everything about a step but the tensor.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +73,11 @@ impl Step {
     fn validate_numbers(&self) -> Result<(), Error> {
         self.settings.validate()?;
         // A noise of NaN or infinity is for the policy to judge.
-        if self.measurement.noise < 0.0 { at_least_zero("measurement noise", self.measurement.noise) } else { Ok(()) }
+        if self.measurement.noise < 0.0 {
+            Range::AT_LEAST_ZERO.check("measurement noise", self.measurement.noise)
+        } else {
+            Ok(())
+        }
     }
 
     /// The method's numbers, if the step goes the [compiled](whole) way: its method is the one whose passes are compiled, the

@@ -1,5 +1,5 @@
-//! What is done with a tensor's buffers once their types are known: each a [`Task`], which an optimizer's tensors and those
-//! of lists are given alike.
+//! What is done with a tensor's buffers once their types are known. Each is a [`Task`], for the tensors of an optimizer and
+//! for those of lists.
 
 use crate::dispatch::Backend;
 use crate::methods::plan::{Plan, Scalars, TensorReport};
@@ -90,7 +90,7 @@ impl Task for TakeProducts<'_> {
     }
 }
 
-/// The decision, once that norm is known.
+/// The decision about a gradient that is clipped, once the norm of all gradients is known.
 pub(crate) struct PlanClipped<'a> {
     pub step: &'a Step,
     pub parallel: bool,

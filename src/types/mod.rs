@@ -5,6 +5,7 @@ pub mod element;
 pub mod error;
 #[cfg(feature = "rayon")]
 pub mod pool;
+pub mod range;
 pub mod settings;
 pub mod storage;
 pub mod threads;

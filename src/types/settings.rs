@@ -3,6 +3,7 @@
 use crate::types::contract::LEAST_FACTOR;
 use crate::types::element::Element;
 use crate::types::error::Error;
+use crate::types::range::Range;
 
 /// The settings of a group of tensors, whatever the method. Copy, change, and hand over; a step may use other ones than the step before.
 ///
@@ -52,19 +53,9 @@ impl Settings {
 
     #[cold]
     fn validate_each(&self) -> Result<(), Error> {
-        at_least_zero("learning rate", self.learning_rate)?;
-        at_least_zero("weight decay", self.weight_decay)
+        Range::AT_LEAST_ZERO.check("learning rate", self.learning_rate)?;
+        Range::AT_LEAST_ZERO.check("weight decay", self.weight_decay)
     }
-}
-
-pub(crate) fn at_least_zero(setting: &'static str, value: f64) -> Result<(), Error> {
-    let good = value.is_finite() && value >= 0.0;
-    if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number, at least 0" }) }
-}
-
-pub(crate) fn above_zero(setting: &'static str, value: f64) -> Result<(), Error> {
-    let good = value.is_finite() && value > 0.0;
-    if good { Ok(()) } else { Err(Error::Setting { setting, value, expected: "a finite number above 0" }) }
 }
 
 /// Whether all of these are finite, with one comparison. A sum that overflows is taken for infinity, so a `false` may be
@@ -213,16 +204,10 @@ impl Noise {
     /// ```
     pub fn validate(&self) -> Result<(), Error> {
         match *self {
-            Noise::Fixed(noise) => at_least_zero("measurement noise", noise),
+            Noise::Fixed(noise) => Range::AT_LEAST_ZERO.check("measurement noise", noise),
             Noise::Averaged { decay, initial } => {
-                if !(0.0..=1.0).contains(&decay) {
-                    return Err(Error::Setting {
-                        setting: "noise decay",
-                        value: decay,
-                        expected: "a number from 0 to 1",
-                    });
-                }
-                at_least_zero("initial measurement noise", initial)
+                Range::UP_TO_ONE.check("noise decay", decay)?;
+                Range::AT_LEAST_ZERO.check("initial measurement noise", initial)
             }
         }
     }

@@ -14,7 +14,7 @@ impl Optimizer {
     /// The settings of a group.
     ///
     /// # Errors
-    /// [`Error::Call`] for another optimizer's group.
+    /// [`Error::Call`] if there is no such group.
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
@@ -32,7 +32,7 @@ impl Optimizer {
     /// Changes the settings of a group from the next step on. A learning rate on the device stays.
     ///
     /// # Errors
-    /// [`Error::Call`] for a number out of range or another optimizer's group.
+    /// [`Error::Call`] for a number out of range or if there is no such group.
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, Optimizer, Stream};
@@ -107,7 +107,7 @@ impl Optimizer {
     /// what was last written of this before its graph is launched, as with all settings.
     ///
     /// # Errors
-    /// [`Error::Call`] for another optimizer's group, [`Error::NotOnDevice`], [`Error::Misaligned`].
+    /// [`Error::Call`] if there is no such group, [`Error::NotOnDevice`], [`Error::Misaligned`].
     ///
     /// ```no_run
     /// # use koala_optim::cuda::{Config, Device, DeviceLearningRate, Optimizer};

@@ -8,7 +8,8 @@ use crate::cuda::structs::{self, CHANGES, Changes, Launch, ScalarsRow, SettingsR
 use crate::cuda::tables::Tables;
 use crate::cuda::tensor::Tensor;
 use crate::types::error::Error as CallError;
-use crate::types::settings::{Loss, Noise, OnBreakdown, OnNonFinite, Scaling, at_least_zero};
+use crate::types::range::Range;
+use crate::types::settings::{Loss, Noise, OnBreakdown, OnNonFinite, Scaling};
 
 impl Optimizer {
     /// Puts a step of the given tensors on the stream, some or all of those added, in any order. The host does not wait
@@ -235,7 +236,7 @@ impl Optimizer {
             StepLoss::OnHost(Loss { mean, second_moment }) => {
                 // One that is no number is for the device to judge.
                 if second_moment < 0.0 {
-                    at_least_zero("second moment of the loss", second_moment)?;
+                    Range::AT_LEAST_ZERO.check("second moment of the loss", second_moment)?;
                 }
                 Ok(Launch { mean, second_moment, ..launch })
             }
